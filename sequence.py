@@ -1,0 +1,345 @@
+"""A beatmap as a sequence of data points, and back.
+
+One data point is one thing that has a coordinate: a circle, a slider's head, each of its anchors,
+its end, a spinner's start and end. Writing moves the points and keeps everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import lru_cache
+from itertools import pairwise
+from math import isclose
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beatmap import (
+    FIRST_LAZER_VERSION,
+    MAX_COORDINATE,
+    Beatmap,
+    Change,
+    FloatArray,
+    HitObject,
+    Letters,
+    curve_segments,
+    patch_objects,
+)
+from slider_path import PathSet, Segment, SliderPath, flatten
+
+PLAYFIELD_CENTRE = (256.0, 192.0)
+END = -1  # `anchors` of a slider's or spinner's end
+_NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
+MANY_CONTROL_POINTS = 4  # of one bezier, from which its end is computed singly
+COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
+
+
+class PointType(IntEnum):
+    """What a data point is; the order is that of the model's one-hot input."""
+
+    CIRCLE = 0
+    CIRCLE_NC = 1
+    SPINNER = 2
+    SPINNER_END = 3
+    SLIDER_HEAD = 4
+    SLIDER_HEAD_NC = 5
+    BEZIER_ANCHOR = 6
+    PERFECT_ANCHOR = 7
+    CATMULL_ANCHOR = 8
+    RED_ANCHOR = 9  # also every inner point of a linear slider
+    LAST_ANCHOR = 10
+    SLIDER_END_1 = 11
+    SLIDER_END_2 = 12
+    SLIDER_END_3 = 13
+    SLIDER_END_EVEN = 14  # 4, 6, ... slides
+    SLIDER_END_ODD = 15  # 5, 7, ... slides
+
+
+NUM_TYPES = len(PointType)
+_STARTS = (
+    PointType.CIRCLE,
+    PointType.CIRCLE_NC,
+    PointType.SPINNER,
+    PointType.SLIDER_HEAD,
+    PointType.SLIDER_HEAD_NC,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """The T data points of a beatmap, object after object in the beatmap's order.
+
+    times (T,) ms, xy (T, 2) px, types (T,) `PointType`, objects (T,) index into the beatmap's
+    objects, anchors (T,) index into the slider's points of the file: 0 for the head, the first of
+    the pair for a red anchor, -1 for a slider's or spinner's end. Times do not decrease within an
+    object; a slider that overlaps the next object ends after that one's start.
+    """
+
+    times: FloatArray
+    xy: FloatArray
+    types: NDArray[np.uint8]
+    objects: NDArray[np.int32]
+    anchors: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def distances(self) -> FloatArray:
+        """(T,) px from each data point to the previous one; the first one to (256, 192)."""
+        steps = np.diff(self.xy, axis=0, prepend=np.array([PLAYFIELD_CENTRE]))
+        return np.hypot(steps[:, 0], steps[:, 1])
+
+    @property
+    def object_starts(self) -> NDArray[np.bool_]:
+        """(T,) true where a data point starts an object: circle, slider head, spinner."""
+        return np.isin(self.types, _STARTS)
+
+
+def slider_end_type(slides: int) -> PointType:
+    """Type of the end of a slider after `slides` slides."""
+    if slides <= 3:
+        return PointType(PointType.SLIDER_END_1 + slides - 1)
+    return PointType.SLIDER_END_ODD if slides % 2 else PointType.SLIDER_END_EVEN
+
+
+@dataclass(frozen=True, eq=False)
+class SliderTopology:
+    """How the S sliders of a beatmap hang together, in indices into the (T, 2) coordinates.
+
+    `sliders` is the input of `slider_path.PathSet`: per slider its segments, as (kind, B-spline
+    degree or None, indices of their points), and its pixel length. `heads`, `ends` and
+    `objects` (S,) are the indices of slider heads, of slider ends and of hit objects.
+    """
+
+    sliders: list[tuple[list[tuple[str, int | None, NDArray[np.intp]]], float]]
+    heads: NDArray[np.intp]
+    ends: NDArray[np.intp]
+    objects: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Data points of a slider but its end, by shape alone.
+
+    `anchors` and `types` have one entry a data point after the head; `anchors` are indices into
+    the points of the file. `segments` are (kind, degree, data points counted from the head).
+    """
+
+    anchors: tuple[int, ...]
+    types: tuple[PointType, ...]
+    segments: tuple[tuple[str, int | None, NDArray[np.intp]], ...]
+
+
+def beatmap_to_sequence(beatmap: Beatmap) -> Sequence:
+    """The data points of a beatmap.
+
+    Anchors are spread evenly over the first slide by their index in the file, the last anchor
+    sits at its end. Repeated points of a slider are one data point, at the first of them (at the
+    last for the end of the curve). A slider that never leaves its head has no anchor.
+    """
+    times: list[float] = []
+    xy: list[list[float]] = []
+    types: list[int] = []
+    objects: list[int] = []
+    anchors: list[int] = []
+    for index, hit in enumerate(beatmap.objects):
+        start = len(times)
+        if hit.kind == "circle":
+            times.append(hit.time)
+            xy.append([hit.x, hit.y])
+            types.append(PointType.CIRCLE_NC if hit.new_combo else PointType.CIRCLE)
+            anchors.append(0)
+        elif hit.kind == "spinner":
+            times += (hit.time, hit.end_time)
+            xy += [[*PLAYFIELD_CENTRE], [*PLAYFIELD_CENTRE]]  # whatever the file says
+            types += (PointType.SPINNER, PointType.SPINNER_END)
+            anchors += (0, END)
+        else:
+            points = hit.points.tolist()
+            layout = _layout(hit.letters, _runs(points), hit.format_version)
+            chosen = (0, *layout.anchors)
+            span = hit.span_duration / max(len(points) - 1, 1)
+            # Rounding must not put the last anchor after the end.
+            times += [min(hit.time + anchor * span, hit.end_time) for anchor in chosen]
+            times.append(hit.end_time)
+            xy += [points[anchor] for anchor in chosen]
+            xy.append(points[0])  # replaced below
+            types.append(PointType.SLIDER_HEAD_NC if hit.new_combo else PointType.SLIDER_HEAD)
+            types += layout.types
+            types.append(slider_end_type(hit.slides))
+            anchors += (*chosen, END)
+        objects += [index] * (len(times) - start)
+    sequence = Sequence(
+        times=np.array(times, dtype=np.float64),
+        xy=np.array(xy, dtype=np.float64).reshape(-1, 2),
+        types=np.array(types, dtype=np.uint8),
+        objects=np.array(objects, dtype=np.int32),
+        anchors=np.array(anchors, dtype=np.int32),
+    )
+    return replace(sequence, xy=recompute_ends(beatmap, sequence, sequence.xy))
+
+
+def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
+    """Which data points make up each slider, to recompute slider ends for other coordinates."""
+    starts = np.flatnonzero(sequence.object_starts)
+    stops = np.append(starts[1:], len(sequence))
+    sliders, chosen = [], []
+    for index, hit in enumerate(beatmap.objects):
+        if hit.kind == "slider":
+            layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)
+            head = starts[index]
+            segments = [(kind, degree, head + ids) for kind, degree, ids in layout.segments]
+            # A slider without length keeps the one it has, see `_keep_duration`.
+            length = hit.path().length if hit.length is None else hit.length
+            sliders.append((segments, length))
+            chosen.append(index)
+    objects = np.array(chosen, dtype=np.intp)
+    return SliderTopology(sliders, starts[objects], stops[objects] - 1, objects)
+
+
+def recompute_ends(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> FloatArray:
+    """`xy` (T, 2) with every slider's end where head, anchors and pixel length put it."""
+    topology = slider_topology(beatmap, sequence)
+    result = np.array(xy, dtype=np.float64)
+    if not len(topology.ends):
+        return result
+    result[topology.ends], _ = PathSet(topology.sliders).evaluate(result)
+    # All at once is fast, but its beziers of many control points are off by up to 2 px.
+    for (segments, length), end in zip(topology.sliders, topology.ends, strict=True):
+        if any(len(indices) > MANY_CONTROL_POINTS for _, _, indices in segments):
+            parts = [Segment(kind, degree, result[indices]) for kind, degree, indices in segments]
+            result[end] = SliderPath(flatten(parts), length).end
+    return result
+
+
+def apply_coordinates(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> bytes:
+    """The file of `beatmap` with its data points at `xy` (T, 2) px.
+
+    Durations, slider lengths and timing points stay, so the ends of sliders in `xy` are not used,
+    and spinners stay where they are. (Where a slider's length in the file is not what the game
+    takes, see `_keep_duration`.) Coordinates are clamped to +-`COORDINATE_LIMIT` and, before
+    version 128, rounded; rounding never makes a new red anchor. With `sequence.xy` the result is
+    the file as it was. Raises `ValueError` for another shape, NaN and infinity.
+    """
+    xy = np.asarray(xy, dtype=np.float64)
+    if xy.shape != sequence.xy.shape:
+        raise ValueError(f"coordinates have shape {xy.shape}, the sequence {sequence.xy.shape}")
+    if not np.isfinite(xy).all():
+        first = int(np.flatnonzero(~np.isfinite(xy).all(axis=1))[0])
+        raise ValueError(f"data point {first} has coordinates {xy[first]}: they must be finite")
+    limited = np.clip(xy, -COORDINATE_LIMIT, COORDINATE_LIMIT)
+    fractions = beatmap.format_version >= FIRST_LAZER_VERSION
+    target = limited.astype(np.float32).astype(np.float64) if fractions else np.rint(limited)
+    target = np.where(xy == sequence.xy, sequence.xy, target)
+    fixed = (sequence.anchors == END) | (sequence.types == PointType.SPINNER)
+    moved = (target != sequence.xy).any(axis=1) & ~fixed
+    starts = np.flatnonzero(sequence.object_starts)
+    changes: dict[int, Change] = {}
+    for index in np.unique(sequence.objects[moved]).tolist():
+        hit, start = beatmap.objects[index], int(starts[index])
+        if hit.kind == "circle":
+            changes[index] = Change(_pair(target[start]))
+            continue
+        runs = np.array(_runs(hit.points.tolist()))
+        rows = slice(start, start + runs[-1] + 1)
+        points = separate(target[rows], limited[rows])[runs]
+        points, length = _keep_duration(hit, points)
+        changes[index] = Change(_pair(points[0]), points, length)
+    return patch_objects(beatmap, changes)
+
+
+def _pair(point: FloatArray) -> tuple[float, float]:
+    """A point (2,) as plain numbers."""
+    return float(point[0]), float(point[1])
+
+
+def separate(points: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Slider points (n, 2) of which no two neighbours are equal, for two equal ones cut a slider.
+
+    A point on its predecessor moves by a pixel, to where it is nearest to `wanted` (n, 2).
+    """
+    points = points.copy()
+    for i in np.flatnonzero((points[1:] == points[:-1]).all(axis=1)) + 1:
+        if (points[i] != points[i - 1]).any():
+            continue  # the predecessor has moved
+        places = points[i] + _NEIGHBOURS
+        away = np.hypot(*(places - wanted[i]).T)
+        if i + 1 < len(points):
+            away[(places == points[i + 1]).all(axis=1)] = np.inf
+        points[i] = places[np.argmin(away)]
+    return points
+
+
+def _keep_duration(hit: HitObject, points: FloatArray) -> tuple[FloatArray, float | None]:
+    """(points, length to write or None) of a moved slider, for it to last as long as before.
+
+    That needs help where the game takes the length of the path itself: without a pixel length,
+    and, when the path is shorter, with a doubled last point. The latter is then pulled apart by a
+    pixel, for only then does the game extend the path.
+    """
+    doubled = len(points) > 1 and bool((points[-1] == points[-2]).all())
+    if hit.length is not None and not doubled:
+        return points, None
+    wanted = hit.path().length
+    path = SliderPath(flatten(curve_segments(hit.letters, points, hit.format_version)), hit.length)
+    if isclose(path.length, wanted, rel_tol=1e-12):
+        return points, None
+    if doubled and path.natural_length < wanted:
+        before = points[(points != points[-1]).any(axis=1)][-1]
+        away = points[-1] - before
+        points = points.copy()
+        points[-1] += np.rint(away / np.hypot(*away))
+    wanted = min(wanted, float(MAX_COORDINATE))
+    return points, None if wanted == hit.length else wanted
+
+
+def _runs(points: list[list[float]]) -> tuple[int, ...]:
+    """Number of the data point of each of a slider's points: equal neighbours share one.
+
+    So a red anchor is one data point, and so are a doubled head and a doubled last point.
+    """
+    runs = [0]
+    for previous, point in pairwise(points):
+        runs.append(runs[-1] + (previous != point))
+    return tuple(runs)
+
+
+@lru_cache(maxsize=4096)
+def _layout(letters: Letters, runs: tuple[int, ...], version: int) -> _Layout:
+    """Layout of a slider with curve letters `letters` and points `runs`."""
+    last = len(runs) - 1
+    inner = [i for i in range(1, last) if runs[i - 1] < runs[i] < runs[last]]
+    types = _anchor_types(letters, runs, version)
+    anchors, inner_types = (*inner, last), (*(types[i] for i in inner), PointType.LAST_ANCHOR)
+    if runs[last] == 0:
+        anchors, inner_types = (), ()
+    # Points on a parabola are equal exactly where the slider's are, and no three are collinear,
+    # so that a circular arc stays one whatever its present coordinates.
+    number = np.array(runs, dtype=np.float64)
+    parts = curve_segments(letters, np.stack([number, number**2], axis=1), version)
+    segments = tuple((part.kind, part.degree, part.points[:, 0].astype(np.intp)) for part in parts)
+    return _Layout(anchors, inner_types, segments)
+
+
+def _anchor_types(letters: Letters, runs: tuple[int, ...], version: int) -> list[PointType]:
+    """Types of a slider's points, were each an inner anchor."""
+    types = []
+    corners = {start for start, _ in letters[1:]}  # a new letter within the curve
+    for (start, letter), stop in zip(
+        letters, [*(i for i, _ in letters[1:]), len(runs)], strict=True
+    ):
+        count = min(stop + 1, len(runs)) - start
+        smooth = PointType.CATMULL_ANCHOR
+        if letter[0] == "P" and count == 3:
+            smooth = PointType.PERFECT_ANCHOR
+        elif letter[0] in "BP":
+            smooth = PointType.BEZIER_ANCHOR
+        elif letter[0] == "L":
+            smooth = PointType.RED_ANCHOR
+        # Old catmull curves stay smooth at a doubled point.
+        always = smooth == PointType.CATMULL_ANCHOR and version < FIRST_LAZER_VERSION
+        for i in range(start, stop):
+            doubled = i + 1 < len(runs) and runs[i] == runs[i + 1] and not always
+            types.append(PointType.RED_ANCHOR if doubled or i in corners else smooth)
+    return types
