@@ -1,0 +1,286 @@
+"""What the network predicts and how it is trained: two parametrisations behind one `denoise`.
+
+Both describe noisy coordinates as x0 + sigma eps in units in which the noise is isotropic;
+`to_pixels` and `from_pixels` translate. Shapes: x (N, T, 2), sigma (N,) or a number.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""(x (N, T, 2), noise labels (N,)) -> (N, T, C): a model with its context already bound."""
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x (N, T, 2), sigma, a 0-dim tensor) -> x0 (N, T, 2)."""
+
+
+def _per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """(N,) or () -> broadcastable against x (N, T, 2), in its dtype."""
+    return values.to(x.device, x.dtype).reshape(-1, 1, 1)
+
+
+def padded_mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of values (N, T, 2) with padding, marked False in valid (N, T), counted as zero.
+
+    Dividing by all elements rather than by the valid ones gives every data point the same weight
+    whatever batch it is in, and makes the mean over ranks that of the whole batch.
+    """
+    return (values if valid is None else values * valid[..., None]).mean()
+
+
+class Parametrisation(Protocol):
+    """What samplers and the training loop need to know of a parametrisation."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Playfield px per network unit, by axis."""
+        ...
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """Network units -> playfield px."""
+        ...
+
+    def from_pixels(self, xy: Tensor) -> Tensor:
+        """Playfield px -> network units."""
+        ...
+
+    def sigmas(self, steps: int) -> Tensor:
+        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0."""
+        ...
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        """x0 from x (N, T, 2) = x0 + sigma eps at sigma (N,) or ()."""
+        ...
+
+    def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+        """n training noise levels (n,), as `loss` takes them."""
+        ...
+
+    def loss(
+        self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """Training loss for x0 (N, T, 2) at levels (N,) with noise eps (N, T, 2): a scalar."""
+        ...
+
+
+@dataclass(frozen=True)
+class EDM:
+    """EDM preconditioning (Karras et al. 2022, table 1) on centred coordinates / 131 px.
+
+    Training noise is log-normal: ln sigma ~ N(log_mean, log_std^2), in units of 131 px.
+    """
+
+    log_mean: float = -1.0
+    log_std: float = 1.4
+    sigma_min: float = 0.005
+    sigma_max: float = 20.0
+    rho: float = 7.0
+    pixels: float = 131.0
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return self.pixels, self.pixels
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """Network units -> playfield px."""
+        return x * self.pixels + x.new_tensor([256.0, 192.0])
+
+    def from_pixels(self, xy: Tensor) -> Tensor:
+        """Playfield px -> network units, unit variance about the playfield's centre."""
+        return (xy - xy.new_tensor([256.0, 192.0])) / self.pixels
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        """x0 from x (N, T, 2) at sigma (N,) or () (EDM, equation 7, with sigma_data = 1)."""
+        sigma = sigma.expand(len(x)) if sigma.ndim == 0 else sigma
+        s = _per_sample(sigma, x)
+        norm = (s**2 + 1).sqrt()
+        noise = (250 * sigma.log()).to(x.device, torch.float32)
+        out = network(x / norm, noise)[..., :2]
+        return x / norm**2 + s / norm * out
+
+    def sigmas(self, steps: int) -> Tensor:
+        """Noise levels of a sampling run: (steps + 1,) float64, the last one 0."""
+        return karras_sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
+
+    def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+        """n log-normal sigmas (n,) (EDM, table 1)."""
+        return (torch.randn(n, generator=generator) * self.log_std + self.log_mean).exp()
+
+    def loss(
+        self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """(sigma^2 + 1) / sigma^2 |D(x) - x0|^2 over data points (EDM, equation 2)."""
+        s = _per_sample(levels, x0)
+        error = self.denoise(network, x0 + s * eps, levels) - x0
+        return padded_mean((s**2 + 1) / s**2 * error**2, valid)
+
+
+@dataclass(frozen=True)
+class LearnedVariance:
+    """The reference's: eps prediction with learned variance on x / 512, y / 384.
+
+    Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
+    the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps).
+    """
+
+    schedule: DiscreteSchedule = field(default_factory=cosine_schedule)
+    l1: bool = True
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return 512.0, 384.0
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """Network units -> playfield px."""
+        return x * x.new_tensor(self.scale)
+
+    def from_pixels(self, xy: Tensor) -> Tensor:
+        """Playfield px -> network units, the playfield being [0, 1]^2."""
+        return xy / xy.new_tensor(self.scale)
+
+    def predict(self, network: Network, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 (N, T, 2) and the variance values (N, T, 2) in [-1, 1] that the network gives."""
+        sigma = sigma.expand(len(x)) if sigma.ndim == 0 else sigma
+        s = _per_sample(sigma, x)
+        timestep = self.schedule.timestep_of(sigma).to(x.device, torch.float32)
+        out = network(x / (s**2 + 1).sqrt(), timestep)
+        return x - s * out[..., :2], out[..., 2:]
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        """x0 from x (N, T, 2) = x0 + sigma eps at sigma (N,) or ()."""
+        return self.predict(network, x, sigma)[0]
+
+    def log_variance(self, values: Tensor, t: Tensor, previous: Tensor) -> Tensor:
+        """Log variance of the ancestral step t -> previous in the chain's own scale.
+
+        values (N, T, 2) from `predict`; t, previous are 0-dim timesteps (previous may be -1, the
+        clean end). Between the posterior's variance and beta (Improved DDPM, equation 15).
+        """
+        low, high = self._log_variance_bounds(t, previous)
+        fraction = (values + 1) / 2
+        return fraction * high.to(values) + (1 - fraction) * low.to(values)
+
+    def _log_variance_bounds(self, t: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """ln of the posterior variance and of beta of the steps t -> previous, float64."""
+        ab = torch.cat([torch.ones(1, dtype=torch.float64), self.schedule.alphas_cumprod])
+        # A step to the clean end has no posterior variance; its neighbour's stands in.
+        clean = previous < 0
+        s, u = torch.where(clean, t, previous) + 1, torch.where(clean, t + 1, t) + 1
+        posterior = (1 - ab[u] / ab[s]) * (1 - ab[s]) / (1 - ab[u])
+        return posterior.log(), (1 - ab[t + 1] / ab[previous + 1]).log()
+
+    def sigmas(self, steps: int) -> Tensor:
+        """Noise levels at `steps` evenly spaced timesteps of the chain and a final 0, float64."""
+        levels = self.schedule.sigmas[self.schedule.spaced(steps)]
+        return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+    def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+        """n timesteps (n,) int64, uniform over the chain."""
+        return torch.randint(0, len(self.schedule.betas), (n,), generator=generator)
+
+    def loss(
+        self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """Error of eps plus the variational bound of the variance, at timesteps (N,)."""
+        simple, bound = self.loss_terms(network, x0, levels, eps)
+        return padded_mean(simple, valid) + padded_mean(bound, valid)
+
+    def loss_terms(
+        self, network: Network, x0: Tensor, t: Tensor, eps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Error of eps and the variational term in bits, each (N, T, 2), at timesteps t (N,).
+
+        The mean inside the bound is detached, so that it trains the variance alone
+        (Improved DDPM, section 3.1).
+        """
+        ab = self.schedule.alphas_cumprod[t]
+        x_t = _per_sample(ab.sqrt(), x0) * x0 + _per_sample((1 - ab).sqrt(), x0) * eps
+        out = network(x_t, t.to(x0.device, torch.float32))
+        eps_hat, values = out[..., :2], out[..., 2:]
+        error = eps - eps_hat
+        simple = error.abs() if self.l1 else error**2
+        return simple, self._variational_bound(x0, x_t, t, eps_hat.detach(), values)
+
+    def _variational_bound(
+        self, x0: Tensor, x_t: Tensor, t: Tensor, eps_hat: Tensor, values: Tensor
+    ) -> Tensor:
+        """KL of the step's posterior to the model's step, the decoder's likelihood at t = 0."""
+        # Coefficients in float64: 1 - alpha_bar of the first steps has few digits in float32.
+        ab_all = torch.cat([torch.ones(1, dtype=torch.float64), self.schedule.alphas_cumprod])
+        ab, ab_s, beta = ab_all[t + 1], ab_all[t], self.schedule.betas[t]
+        x0_hat = (x_t - _per_sample((1 - ab).sqrt(), x0) * eps_hat) / _per_sample(ab.sqrt(), x0)
+        to_x0 = _per_sample(beta * ab_s.sqrt() / (1 - ab), x0)
+        to_xt = _per_sample((1 - ab_s) * (1 - beta).sqrt() / (1 - ab), x0)
+        mean, mean_hat = to_x0 * x0 + to_xt * x_t, to_x0 * x0_hat + to_xt * x_t
+        low, high = (_per_sample(b, x0) for b in self._log_variance_bounds(t, t - 1))
+        fraction = (values + 1) / 2
+        log_var = fraction * high + (1 - fraction) * low
+        kl = normal_kl(mean, low, mean_hat, log_var)
+        likelihood = -discretised_log_likelihood(x0, mean_hat, 0.5 * log_var)
+        first = (t == 0).to(x0.device)[:, None, None]
+        return torch.where(first, likelihood, kl) / math.log(2)
+
+
+def guided_network(network: Network, scale: float) -> Network:
+    """Classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598, equation 6).
+
+    `network` takes a doubled batch whose second half has the null class. Prediction is linear in
+    the first two channels for every parametrisation here; the variance is the conditional one's.
+    """
+
+    def guided(x: Tensor, labels: Tensor) -> Tensor:
+        out = network(torch.cat([x, x]), torch.cat([labels, labels]))
+        conditional, null = out.chunk(2)
+        mixed = null[..., :2] + scale * (conditional[..., :2] - null[..., :2])
+        return torch.cat([mixed, conditional[..., 2:]], dim=-1)
+
+    return guided
+
+
+def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
+    """KL divergence in nats between two Gaussians, elementwise."""
+    ratio = (log_var_p - log_var_q).exp()
+    distance = (mean_p - mean_q) ** 2 * (-log_var_q).exp()
+    return 0.5 * (log_var_q - log_var_p + ratio + distance - 1)
+
+
+def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log of a Gaussian's mass in the bin of width 2/255 around x (Ho et al. 2020, equation 13)."""
+    inverse = (-log_std).exp()
+
+    def cdf(value: Tensor) -> Tensor:
+        # The tanh approximation of the error function, as Improved DDPM's published losses use it.
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+
+    upper = cdf(inverse * (x - mean + 1 / 255))
+    lower = cdf(inverse * (x - mean - 1 / 255))
+    tail_low = upper.clamp(min=1e-12).log()
+    tail_high = (1 - lower).clamp(min=1e-12).log()
+    inner = (upper - lower).clamp(min=1e-12).log()
+    return torch.where(x < -0.999, tail_low, torch.where(x > 0.999, tail_high, inner))
+
+
+def parametrisation_to_dict(parametrisation: EDM | LearnedVariance) -> dict[str, Any]:
+    """Plain values to save with the weights."""
+    if isinstance(parametrisation, EDM):
+        return {"name": "edm", **asdict(parametrisation)}
+    name = next(n for n, make in SCHEDULES.items() if make() == parametrisation.schedule)
+    return {"name": "learned-variance", "noise_schedule": name, "l1": parametrisation.l1}
+
+
+def parametrisation_from_dict(values: dict[str, Any]) -> EDM | LearnedVariance:
+    """Inverse of `parametrisation_to_dict`; ValueError for names it does not know."""
+    options = dict(values)
+    name = options.pop("name", None)
+    if name == "edm":
+        return EDM(**options)
+    if name == "learned-variance" and options.get("noise_schedule") in SCHEDULES:
+        return LearnedVariance(SCHEDULES[options["noise_schedule"]](), options["l1"])
+    raise ValueError(f"unknown parametrisation {values}: the checkpoint is of a newer version")

@@ -1,0 +1,125 @@
+"""Solvers: they integrate `denoise(x, sigma) -> x0` from noise to data and know nothing else.
+
+x is (N, T, 2) = x0 + sigma eps; sigmas is (steps + 1,) and falls to 0. `callback(step, x0)` sees
+every prediction; whatever it raises ends the run (that is how sampling is cancelled).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffusion.gaussian import Denoise, LearnedVariance, Network
+
+Callback = Callable[[int, Tensor], None]
+
+
+def _ignore(step: int, x0: Tensor) -> None:
+    """The callback of runs that nobody watches."""
+
+
+def sample_ddim(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback = _ignore
+) -> Tensor:
+    """Deterministic DDIM (Song et al. 2021, equation 12): in sigma, Euler's method."""
+    for i in range(len(sigmas) - 1):
+        x0 = denoise(x, sigmas[i])
+        callback(i, x0)
+        x = x0 + (sigmas[i + 1] / sigmas[i]).to(x.dtype) * (x - x0)
+    return x
+
+
+def sample_heun(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback = _ignore
+) -> Tensor:
+    """Heun's second-order method (EDM, algorithm 1, without churn); two calls a step."""
+    for i in range(len(sigmas) - 1):
+        s, t = sigmas[i].to(x.dtype), sigmas[i + 1].to(x.dtype)
+        x0 = denoise(x, sigmas[i])
+        callback(i, x0)
+        slope = (x - x0) / s
+        euler = x + (t - s) * slope
+        if t > 0:
+            slope = (slope + (euler - denoise(euler, sigmas[i + 1])) / t) / 2
+        x = x + (t - s) * slope
+    return x
+
+
+def sample_dpmpp_2m(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback = _ignore
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
+
+    Multistep: the previous prediction gives the second order at one call a step. The step to
+    sigma = 0 is of first order.
+    """
+    previous: Tensor | None = None
+    for i in range(len(sigmas) - 1):
+        x0 = denoise(x, sigmas[i])
+        callback(i, x0)
+        target = x0
+        if sigmas[i + 1] > 0 and previous is not None:
+            h_last = (sigmas[i - 1] / sigmas[i]).log()
+            h = (sigmas[i] / sigmas[i + 1]).log()
+            slope = (h / (2 * h_last)).to(x.dtype)
+            target = (1 + slope) * x0 - slope * previous
+        x = target + (sigmas[i + 1] / sigmas[i]).to(x.dtype) * (x - target)
+        previous = x0
+    return x
+
+
+def sample_ancestral(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback = _ignore,
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Ancestral sampling with the posterior's variance (Ho et al. 2020, equations 6 and 7).
+
+    In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0) and variance s^2 (t^2 - s^2) / t^2.
+    """
+    for i in range(len(sigmas) - 1):
+        x0 = denoise(x, sigmas[i])
+        callback(i, x0)
+        ratio = sigmas[i + 1] / sigmas[i]
+        std = sigmas[i + 1] * (1 - ratio**2).sqrt()
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        x = x0 + (ratio**2).to(x.dtype) * (x - x0) + std.to(x.dtype) * noise
+    return x
+
+
+def ancestral_step(
+    parametrisation: LearnedVariance,
+    network: Network,
+    x_t: Tensor,
+    t: Tensor,
+    previous: Tensor,
+    change_x0: Callable[[Tensor], Tensor] = lambda x0: x0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, log variance and x0 of one reverse step t -> previous in the chain's own scale.
+
+    x_t (N, T, 2) is the chain's variable, t and previous are 0-dim timesteps (previous -1: the
+    clean end). `change_x0` may clamp or constrain the prediction. Improved DDPM, equations 10, 15.
+    """
+    ab = parametrisation.schedule.alphas_cumprod
+    ab_t = ab[t]
+    ab_s = ab[previous] if previous >= 0 else torch.ones_like(ab_t)
+    sigma = (1 / ab_t - 1).sqrt()
+    x0, values = parametrisation.predict(network, x_t / ab_t.sqrt().to(x_t.dtype), sigma)
+    x0 = change_x0(x0)
+    alpha = ab_t / ab_s
+    to_x0 = ((1 - alpha) * ab_s.sqrt() / (1 - ab_t)).to(x_t.dtype)
+    to_xt = ((1 - ab_s) * alpha.sqrt() / (1 - ab_t)).to(x_t.dtype)
+    mean = to_x0 * x0 + to_xt * x_t
+    return mean, parametrisation.log_variance(values, t, previous), x0
+
+
+DETERMINISTIC: dict[str, Callable[[Denoise, Tensor, Tensor, Callback], Tensor]] = {
+    "dpmpp-2m": sample_dpmpp_2m,
+    "ddim": sample_ddim,
+    "heun": sample_heun,
+}
+SAMPLERS = [*DETERMINISTIC, "ancestral"]
+"""Solvers by the names that `--sampler` takes; `ancestral` alone draws noise on the way."""

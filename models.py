@@ -1,0 +1,441 @@
+"""The sequence diffusion transformer (torch only).
+
+A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
+patches. Time is either a rotary phase of every query and key (our models: shifting a map in time
+changes nothing) or a sinusoidal input (models of the public osu-diffusion). Attention is limited to
+a band of neighbours and computed in blocks, so that time and memory are linear in the length.
+
+Shapes: N batch, T data points, D width, H heads, W half window.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_TYPES = 16
+SIGMA_DATA_PX = 131.0
+"""Standard deviation of hit-object coordinates around the playfield's centre, in px."""
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Everything that is needed to build a model; saved with the weights.
+
+    `half_window` is W of the attention band in sampling.
+    """
+
+    width: int = 192
+    depth: int = 8
+    heads: int = 6
+    num_classes: int = 0
+    mlp_ratio: float = 4.0
+    half_window: int = 64
+    coordinate_dim: int = 64
+    distance_dim: int = 64
+    time_dim: int = 0
+    raw_coordinates: bool = True
+    coordinate_scale: tuple[float, float] = (SIGMA_DATA_PX, SIGMA_DATA_PX)
+    rotary_periods: tuple[float, float] | None = (20.0, 60_000.0)
+    qk_norm: bool = True
+    learn_sigma: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width {self.width} must be an even multiple of heads {self.heads}: "
+                "choose another width or number of heads"
+            )
+
+    @property
+    def in_features(self) -> int:
+        """Features of one data point before the first linear layer."""
+        coordinates = 2 * self.coordinate_dim + (2 if self.raw_coordinates else 0)
+        return coordinates + self.time_dim + self.distance_dim + NUM_TYPES
+
+    @property
+    def out_channels(self) -> int:
+        """2, or 4 when the model also predicts the variance of the ancestral step."""
+        return 4 if self.learn_sigma else 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or a `weights_only` checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DiTConfig":
+        """Inverse of `to_dict`; a ValueError names keys that this version does not know."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"unknown model options {unknown}: the checkpoint is of a newer version"
+            )
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**pairs)
+
+
+class Context(NamedTuple):
+    """What a model is told about a batch, free of parameters, so that it is built once a sample.
+
+    features: (N, T, F) time and distance embeddings and one-hot types
+    rotary: cos and sin, each (N, 1, T, head_dim / 2) float32, or None
+    classes: (N,) int64 class indices (num_classes is the null class), or (N, D) embeddings
+    valid: (N, T) bool, False for padding, or None where nothing is padded
+    """
+
+    features: Tensor
+    rotary: tuple[Tensor, Tensor] | None
+    classes: Tensor
+    valid: Tensor | None
+
+    def with_classes(self, classes: Tensor) -> "Context":
+        """The same data points in another style."""
+        return self._replace(classes=classes)
+
+    def repeat(self, n: int) -> "Context":
+        """The batch n times over, as classifier-free guidance needs it: (n N, ...)."""
+
+        def tile(x: Tensor) -> Tensor:
+            return x.repeat(n, *([1] * (x.ndim - 1)))
+
+        return Context(
+            tile(self.features),
+            None if self.rotary is None else (tile(self.rotary[0]), tile(self.rotary[1])),
+            tile(self.classes),
+            None if self.valid is None else tile(self.valid),
+        )
+
+
+def sinusoidal_embedding(values: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Embeds (...) as (..., dim): cosines, then sines of geometrically spaced frequencies.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=values.device) / half
+    phases = values.float()[..., None] * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([phases.cos(), phases.sin()], dim=-1)
+
+
+def rotary_table(
+    times: Tensor, head_dim: int, periods: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Cos and sin of the rotary phases of times (N, T) in ms, each (N, 1, T, head_dim / 2) float32.
+
+    Phases are taken in float64 on the CPU, relative to the first time: hours into a map they are
+    as exact as at its start, also on devices without float64. Source: Su et al. 2021, RoFormer.
+    """
+    shortest, longest = periods
+    log_periods = torch.linspace(
+        math.log(shortest), math.log(longest), head_dim // 2, dtype=torch.float64
+    )
+    relative = times.detach().to("cpu", torch.float64)
+    relative = relative - relative[:, :1]
+    phases = relative[..., None] * (2 * math.pi / log_periods.exp())
+    cos, sin = phases.cos().float(), phases.sin().float()
+    return cos[:, None].to(times.device), sin[:, None].to(times.device)
+
+
+def make_context(
+    config: DiTConfig,
+    times: Tensor,
+    distances: Tensor,
+    types: Tensor,
+    classes: Tensor,
+    valid: Tensor | None = None,
+) -> Context:
+    """Embeds what does not change while sampling.
+
+    times (N, T) in ms (float64 or integers), distances (N, T) in px, types (N, T) in 0..15.
+    """
+    parts = []
+    if config.time_dim:
+        # The reference divides ms by 10, so that its lowest frequency covers about ten minutes.
+        parts.append(sinusoidal_embedding(times / 10, config.time_dim))
+    parts.append(sinusoidal_embedding(distances, config.distance_dim))
+    parts.append(F.one_hot(types.long(), NUM_TYPES).float())
+    rotary = None
+    if config.rotary_periods is not None:
+        rotary = rotary_table(times, config.width // config.heads, config.rotary_periods)
+    return Context(torch.cat(parts, dim=-1), rotary, classes, valid)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates pairs (i, i + head_dim / 2) of x (N, H, T, head_dim); float32 also under autocast."""
+    first, second = x.float().chunk(2, dim=-1)
+    rotated = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return rotated.to(x.dtype)
+
+
+def banded_attention(
+    q: Tensor, k: Tensor, v: Tensor, half_window: int, valid: Tensor | None = None
+) -> Tensor:
+    """Attention in which query i sees the keys j with i - W < j <= i + W.
+
+    q, k, v and the result are (N, H, T, head_dim); valid (N, T) marks keys that are no padding.
+    Queries are taken in blocks of W (at least 64) against the keys of that block and W on either
+    side, which makes time and memory linear in T. A padded query sees itself, to stay finite.
+    """
+    n, heads, length, head_dim = q.shape
+    w = half_window
+    if length <= w:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=_padding_mask(valid))
+    block = max(w, 64)
+    blocks = -(-length // block)
+    tail = blocks * block - length
+    keys = block + 2 * w
+
+    def blocked(x: Tensor, before: int, size: int) -> Tensor:
+        padded = F.pad(x, (0, 0, before, before + tail))
+        windows = padded.unfold(2, size, block).transpose(-1, -2)  # (N, H, blocks, size, head_dim)
+        return windows.transpose(1, 2).reshape(n * blocks, heads, size, head_dim)
+
+    mask = _band_mask(n, length, blocks, block, w, valid, q.device)
+    out = F.scaled_dot_product_attention(
+        blocked(q, 0, block), blocked(k, w, keys), blocked(v, w, keys), attn_mask=mask
+    )  # (N * blocks, H, block, head_dim)
+    out = out.reshape(n, blocks, heads, block, head_dim).transpose(1, 2)
+    return out.reshape(n, heads, blocks * block, head_dim)[:, :, :length]
+
+
+def _padding_mask(valid: Tensor | None) -> Tensor | None:
+    """(N, 1, T, T) for sequences shorter than the window."""
+    if valid is None:
+        return None
+    itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    return (valid[:, None, :] | itself)[:, None]
+
+
+def _band_mask(
+    n: int,
+    length: int,
+    blocks: int,
+    block: int,
+    w: int,
+    valid: Tensor | None,
+    device: torch.device,
+) -> Tensor:
+    """(N * blocks, 1, block, block + 2 W): True where a query of a block sees a key beside it."""
+    starts = torch.arange(blocks, device=device)[:, None, None] * block
+    query = starts + torch.arange(block, device=device)[None, :, None]
+    key = starts - w + torch.arange(block + 2 * w, device=device)[None, None, :]
+    inside = (key > query - w) & (key <= query + w) & (key >= 0) & (key < length)
+    seen = inside.expand(n, -1, -1, -1)
+    if valid is not None:
+        key_valid = valid[:, key.clamp(0, length - 1)]  # (N, blocks, 1, keys)
+        seen = seen & key_valid
+    seen = seen | (key == query)
+    return seen.reshape(n * blocks, 1, block, block + 2 * w)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; parameter names are those of `nn.MultiheadAttention`."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.half_window = config.half_window
+        width = config.width
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        head_dim = width // config.heads
+        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6) if config.qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, context: Context, half_window: int) -> Tensor:
+        n, length, width = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
+        q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if context.rotary is not None:
+            q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        out = banded_attention(q, k, v, half_window, context.valid)
+        return self.out_proj(out.transpose(1, 2).reshape(n, length, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a tanh-approximated GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without its own parameters, then shift and scale (N, D) of x (N, T, D)."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
+
+
+class DiTBlock(nn.Module):
+    """Pre-norm transformer block with adaLN-zero conditioning (DiT, section 3.2)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.attn = Attention(config)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, condition: Tensor, context: Context, half_window: int) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(condition).chunk(
+            6, dim=-1
+        )
+        x = x + gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a), context, half_window)
+        return x + gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))
+
+
+class DataPointEmbedder(nn.Module):
+    """Noisy coordinates and the context features of every data point -> (N, T, D)."""
+
+    scale: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.coordinate_dim = config.coordinate_dim
+        self.raw_coordinates = config.raw_coordinates
+        self.mlp = nn.Sequential(nn.Linear(config.in_features, config.width))
+        self.register_buffer("scale", torch.tensor(config.coordinate_scale), persistent=False)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        embedded = sinusoidal_embedding(x * self.scale, self.coordinate_dim).flatten(-2)
+        parts = [x, embedded, features] if self.raw_coordinates else [embedded, features]
+        return self.mlp(torch.cat(parts, dim=-1))
+
+
+class NoiseEmbedder(nn.Module):
+    """The noise level (N,), as the parametrisation labels it, -> (N, D)."""
+
+    FREQUENCIES = 256
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(self.FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.mlp(sinusoidal_embedding(noise, self.FREQUENCIES))
+
+
+class ClassEmbedder(nn.Module):
+    """One embedding a training beatmap; the last row is the null class (no style)."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, classes: Tensor) -> Tensor:
+        return classes if classes.is_floating_point() else self.embedding_table(classes)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the linear read-out (N, T, C)."""
+
+    def __init__(self, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
+        return self.linear(modulate(x, shift, scale))
+
+
+class DiT(nn.Module):
+    """Diffusion transformer over a sequence of data points.
+
+    Module names are those of the public osu-diffusion, so its checkpoints load by name.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.xoc_embedder = DataPointEmbedder(config)
+        self.t_embedder = NoiseEmbedder(config.width)
+        self.y_embedder = ClassEmbedder(config.num_classes, config.width)
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config.width, config.out_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """DiT's initialisation: every block starts as the identity, the output as zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for module in self.t_embedder.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+        for name, parameter in self.named_parameters():
+            if "adaLN_modulation" in name or name.startswith("final_layer"):
+                nn.init.zeros_(parameter)
+
+    @property
+    def null_class(self) -> int:
+        """Index of the class that stands for 'no style'."""
+        return self.config.num_classes
+
+    def forward(
+        self, x: Tensor, noise: Tensor, context: Context, half_window: int | None = None
+    ) -> Tensor:
+        """x (N, T, 2) and noise labels (N,) -> (N, T, out_channels).
+
+        `half_window` overrides the attention band of the configuration.
+        """
+        w = self.config.half_window if half_window is None else half_window
+        condition = self.t_embedder(noise) + self.y_embedder(context.classes)  # (N, D)
+        h = self.xoc_embedder(x, context.features)  # (N, T, D)
+        for block in self.blocks:
+            h = block(h, condition, context, w)
+        return self.final_layer(h, condition)
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "DiT-XL": {"width": 1152, "depth": 28, "heads": 16},
+    "DiT-L": {"width": 1024, "depth": 24, "heads": 16},
+    "DiT-B": {"width": 768, "depth": 12, "heads": 12},
+    "DiT-S": {"width": 384, "depth": 12, "heads": 6},
+    "DiT-XS": {"width": 192, "depth": 8, "heads": 6},
+    "DiT-XXS": {"width": 128, "depth": 6, "heads": 4},
+    "DiT-nano": {"width": 64, "depth": 2, "heads": 2},
+}
+"""Width, depth and heads by name: the reference's four, and three that a CPU can train."""
+
+REFERENCE_ARCHITECTURE: dict[str, Any] = {
+    "coordinate_dim": 128,
+    "distance_dim": 128,
+    "time_dim": 128,
+    "raw_coordinates": False,
+    "coordinate_scale": (512.0, 384.0),
+    "rotary_periods": None,
+    "qk_norm": False,
+    "learn_sigma": True,
+    "half_window": 128,
+}
+"""The options that turn a DiT into the architecture of the public osu-diffusion."""
+
+
+def _builder(size: str) -> Callable[..., DiT]:
+    def build(*, reference: bool = False, **options: Any) -> DiT:
+        """A freshly initialised model of this size; `reference=True` gives that architecture."""
+        architecture = REFERENCE_ARCHITECTURE if reference else {}
+        return DiT(DiTConfig(**{**SIZES[size], **architecture, **options}))
+
+    return build
+
+
+DiT_models = {size: _builder(size) for size in SIZES}
