@@ -1,0 +1,218 @@
+"""Saving and loading of models: training checkpoints, EMA exports, checkpoints of the reference."""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from diffusion.gaussian import (
+    EDM,
+    LearnedVariance,
+    parametrisation_from_dict,
+    parametrisation_to_dict,
+)
+from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig
+
+FORMAT = "osu-diffusion"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or one of another kind: what, where, what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to sample, with what its file says about it."""
+
+    model: DiT
+    parametrisation: EDM | LearnedVariance
+    path: Path
+    sha256: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is a model of the public osu-diffusion's recipe."""
+        return isinstance(self.parametrisation, LearnedVariance)
+
+    def class_index_path(self) -> Path:
+        """Where the beatmap index of this model is expected: beside it, else the project's."""
+        beside = self.path.with_name("beatmap_idx.pickle")
+        return beside if beside.is_file() else Path(__file__).with_name("beatmap_idx.pickle")
+
+
+def save_training_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` with torch.save to a temporary name and renames it: all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_training_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a .pt checkpoint without running any code from it."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file {path}")
+    try:
+        # The reference stores its options as a Namespace, which holds plain values only.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint that can be read: {reason}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
+    return state
+
+
+def export_weights(
+    path: Path,
+    state: dict[str, Tensor],
+    config: DiTConfig,
+    parametrisation: EDM | LearnedVariance,
+    metadata: dict[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Writes weights with all that sampling needs into one safetensors file, atomically."""
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(config.to_dict()),
+        "parametrisation": json.dumps(parametrisation_to_dict(parametrisation)),
+        "metadata": json.dumps(metadata, ensure_ascii=False),
+    }
+    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata=header)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(
+    path: Path | str, device: torch.device | str = "cpu", heads: int | None = None
+) -> LoadedModel:
+    """Loads an export, a training checkpoint (its EMA) or a checkpoint of the reference.
+
+    `heads` is needed only for reference checkpoints of a size that it does not have by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file {path}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        magic = file.read(9)
+    if magic[8:9] == b"{":
+        state, config, parametrisation, metadata = _read_export(path)
+    elif magic[:2] == b"PK":
+        state, config, parametrisation, metadata = _read_training(path, heads)
+    else:
+        raise CheckpointError(
+            f"{path} is not a model: expected a .safetensors export or a .pt checkpoint"
+        )
+    model = DiT(config)
+    try:
+        model.load_state_dict({k: v.float() for k, v in state.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: the weights do not fit the configuration: {reason}"
+        ) from error
+    model.requires_grad_(False).eval().to(device)
+    return LoadedModel(model, parametrisation, path, digest, metadata)
+
+
+_Parts = tuple[dict[str, Tensor], DiTConfig, EDM | LearnedVariance, dict[str, Any]]
+
+
+def _read_export(path: Path) -> _Parts:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file of another program, not of {FORMAT}")
+    if header.get("format_version") != str(FORMAT_VERSION):
+        raise CheckpointError(
+            f"{path} has export format {header.get('format_version')}, this version reads "
+            f"{FORMAT_VERSION}: update osu-diffusion or export the model again"
+        )
+    return (
+        state,
+        DiTConfig.from_dict(json.loads(header["config"])),
+        parametrisation_from_dict(json.loads(header["parametrisation"])),
+        json.loads(header["metadata"]),
+    )
+
+
+def _read_training(path: Path, heads: int | None) -> _Parts:
+    checkpoint = load_training_checkpoint(path)
+    if "config" in checkpoint and "ema" in checkpoint:
+        return (
+            checkpoint["ema"],
+            DiTConfig.from_dict(checkpoint["config"]),
+            parametrisation_from_dict(checkpoint["parametrisation"]),
+            {"step": checkpoint["step"], "args": checkpoint["args"]},
+        )
+    # Files made for sharing hold the bare weights of the EMA.
+    state = checkpoint.get("ema", checkpoint)
+    if "xoc_embedder.playfield_size" not in state:
+        raise CheckpointError(f"{path} is a checkpoint of another program, not of {FORMAT}")
+    config = reference_config(state, path, heads)
+    state = {k: v for k, v in state.items() if k != "xoc_embedder.playfield_size"}
+    return state, config, LearnedVariance(), {"source": "public osu-diffusion"}
+
+
+def reference_config(state: dict[str, Tensor], path: Path, heads: int | None) -> DiTConfig:
+    """The configuration of a reference checkpoint, from the shapes of its tensors."""
+    table = state["y_embedder.embedding_table.weight"]
+    width = table.shape[1]
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    if heads is None:
+        known = [s["heads"] for s in SIZES.values() if s["width"] == width and s["depth"] == depth]
+        if not known:
+            raise CheckpointError(
+                f"{path} has width {width} and depth {depth}, no size of the reference: "
+                "its number of attention heads must be given"
+            )
+        heads = known[0]
+    return DiTConfig(
+        **{
+            **REFERENCE_ARCHITECTURE,
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "num_classes": table.shape[0] - 1,
+        }
+    )
+
+
+def write_class_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes *.classes.csv: which beatmap each style class was learnt from."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")

@@ -1,0 +1,57 @@
+"""Conventions that all command lines share: booleans, errors, the choice of a device."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+class BooleanFlag(argparse.Action):
+    """`--x`, `--no-x` and the reference's `--x True|False`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        negations = [f"--no-{o[2:]}" for o in option_strings if o.startswith("--")]
+        super().__init__([*option_strings, *negations], dest, nargs="?", **options)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        negated = bool(option_string) and str(option_string).startswith("--no-")
+        text = "true" if values is None else str(values).lower()
+        if text not in TRUE | FALSE or (negated and values is not None):
+            parser.error(f"{option_string} takes True or False, or nothing, not {values!r}")
+        setattr(namespace, self.dest, (text in TRUE) != negated)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a command: bad input becomes one line on stderr and exit code 2, without a traceback."""
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
+    if name != "auto":
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,316 @@
+"""The packed dataset: one memory-mapped array of data points, and the windows drawn from it.
+
+A dataset is a folder of immutable files named by their hash and `dataset.json`, which is written
+last, by rename: whoever opens the folder sees the old dataset or the new one, never half of one.
+The order of windows depends on (seed, epoch) alone, so any number of ranks sees the same batches
+and a run can go on from any (epoch, batch).
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+FORMAT_VERSION = 1
+POINT_DTYPE = np.dtype([("time", "<f8"), ("x", "<f4"), ("y", "<f4"), ("type", "u1")])
+"""One data point: ms, px, px, one of the 16 types."""
+
+COLUMNS = [
+    "class_index",
+    "offset",
+    "count",
+    "md5",
+    "beatmap_id",
+    "set_id",
+    "artist",
+    "title",
+    "creator",
+    "version",
+    "circle_size",
+    "star_rating",
+]
+MAX_INDEX_BYTES = 256 * 2**20
+MARGIN_PX = 256.0
+"""Points further than this off the playfield (a few gimmick maps) are not learnt from."""
+
+
+class Batch(NamedTuple):
+    """Windows of data points on the CPU.
+
+    xy (N, T, 2) float32 px, times (N, T) float64 ms, distances (N, T) float32 px,
+    types (N, T) uint8, classes (N,) int64, valid (N, T) bool (False: padding of a short map, or
+    a point that lies absurdly far off the playfield).
+    """
+
+    xy: Tensor
+    times: Tensor
+    distances: Tensor
+    types: Tensor
+    classes: Tensor
+    valid: Tensor
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes to a temporary name beside `path` and renames: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_dataset(
+    folder: Path, points: np.ndarray, beatmaps: pd.DataFrame, report: dict[str, Any]
+) -> None:
+    """Writes points (P,) of POINT_DTYPE and the table of beatmaps (COLUMNS) as a packed dataset.
+
+    `report` (sources, skipped files with reasons) is kept in dataset.json.
+    """
+    assert points.dtype == POINT_DTYPE and int(beatmaps["count"].sum()) == len(points)
+    folder.mkdir(parents=True, exist_ok=True)
+    array, table = io.BytesIO(), beatmaps[COLUMNS].to_csv(index=False).encode("utf-8")
+    np.save(array, points)
+    names = {}
+    for kind, suffix, data in (
+        ("points", "npy", array.getvalue()),
+        ("beatmaps", "csv", table),
+    ):
+        names[kind] = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
+        write_atomically(folder / names[kind], data)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "files": names,
+        "num_beatmaps": len(beatmaps),
+        "num_points": len(points),
+        **report,
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    write_atomically(folder / "dataset.json", text.encode("utf-8"))
+
+
+class PackedDataset:
+    """A packed dataset opened for reading; the points stay on disk until a window needs them."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        description = self.folder / "dataset.json"
+        if not description.is_file():
+            raise ValueError(
+                f"{self.folder} is not a packed dataset (no dataset.json): "
+                "make one with create_dataset.py"
+            )
+        self.description = json.loads(description.read_text(encoding="utf-8"))
+        version = self.description.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{self.folder} has dataset format {version}, this version reads "
+                f"{FORMAT_VERSION}: pack it again with create_dataset.py"
+            )
+        files = self.description["files"]
+        self.points: np.ndarray = np.load(self.folder / files["points"], mmap_mode="r")
+        assert self.points.dtype == POINT_DTYPE
+        self.beatmaps = pd.read_csv(
+            self.folder / files["beatmaps"],
+            dtype=dict.fromkeys(("md5", "artist", "title", "creator", "version"), str),
+            keep_default_na=False,
+            na_values={"star_rating": [""], "circle_size": [""]},
+        )
+
+    def __len__(self) -> int:
+        return len(self.beatmaps)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of style classes: one a beatmap."""
+        return int(self.beatmaps["class_index"].max()) + 1 if len(self) else 0
+
+    def beatmap_idx(self) -> dict[int, int]:
+        """Beatmap ID -> class index, for the beatmaps that have an ID."""
+        known = self.beatmaps[self.beatmaps["beatmap_id"] > 0]
+        ids, classes = known["beatmap_id"].tolist(), known["class_index"].tolist()
+        return dict(zip(ids, classes, strict=True))
+
+    def split_by_set(self, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Rows for training and for validation; no beatmapset is on both sides.
+
+        A set's side depends on its identity and the seed alone, so it stays when maps are added.
+        """
+        held_out = np.array(
+            [_unit_hash(f"{seed}/{key}") < fraction for key in self._set_keys()], dtype=bool
+        )
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def _set_keys(self) -> list[str]:
+        """What identifies each row's beatmapset; sets without an ID go by their names."""
+        table = self.beatmaps
+        rows = table[["set_id", "artist", "title", "creator"]].itertuples(index=False)
+        return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
+
+
+def _unit_hash(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One epoch's windows in training order: rows of the dataset, first points, flips."""
+
+    rows: np.ndarray  # (W,) int64
+    starts: np.ndarray  # (W,) int64, within the map
+    flips: np.ndarray  # (W, 2) bool: mirror x, mirror y
+
+
+class WindowLoader:
+    """Batches of windows, whole batches at a time by fancy indexing of the memory map.
+
+    `rows` selects beatmaps; `batch_size` counts over all ranks, of which this one takes its slice.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        rows: np.ndarray,
+        *,
+        seq_len: int,
+        stride: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        flip: bool = True,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(
+                f"global batch size {batch_size} is not divisible by {world_size} processes"
+            )
+        if seq_len < 2 or stride < 1:
+            raise ValueError(f"seq-len {seq_len} must be at least 2 and stride {stride} at least 1")
+        self.dataset, self.rows = dataset, np.asarray(rows)
+        self.seq_len, self.stride, self.batch_size = seq_len, stride, batch_size
+        self.seed, self.rank, self.world_size, self.flip = seed, rank, world_size, flip
+        self._counts = dataset.beatmaps["count"].to_numpy()[self.rows]
+        self._offsets = dataset.beatmaps["offset"].to_numpy()
+        self._classes = dataset.beatmaps["class_index"].to_numpy()
+        free = np.maximum(self._counts - seq_len, 0)
+        self._windows_per_map = -(-free // stride) + 1
+        self._epoch: int | None = None
+        self._plan: Windows | None = None
+        if self.batches_per_epoch == 0:
+            raise ValueError(
+                f"the dataset has {int(self._windows_per_map.sum())} windows, fewer than the "
+                f"global batch size {batch_size}: use a smaller batch or stride, or more maps"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches; the windows left over differ from epoch to epoch."""
+        return int(self._windows_per_map.sum()) // self.batch_size
+
+    def windows(self, epoch: int) -> Windows:
+        """All windows of an epoch, a function of (seed, epoch)."""
+        if self._epoch != epoch or self._plan is None:
+            rng = np.random.default_rng([self.seed, epoch])
+            maps = np.repeat(np.arange(len(self.rows)), self._windows_per_map)
+            first = np.cumsum(self._windows_per_map) - self._windows_per_map
+            index = np.arange(len(maps)) - first[maps]
+            # Each epoch shifts every map's windows, so that all positions are learnt from.
+            shift = rng.integers(0, self.stride, len(self.rows))
+            last = np.maximum(self._counts - self.seq_len, 0)[maps]
+            starts = np.clip(index * self.stride - shift[maps], 0, last)
+            order = rng.permutation(len(maps))
+            flips = rng.random((len(maps), 2)) < (0.5 if self.flip else 0.0)
+            self._epoch = epoch
+            self._plan = Windows(self.rows[maps[order]], starts[order], flips)
+        return self._plan
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """This rank's slice of batch `index` of an epoch."""
+        plan = self.windows(epoch)
+        share = self.batch_size // self.world_size
+        low = index * self.batch_size + self.rank * share
+        chosen = slice(low, low + share)
+        return self.gather(plan.rows[chosen], plan.starts[chosen], plan.flips[chosen])
+
+    def batches(self, first: int = 0) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) without end from global step `first` on."""
+        step = first
+        while True:
+            epoch, index = divmod(step, self.batches_per_epoch)
+            yield step, self.batch(epoch, index)
+            step += 1
+
+    def gather(self, rows: np.ndarray, starts: np.ndarray, flips: np.ndarray) -> Batch:
+        """Windows that begin at `starts` (N,) of the maps `rows` (N,), mirrored as `flips` says."""
+        counts = self.dataset.beatmaps["count"].to_numpy()[rows]
+        # One point more in front: the distance of a window's first point needs its predecessor.
+        inside = starts[:, None] + np.arange(-1, self.seq_len)[None]  # (N, T + 1)
+        valid: np.ndarray = inside[:, 1:] < counts[:, None]
+        index = self._offsets[rows][:, None] + np.clip(inside, 0, counts[:, None] - 1)
+        points = self.dataset.points[index]
+        xy = np.stack([points["x"], points["y"]], axis=-1)
+        xy[starts == 0, 0] = (256, 192)
+        low, high = np.float32(-MARGIN_PX), np.array([512, 384], np.float32) + np.float32(MARGIN_PX)
+        near = np.all((xy >= low) & (xy <= high), axis=-1)  # (N, T + 1)
+        valid &= near[:, 1:]
+        xy = np.clip(xy, low, high)
+        centre = np.array([256, 192], dtype=np.float32)
+        sign = np.where(flips, -1, 1).astype(np.float32)
+        xy = centre + (xy - centre) * sign[:, None]
+        distances = np.linalg.norm(np.diff(xy, axis=1), axis=-1)
+        return Batch(
+            torch.from_numpy(xy[:, 1:]),
+            torch.from_numpy(np.ascontiguousarray(points["time"][:, 1:])),
+            torch.from_numpy(distances),
+            torch.from_numpy(np.ascontiguousarray(points["type"][:, 1:])),
+            torch.from_numpy(self._classes[rows]),
+            torch.from_numpy(valid),
+        )
+
+
+def save_beatmap_idx(path: Path, index: dict[int, int]) -> None:
+    """Writes beatmap ID -> class index in the reference's format."""
+    plain = {int(key): int(value) for key, value in index.items()}
+    write_atomically(path, pickle.dumps(plain, protocol=2))
+
+
+class _IntDictUnpickler(pickle.Unpickler):
+    """Admits no classes or functions at all: ints and dicts need none."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
+
+
+def load_beatmap_idx(path: Path) -> dict[int, int]:
+    """Reads beatmap ID -> class index; anything but a dict of ints is a ValueError."""
+    if not path.is_file():
+        raise ValueError(f"there is no beatmap index at {path}")
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_INDEX_BYTES >> 20} MiB: no beatmap index")
+    try:
+        with path.open("rb") as file:
+            index = _IntDictUnpickler(file).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise ValueError(f"{path} is not a beatmap index: {error}") from error
+    if not isinstance(index, dict) or not all(_is_int_pair(pair) for pair in index.items()):
+        raise ValueError(f"{path} is not a beatmap index: it must hold a dict of ints")
+    return index
+
+
+def _is_int_pair(pair: Iterable[Any]) -> bool:
+    return all(type(value) is int for value in pair)
