@@ -1,0 +1,194 @@
+"""Remaps a folder of held-out beatmaps and measures the written files, read back."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import cli
+from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap, write_new_file
+from checkpoint import LoadedModel, load_model
+from create_dataset import find_beatmaps
+from diffusion.samplers import SAMPLERS
+from sample import (
+    DEFAULT_MODEL,
+    DEFAULT_STEPS,
+    SampleOptions,
+    generate,
+    measure,
+    remapped_file,
+    safe_name,
+)
+from sequence import Sequence, beatmap_to_sequence
+
+EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
+
+
+def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
+    """The lines of a file without what a remap may change.
+
+    Left out are the metadata lines that it edits, and in hit-object lines (numbers in
+    `object_lines`) the coordinates; of a curve its letters and number of points remain.
+    """
+    lines = []
+    for number, line in enumerate(data.splitlines(keepends=True)):
+        if number in object_lines:
+            fields = line.split(b",")
+            fields[:2] = [b"", b""]
+            if len(fields) > 5 and b"|" in fields[5]:
+                fields[5] = re.sub(rb"-?[\d.]+:-?[\d.]+", b":", fields[5])
+            lines.append(b",".join(fields))
+        elif not EDITED.match(line):
+            lines.append(line)
+    return lines
+
+
+def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
+    """What a remap must not change, and how often it did: all should be 0."""
+    lines = [
+        skeleton(b.raw, {hit_object.line for hit_object in b.objects}) for b in (before, after)
+    ]
+    pairs = list(zip(before.objects, after.objects, strict=False))
+    return {
+        "objects_lost": abs(len(before.objects) - len(after.objects)),
+        "objects_moved_in_time": sum(
+            a.time != b.time or abs(a.end_time - b.end_time) > 0.5 for a, b in pairs
+        ),
+        "objects_of_other_kind": sum(
+            (a.kind, a.slides, a.new_combo) != (b.kind, b.slides, b.new_combo) for a, b in pairs
+        ),
+        "other_bytes_changed": sum(a != b for a, b in zip(*lines, strict=False))
+        + abs(len(lines[0]) - len(lines[1])),
+    }
+
+
+def star_rating(data: bytes) -> float | None:
+    """Star rating by rosu-pp-py, None where that is not installed."""
+    try:
+        import rosu_pp_py
+    except ImportError:
+        return None
+    return float(rosu_pp_py.Difficulty().calculate(rosu_pp_py.Beatmap(bytes=data)).stars)
+
+
+def evaluate_one(
+    loaded: LoadedModel, path: Path, options: SampleOptions, output: Path | None
+) -> dict[str, Any]:
+    """One row of the table: a remap of the beatmap at `path`, measured on the file it gives."""
+    beatmap = read_beatmap(path)
+    sequence = beatmap_to_sequence(beatmap)
+    started = time.perf_counter()
+    raw, placed = generate(loaded, beatmap, sequence, options)
+    seconds = time.perf_counter() - started
+    version = f"{beatmap.version} (AI remap)"
+    data = remapped_file(beatmap, sequence, placed[0], version, options.seed)
+    after = parse_beatmap(data, path.name)
+    written: Sequence = beatmap_to_sequence(after)
+    row: dict[str, Any] = {"file": path.name, "points": len(sequence)}
+    row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0]).items()}
+    row |= measure(sequence, written.xy)
+    row |= count_changes(beatmap, after)
+    stars = star_rating(beatmap.raw), star_rating(data)
+    row["stars_before"], row["stars_after"] = stars
+    if stars[0] and stars[1] is not None:
+        row["star_rating_change"] = stars[1] / stars[0] - 1
+    row["seconds_per_1000_points"] = 1000 * seconds / len(sequence)
+    if output is not None:
+        write_new_file(output / safe_name(path.name), data, overwrite=True)
+    return row
+
+
+def summarise(table: pd.DataFrame) -> dict[str, float]:
+    """Means weighted by data points; sums of what must not happen; medians of the rest."""
+    weight = table["points"] / table["points"].sum()
+    result: dict[str, float] = {"maps": len(table), "points": int(table["points"].sum())}
+    for name in table.columns:
+        if "spacing_error" in name or "off_playfield" in name:
+            result[name] = float((table[name] * weight).sum())
+    for name in ("objects_lost", "objects_moved_in_time", "objects_of_other_kind"):
+        result[name] = int(table[name].sum())
+    result["other_bytes_changed"] = int(table["other_bytes_changed"].sum())
+    if "star_rating_change" in table:
+        change = table["star_rating_change"]
+        result["star_rating_change_median"] = float(change.median())
+        result["star_rating_change_median_absolute"] = float(change.abs().median())
+    result["seconds_per_1000_points"] = float(table["seconds_per_1000_points"].median())
+    return result
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add, boolean = parser.add_argument, cli.BooleanFlag
+    add("folder", type=Path, help="folder of .osu files (recursive)")
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add("--output", type=Path, default=Path("results/evaluation"), help="folder for the tables")
+    add("--save-maps", action=boolean, default=False, help="also write the remapped files there")
+    add("--limit", type=int, help="only so many maps, evenly spread")
+    add("--seed", type=int, default=0)
+    add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
+    add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
+    add("--spacing", choices=["keep", "model"], default="keep")
+    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--half-window", type=int, help="attention half window; default: the model's")
+    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    options = SampleOptions(
+        steps=args.num_sampling_steps,
+        sampler=args.sampler,
+        seed=args.seed,
+        spacing=args.spacing,
+        bounds=args.bounds,
+        half_window=args.half_window,
+    )
+    paths = [source.path for source in find_beatmaps(args.folder)]
+    if args.limit:
+        chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
+        paths = [paths[i] for i in chosen]
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows, failed = [], []
+    for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
+        try:
+            rows.append(
+                evaluate_one(loaded, path, options, args.output if args.save_maps else None)
+            )
+        except BeatmapError as error:
+            failed.append({"file": str(path), "reason": str(error)})
+    if not rows:
+        raise ValueError(f"no beatmap could be evaluated in {args.folder}")
+    table = pd.DataFrame(rows)
+    summary = summarise(table) | {"failed": len(failed)}
+    for name, value in summary.items():
+        print(
+            f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"
+        )
+    for entry in failed:
+        print(f"failed: {entry['file']}: {entry['reason']}")
+    table.to_csv(args.output / "evaluation.csv", index=False)
+    report = {
+        "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
+        "options": asdict(options),
+        "summary": summary,
+        "failed": failed,
+    }
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_new_file(args.output / "evaluation.json", text.encode("utf-8"), overwrite=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,453 @@
+"""Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
+
+import argparse
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+import cli
+from beatmap import Beatmap, edit_metadata, parse_beatmap, read_beatmap, write_new_file
+from checkpoint import LoadedModel, load_model
+from constraints import (
+    Chain,
+    clamp_prediction,
+    keep_on_playfield,
+    keep_points,
+    keep_spacing,
+)
+from data_loading import load_beatmap_idx
+from diffusion.gaussian import Denoise, guided_network
+from diffusion.samplers import DETERMINISTIC, SAMPLERS, sample_ancestral
+from models import SIZES, make_context
+from placement import place
+from sequence import (
+    PointType,
+    Sequence,
+    SliderTopology,
+    apply_coordinates,
+    beatmap_to_sequence,
+    slider_topology,
+)
+from slider_path import PathSet
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
+DEFAULT_MODEL = HERE / "checkpoints" / "osu-diffusion-xs.safetensors"
+DEFAULT_STEPS = 12
+MAX_STEPS = 1000
+TAG = "osu-diffusion"
+UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""(steps done, steps in all); what it raises ends the sampling."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to sample.
+
+    style is a class index of the model, None for no style; half_window overrides the model's
+    attention band; spacing "keep" meets the source's distances, "model" takes what the network
+    gives; bounds "playfield" keeps objects on it, "off" does not.
+    """
+
+    steps: int = DEFAULT_STEPS
+    sampler: str = "dpmpp-2m"
+    cfg_scale: float = 1.0
+    style: int | None = None
+    variants: int = 1
+    seed: int = 0
+    spacing: str = "keep"
+    bounds: str = "playfield"
+    half_window: int | None = None
+    use_amp: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(
+                f"--num-sampling-steps {self.steps}: give a number from 1 to {MAX_STEPS}"
+            )
+        if not 1 <= self.variants <= 64:
+            raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
+        if self.half_window is not None and self.half_window < 1:
+            raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
+
+
+def _no_progress(done: int, total: int) -> None:
+    """For callers that do not watch."""
+
+
+def generate(
+    loaded: LoadedModel,
+    beatmap: Beatmap,
+    sequence: Sequence,
+    options: SampleOptions,
+    progress: Progress = _no_progress,
+) -> tuple[FloatArray, FloatArray]:
+    """Samples new coordinates for every data point of `sequence`.
+
+    Returns (raw, placed), each (variants, T, 2) px: what the sampler gives, and whole pixels, with
+    slider ends where the game will have them. The result depends on the seed and the map alone; a
+    variant is the same whatever their number.
+    """
+    topology = slider_topology(beatmap, sequence)
+    distances = sequence.distances()
+    chain = make_chain(sequence, topology, distances)
+    denoise = make_denoise(loaded, sequence, chain, options)
+    device = next(loaded.model.parameters()).device
+    sigmas = loaded.parametrisation.sigmas(options.steps)
+    seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
+    generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
+    noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
+    x = noise.to(device) * float((sigmas[0] ** 2 + 1).sqrt())
+
+    def report(step: int, x0: Tensor) -> None:
+        progress(step + 1, options.steps)
+
+    with torch.inference_mode():
+        if options.sampler == "ancestral":
+            x = sample_ancestral(denoise, x, sigmas, report, generator=generators[0])
+        else:
+            x = DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
+        raw = loaded.parametrisation.to_pixels(x.float()).cpu().double().numpy()
+    placed = [
+        place(
+            sequence,
+            topology,
+            xy,
+            distances,
+            keep_spacing=options.spacing == "keep",
+            on_playfield=options.bounds == "playfield",
+        )
+        for xy in raw
+    ]
+    return raw, np.stack(placed)
+
+
+def _seed_of(text: str) -> int:
+    """A generator's seed from any text."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
+
+
+def make_chain(sequence: Sequence, topology: SliderTopology, distances: FloatArray) -> Chain:
+    """What the constraints know of this map: distances, spinners in the middle, slider ends."""
+    paths = PathSet(topology.sliders)
+
+    def slider_ends(xy: Tensor) -> Tensor:
+        ends = [paths.evaluate(points)[0] for points in xy.double().numpy()]
+        return torch.from_numpy(np.stack(ends))
+
+    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    return Chain(
+        distances=torch.from_numpy(distances).float(),
+        fixed=torch.from_numpy(spinner),
+        fixed_xy=torch.from_numpy(sequence.xy).float(),
+        ends=torch.from_numpy(topology.ends),
+        slider_ends=slider_ends,
+    )
+
+
+def make_denoise(
+    loaded: LoadedModel, sequence: Sequence, chain: Chain, options: SampleOptions
+) -> Denoise:
+    """The model as `denoise(x, sigma)`: conditioned, guided and constrained."""
+    model, parametrisation = loaded.model, loaded.parametrisation
+    device = next(model.parameters()).device
+    guided = options.style is not None and options.cfg_scale != 1
+    n = options.variants
+    classes = torch.full((n,), model.null_class if options.style is None else options.style)
+    if guided:
+        classes = torch.cat([classes, torch.full((n,), model.null_class)])
+    # Relative times in float32 are exact to a microsecond; MPS has no float64.
+    times = torch.from_numpy(sequence.times - sequence.times[0])
+    context = make_context(
+        model.config,
+        times[None].to(torch.float32 if device.type == "mps" else torch.float64).to(device),
+        chain.distances[None].to(device),
+        torch.from_numpy(sequence.types)[None].to(device),
+        torch.zeros(1, dtype=torch.int64, device=device),
+    )
+    context = context.repeat(len(classes)).with_classes(classes.to(device))
+
+    def network(x: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.use_amp):
+            return model(x, labels, context, options.half_window).float()
+
+    bound = guided_network(network, options.cfg_scale) if guided else network
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return parametrisation.denoise(bound, x, sigma)
+
+    denoise: Denoise = predict
+    if loaded.is_reference:
+        denoise = clamp_prediction(denoise)
+    denoise = keep_points(denoise, parametrisation, chain)
+    on_playfield = options.bounds == "playfield"
+    if options.spacing == "keep":
+        return keep_spacing(denoise, parametrisation, chain, on_playfield=on_playfield)
+    return keep_on_playfield(denoise, parametrisation) if on_playfield else denoise
+
+
+def measure(source: Sequence, xy: FloatArray) -> dict[str, float]:
+    """How well coordinates xy (T, 2) px keep the distances of `source` and the playfield.
+
+    Spacing errors in px, of all points, of those that start an object and of the inner ones;
+    shares off the playfield of all points and of objects' centres.
+    """
+    steps = np.diff(xy, axis=0, prepend=np.array([[256.0, 192.0]]))
+    error = np.abs(np.hypot(*steps.T) - source.distances())
+    off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
+    starts = source.object_starts
+    result = {}
+    for name, chosen in (("all", starts | True), ("object", starts), ("inner", ~starts)):
+        values = error[chosen] if chosen.any() else np.zeros(1)
+        result[f"{name}_spacing_error_median"] = float(np.median(values))
+        result[f"{name}_spacing_error_p95"] = float(np.quantile(values, 0.95))
+    result["points_off_playfield"] = float(off.mean())
+    result["centres_off_playfield"] = float(off[starts].mean())
+    return result
+
+
+def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | None) -> str:
+    """The new difficulty's name, which says what it is."""
+    style = "" if style_id is None else f" style {style_id}"
+    return f"{beatmap.version} (AI remap{style} seed {options.seed})"
+
+
+def safe_name(text: str, limit: int = 100) -> str:
+    """`text` as a file name that Windows, macOS and Linux accept."""
+    name = UNSAFE.sub("-", text).strip(" .")[:limit].strip(" .")
+    return name or "beatmap"
+
+
+def remapped_file(
+    beatmap: Beatmap, sequence: Sequence, xy: FloatArray, version: str, seed: int
+) -> bytes:
+    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags."""
+    data = apply_coordinates(beatmap, sequence, xy)
+    tags = [TAG, "ai-generated", f"seed{seed}"]
+    return edit_metadata(data, version=version, beatmap_id=0, add_tags=tags)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add, boolean = parser.add_argument, cli.BooleanFlag
+    add("--beatmap", type=Path, default=EXAMPLE, help=".osu file whose rhythm and spacing to keep")
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add("--output", type=Path, default=Path("results"), help="folder for the results")
+    add("--overwrite", action=boolean, default=False, help="replace existing results")
+    add("--seed", type=int, default=0, help="another seed gives another map")
+    add("--num-variants", type=int, default=1, help="different maps of one run")
+    add("--style-id", type=int, help="beatmap ID of a training map whose style to use")
+    add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
+    add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
+    add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
+    add("--spacing", choices=["keep", "model"], default="keep", help="keep: the source's distances")
+    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
+    add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
+    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--use-amp", action=boolean, default=None, help="bf16 autocast; default: on CUDA")
+    add("--seq-len", type=int, help="attention half window; default: the model's")
+    add("--model", choices=list(SIZES), help="checked against the checkpoint")
+    add("--num-classes", type=int, help="checked against the checkpoint")
+    add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
+    add("--make-animation", action=boolean, default=False, help="not available yet")
+    add("--refine-ckpt", type=Path, help="not available yet")
+    add("--refine-iters", type=int, default=10, help="not available yet")
+    return parser.parse_args()
+
+
+def check_model(loaded: LoadedModel, args: argparse.Namespace) -> None:
+    """`--model` and `--num-classes`, where given, must be those of the checkpoint."""
+    config = loaded.model.config
+    size = {"width": config.width, "depth": config.depth, "heads": config.heads}
+    if args.model is not None and SIZES[args.model] != size:
+        found = next((name for name, s in SIZES.items() if s == size), str(size))
+        raise ValueError(f"--model {args.model}: the checkpoint holds a {found}; leave --model out")
+    if args.num_classes is not None and args.num_classes != config.num_classes:
+        raise ValueError(
+            f"--num-classes {args.num_classes}: the checkpoint has {config.num_classes}; "
+            "leave --num-classes out"
+        )
+
+
+def find_style(loaded: LoadedModel, args: argparse.Namespace) -> int | None:
+    """The class index of --style-id, checked against the model."""
+    if args.style_id is None:
+        return None
+    path = args.beatmap_idx or loaded.class_index_path()
+    index = load_beatmap_idx(path)
+    classes = loaded.model.config.num_classes
+    if index and max(index.values()) >= classes:
+        raise ValueError(
+            f"{path} has class {max(index.values())}, the checkpoint only {classes} classes: "
+            "give the model's own index with --beatmap-idx"
+        )
+    if args.style_id not in index:
+        near = sorted(index, key=lambda known: abs(known - args.style_id))[:3]
+        raise ValueError(
+            f"--style-id {args.style_id} is not among the {len(index)} styles of {path.name}; "
+            f"the nearest IDs are {', '.join(map(str, near))}"
+        )
+    return index[args.style_id]
+
+
+def options_from(
+    args: argparse.Namespace, style: int | None, device: torch.device
+) -> SampleOptions:
+    """The sampling options that the command line asks for."""
+    return SampleOptions(
+        steps=args.num_sampling_steps,
+        sampler=args.sampler,
+        cfg_scale=args.cfg_scale,
+        style=style,
+        variants=args.num_variants,
+        seed=args.seed,
+        spacing=args.spacing,
+        bounds=args.bounds,
+        half_window=args.seq_len,
+        use_amp=device.type == "cuda" if args.use_amp is None else args.use_amp,
+    )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the files of one remap go: a folder, and per variant a beatmap and a picture."""
+
+    folder: Path
+    versions: list[str]
+    beatmaps: list[Path]
+    pictures: list[Path]
+    report: Path
+
+    @classmethod
+    def plan(cls, beatmap: Beatmap, args: argparse.Namespace, options: SampleOptions) -> "Outputs":
+        """Chooses the names and makes sure that nothing is overwritten unasked."""
+        song = f"{beatmap.artist} - {beatmap.title}"
+        number = f"{beatmap.beatmap_id} " if beatmap.beatmap_id > 0 else ""
+        folder = args.output / safe_name(f"{number}{song}")
+        version = result_version(beatmap, options, args.style_id)
+        several = options.variants > 1
+        versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
+        stem = safe_name(song, 80)
+        names = [f"{stem} [{safe_name(v, 80)}]" for v in versions]
+        plan = cls(
+            folder,
+            versions,
+            [folder / f"{name}.osu" for name in names],
+            [folder / f"{name}.png" for name in names],
+            folder / f"{safe_name(version, 80)}.result.json",
+        )
+        existing = [p for p in (*plan.beatmaps, *plan.pictures, plan.report) if p.exists()]
+        if existing and not args.overwrite:
+            raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --seed")
+        return plan
+
+
+def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
+    """Reads the beatmap, samples, writes all results and says what was written."""
+    beatmap = read_beatmap(args.beatmap)
+    device = next(loaded.model.parameters()).device
+    options = options_from(args, find_style(loaded, args), device)
+    outputs = Outputs.plan(beatmap, args, options)
+    sequence = beatmap_to_sequence(beatmap)
+    print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
+    with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
+        raw, placed = generate(
+            loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
+        )
+    outputs.folder.mkdir(parents=True, exist_ok=True)
+    variants = []
+    for k, xy in enumerate(placed):
+        data = remapped_file(beatmap, sequence, xy, outputs.versions[k], args.seed)
+        written = parse_beatmap(data, outputs.beatmaps[k].name)
+        errors = measure(sequence, beatmap_to_sequence(written).xy)
+        write_new_file(outputs.beatmaps[k], data, overwrite=args.overwrite)
+        draw(beatmap, written, outputs.pictures[k], args)
+        variants.append(
+            {
+                "beatmap": outputs.beatmaps[k].name,
+                "picture": outputs.pictures[k].name,
+                "written": errors,
+                "before_rounding": measure(sequence, raw[k]),
+            }
+        )
+        print(f"wrote {outputs.beatmaps[k]}")
+        print(f"wrote {outputs.pictures[k]}")
+        print(
+            f"object spacing error: median {errors['object_spacing_error_median']:.2f} px, "
+            f"95 % below {errors['object_spacing_error_p95']:.2f} px; "
+            f"objects off the playfield: {errors['centres_off_playfield']:.1%}"
+        )
+    report = describe(loaded, beatmap, args, options, variants)
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_new_file(outputs.report, text.encode("utf-8"), overwrite=args.overwrite)
+    print(f"wrote {outputs.report}")
+    print("To play it, copy the .osu file into the song's folder and press F5 in osu!'s song list.")
+    return 0
+
+
+def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) -> None:
+    """The picture of before and after: an overview, or the range that --plot-time asks for."""
+    # Importing matplotlib takes as long as sampling a short map; nothing else here needs it.
+    from plotting import before_after
+
+    if args.plot_time is None:
+        before_after(before, after, path)
+    else:
+        end = args.plot_time + args.plot_width
+        before_after(before, after, path, start_ms=args.plot_time, end_ms=end)
+
+
+def describe(
+    loaded: LoadedModel,
+    beatmap: Beatmap,
+    args: argparse.Namespace,
+    options: SampleOptions,
+    variants: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """All that is needed to repeat the run, and what was measured of its results."""
+    return {
+        "source": {"file": Path(args.beatmap).name, "md5": beatmap.md5},
+        "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
+        "style_id": args.style_id,
+        "options": asdict(options),
+        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "platform": platform.system(),
+        },
+        "variants": variants,
+    }
+
+
+def main() -> int:
+    args = parse_args()
+    if args.make_animation or args.refine_ckpt is not None:
+        raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
+    device = cli.pick_device(args.device)
+    loaded = load_model(args.ckpt, device)
+    check_model(loaded, args)
+    return remap(loaded, args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
