@@ -26,12 +26,11 @@ from beatmap import (
     curve_segments,
     patch_objects,
 )
-from slider_path import PathSet, Segment, SliderPath, flatten
+from slider_path import PathSet, SliderPath, flatten
 
 PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
-MANY_CONTROL_POINTS = 4  # of one bezier, from which its end is computed singly
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
 
 
@@ -202,14 +201,8 @@ def recompute_ends(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> Floa
     """`xy` (T, 2) with every slider's end where head, anchors and pixel length put it."""
     topology = slider_topology(beatmap, sequence)
     result = np.array(xy, dtype=np.float64)
-    if not len(topology.ends):
-        return result
-    result[topology.ends], _ = PathSet(topology.sliders).evaluate(result)
-    # All at once is fast, but its beziers of many control points are off by up to 2 px.
-    for (segments, length), end in zip(topology.sliders, topology.ends, strict=True):
-        if any(len(indices) > MANY_CONTROL_POINTS for _, _, indices in segments):
-            parts = [Segment(kind, degree, result[indices]) for kind, degree, indices in segments]
-            result[end] = SliderPath(flatten(parts), length).end
+    if len(topology.ends):
+        result[topology.ends], _ = PathSet(topology.sliders).evaluate(result)
     return result
 
 
