@@ -9,6 +9,7 @@ import os
 import pickle
 import zipfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,13 @@ def load_training_checkpoint(path: Path) -> dict[str, Any]:
         # The reference stores its options as a Namespace, which holds plain values only.
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load it without the check: not ours to pass on.
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read: it is damaged, or it holds more than "
+            "tensors and plain values, and loading that could run code"
+        ) from error
+    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be read: {reason}") from error
     if not isinstance(state, dict):
@@ -123,13 +130,21 @@ def load_model(
         file.seek(0)
         magic = file.read(9)
     if magic[8:9] == b"{":
-        state, config, parametrisation, metadata = _read_export(path)
+        read = _read_export
     elif magic[:2] == b"PK":
-        state, config, parametrisation, metadata = _read_training(path, heads)
+        read = partial(_read_training, heads=heads)
     else:
         raise CheckpointError(
             f"{path} is not a model: expected a .safetensors export or a .pt checkpoint"
         )
+    try:
+        state, config, parametrisation, metadata = read(path)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is incomplete or of another version: {type(error).__name__}: {error}"
+        ) from error
     model = DiT(config)
     try:
         model.load_state_dict({k: v.float() for k, v in state.items()})
@@ -182,7 +197,15 @@ def _read_training(path: Path, heads: int | None) -> _Parts:
         raise CheckpointError(f"{path} is a checkpoint of another program, not of {FORMAT}")
     config = reference_config(state, path, heads)
     state = {k: v for k, v in state.items() if k != "xoc_embedder.playfield_size"}
-    return state, config, LearnedVariance(), {"source": "public osu-diffusion"}
+    args = checkpoint.get("args")
+    parametrisation = parametrisation_from_dict(
+        {
+            "name": "learned-variance",
+            "noise_schedule": getattr(args, "noise_schedule", "squaredcos_cap_v2"),
+            "l1": getattr(args, "l1_loss", True),
+        }
+    )
+    return state, config, parametrisation, {"source": "public osu-diffusion"}
 
 
 def reference_config(state: dict[str, Tensor], path: Path, heads: int | None) -> DiTConfig:

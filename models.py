@@ -174,20 +174,27 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def banded_attention(
-    q: Tensor, k: Tensor, v: Tensor, half_window: int, valid: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    half_window: int,
+    valid: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Attention in which query i sees the keys j with i - W < j <= i + W.
 
     q, k, v and the result are (N, H, T, head_dim); valid (N, T) marks keys that are no padding.
     Queries are taken in blocks of W (at least 64) against the keys of that block and W on either
     side, which makes time and memory linear in T. A padded query sees itself, to stay finite.
+    Layers of one model share `mask`, the result of `attention_mask`.
     """
     n, heads, length, head_dim = q.shape
     w = half_window
+    if mask is None:
+        mask = attention_mask(n, length, w, valid, q.device)
     if length <= w:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=_padding_mask(valid))
-    block = max(w, 64)
-    blocks = -(-length // block)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    block, blocks = _blocks(length, w)
     tail = blocks * block - length
     keys = block + 2 * w
 
@@ -196,7 +203,6 @@ def banded_attention(
         windows = padded.unfold(2, size, block).transpose(-1, -2)  # (N, H, blocks, size, head_dim)
         return windows.transpose(1, 2).reshape(n * blocks, heads, size, head_dim)
 
-    mask = _band_mask(n, length, blocks, block, w, valid, q.device)
     out = F.scaled_dot_product_attention(
         blocked(q, 0, block), blocked(k, w, keys), blocked(v, w, keys), attn_mask=mask
     )  # (N * blocks, H, block, head_dim)
@@ -204,24 +210,26 @@ def banded_attention(
     return out.reshape(n, heads, blocks * block, head_dim)[:, :, :length]
 
 
-def _padding_mask(valid: Tensor | None) -> Tensor | None:
-    """(N, 1, T, T) for sequences shorter than the window."""
-    if valid is None:
-        return None
-    itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-    return (valid[:, None, :] | itself)[:, None]
+def _blocks(length: int, w: int) -> tuple[int, int]:
+    """Size and number of the blocks of queries."""
+    block = max(w, 64)
+    return block, -(-length // block)
 
 
-def _band_mask(
-    n: int,
-    length: int,
-    blocks: int,
-    block: int,
-    w: int,
-    valid: Tensor | None,
-    device: torch.device,
-) -> Tensor:
-    """(N * blocks, 1, block, block + 2 W): True where a query of a block sees a key beside it."""
+def attention_mask(
+    n: int, length: int, w: int, valid: Tensor | None, device: torch.device
+) -> Tensor | None:
+    """Which keys the queries of `banded_attention` see.
+
+    (N * blocks, 1, block, block + 2 W) bool, True where a query of a block sees a key beside it;
+    (N, 1, T, T) or None for sequences that the band does not cut, with and without padding.
+    """
+    if length <= w:
+        if valid is None:
+            return None
+        itself = torch.eye(length, dtype=torch.bool, device=device)
+        return (valid[:, None, :] | itself)[:, None]
+    block, blocks = _blocks(length, w)
     starts = torch.arange(blocks, device=device)[:, None, None] * block
     query = starts + torch.arange(block, device=device)[None, :, None]
     key = starts - w + torch.arange(block + 2 * w, device=device)[None, None, :]
@@ -250,14 +258,16 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(head_dim, eps=1e-6) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(head_dim, eps=1e-6) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, context: Context, half_window: int) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Context, half_window: int, mask: Tensor | None = None
+    ) -> Tensor:
         n, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
         q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
         q, k = self.q_norm(q), self.k_norm(k)
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
-        out = banded_attention(q, k, v, half_window, context.valid)
+        out = banded_attention(q, k, v, half_window, context.valid, mask)
         return self.out_proj(out.transpose(1, 2).reshape(n, length, width))
 
 
@@ -289,11 +299,19 @@ class DiTBlock(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor, context: Context, half_window: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        context: Context,
+        half_window: int,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(condition).chunk(
             6, dim=-1
         )
-        x = x + gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a), context, half_window)
+        attended = self.attn(modulate(x, shift_a, scale_a), context, half_window, mask)
+        x = x + gate_a[:, None] * attended
         return x + gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))
 
 
@@ -399,8 +417,9 @@ class DiT(nn.Module):
         w = self.config.half_window if half_window is None else half_window
         condition = self.t_embedder(noise) + self.y_embedder(context.classes)  # (N, D)
         h = self.xoc_embedder(x, context.features)  # (N, T, D)
+        mask = attention_mask(len(x), x.shape[1], w, context.valid, x.device)
         for block in self.blocks:
-            h = block(h, condition, context, w)
+            h = block(h, condition, context, w, mask)
         return self.final_layer(h, condition)
 
 

@@ -1,0 +1,290 @@
+"""Kept points, spacing and playfield: against chains whose answer is known."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from constraints import (
+    PLAYFIELD,
+    Chain,
+    clamp,
+    clamp_prediction,
+    keep_on_playfield,
+    keep_points,
+    keep_spacing,
+    project_spacing,
+)
+from diffusion.gaussian import EDM, LearnedVariance
+
+CENTRE = (256.0, 192.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def no_ends(xy: Tensor) -> Tensor:
+    raise AssertionError("a chain without slider ends asked for them")
+
+
+def chain_of(
+    distances: Tensor,
+    fixed: dict[int, tuple[float, float]] | None = None,
+    ends: tuple[int, ...] = (),
+    slider_ends: Callable[[Tensor], Tensor] = no_ends,
+) -> Chain:
+    """A chain with the given points fixed and the given ones as slider ends."""
+    fixed_at = torch.zeros(len(distances), dtype=torch.bool)
+    fixed_xy = torch.zeros(len(distances), 2)
+    for index, xy in (fixed or {}).items():
+        fixed_at[index] = True
+        fixed_xy[index] = torch.tensor(xy)
+    return Chain(distances, fixed_at, fixed_xy, torch.tensor(ends, dtype=torch.long), slider_ends)
+
+
+def walk(length: int, fixed: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+    """A random walk (1, T, 2) on the playfield, 20 px from its edge, at the centre where fixed."""
+    generator = seeded(seed)
+    xy = torch.empty(length, 2)
+    here = torch.tensor(CENTRE)
+    low, high = torch.tensor([20.0, 20.0]), torch.tensor(PLAYFIELD) - 20
+    for i in range(length):
+        step = torch.randn(2, generator=generator) * 60
+        here = torch.tensor(CENTRE) if i in fixed else (here + step).clamp(low, high)
+        xy[i] = here
+    return xy[None]
+
+
+def distances_of(xy: Tensor, origin: tuple[float, float] = CENTRE) -> Tensor:
+    """(N, T) distances to the previous point, the first one's to the origin."""
+    start = xy.new_tensor(origin).expand(len(xy), 1, 2)
+    return torch.cat([start, xy], dim=1).diff(dim=1).norm(dim=-1)
+
+
+def jitter(xy: Tensor, pixels: float) -> Tensor:
+    return xy + pixels * torch.randn(xy.shape, generator=seeded(7))
+
+
+# --- spacing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fixed", [(), (0,), (11, 12, 30)])
+@pytest.mark.parametrize("on_playfield", [False, True])
+def test_feasible_distances_are_met(fixed: tuple[int, ...], on_playfield: bool) -> None:
+    truth = walk(40, fixed)
+    chain = chain_of(distances_of(truth)[0], dict.fromkeys(fixed, CENTRE))
+    projected = project_spacing(jitter(truth, 25.0), chain, 1000, on_playfield)
+    torch.testing.assert_close(distances_of(projected), distances_of(truth), rtol=0, atol=1e-3)
+    if on_playfield:
+        assert torch.equal(clamp(projected), projected)
+    for index in fixed:
+        assert projected[0, index].tolist() == list(CENTRE)
+
+
+def test_the_first_sweeps_already_bring_the_distances_closer() -> None:
+    truth = walk(40)
+    chain = chain_of(distances_of(truth)[0])
+    start = jitter(truth, 25.0)
+    errors = [
+        (distances_of(project_spacing(start, chain, n, True)) - chain.distances).abs().mean()
+        for n in (0, 1, 10, 100)
+    ]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2] > 8 * errors[3]
+
+
+def test_an_exact_chain_does_not_move() -> None:
+    truth = walk(60, fixed=(5, 40)).double()
+    chain = chain_of(distances_of(truth)[0], {5: CENTRE, 40: CENTRE})
+    projected = project_spacing(truth, chain, 30, on_playfield=True)
+    torch.testing.assert_close(projected, truth, rtol=0, atol=1e-9)
+
+
+def test_points_off_the_playfield_come_back_and_keep_their_distances() -> None:
+    chain = chain_of(torch.tensor([250.0, 30.0, 40.0]))
+    start = torch.tensor([[[530.0, 200.0], [560.0, 200.0], [600.0, 200.0]]])
+    projected = project_spacing(start, chain, 1000, on_playfield=True)
+    torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
+    assert torch.equal(clamp(projected), projected)
+    free = project_spacing(start, chain, 1000, on_playfield=False)
+    torch.testing.assert_close(distances_of(free)[0], chain.distances, rtol=0, atol=1e-3)
+    assert free[0, 1:, 0].min() > PLAYFIELD[0]
+
+
+def test_fixed_points_may_lie_off_the_playfield() -> None:
+    chain = chain_of(torch.tensor([100.0, 10.0]), {1: (600.0, -50.0)})
+    projected = project_spacing(torch.zeros(1, 2, 2), chain, 5, on_playfield=True)
+    assert projected[0, 1].tolist() == [600.0, -50.0]
+
+
+def test_the_first_point_moves_straight_to_its_distance_from_the_origin() -> None:
+    """The origin cannot move, so the point makes the whole correction."""
+    chain = chain_of(torch.tensor([50.0]))
+    start = torch.tensor([[[256.0 + 30.0, 192.0 + 40.0]]]) + torch.tensor([30.0, 40.0])
+    projected = project_spacing(start, chain, 1, on_playfield=True)
+    torch.testing.assert_close(projected, torch.tensor([[[286.0, 232.0]]]))
+
+
+def test_two_free_points_share_a_correction() -> None:
+    """By hand: the first half sweep meets distances 0 and 2, the second meets distance 1.
+
+    The last two points are 100 px apart and asked for 40, so each moves by 30; the middle one is
+    then 80 px from the fixed one and asked for 50, so it moves back by 30.
+    """
+    chain = chain_of(torch.tensor([0.0, 50.0, 40.0]), {0: CENTRE})
+    start = torch.tensor([[[256.0, 192.0], [306.0, 192.0], [406.0, 192.0]]])
+    projected = project_spacing(start, chain, 1, on_playfield=True)
+    expected = torch.tensor([[[256.0, 192.0], [306.0, 192.0], [376.0, 192.0]]])
+    torch.testing.assert_close(projected, expected)
+
+
+def test_a_point_beside_a_fixed_one_makes_the_whole_correction() -> None:
+    chain = chain_of(torch.tensor([0.0, 40.0]), {0: CENTRE})
+    start = torch.tensor([[[256.0, 192.0], [356.0, 192.0]]])
+    projected = project_spacing(start, chain, 1, on_playfield=True)
+    torch.testing.assert_close(projected[0, 1], torch.tensor([296.0, 192.0]))
+
+
+def test_coincident_points_have_no_direction_to_part_in_and_stay() -> None:
+    chain = chain_of(torch.tensor([0.0, 80.0, 80.0, 0.0]))
+    start = torch.tensor(CENTRE).expand(1, 4, 2)
+    assert torch.equal(project_spacing(start, chain, 20, on_playfield=True), start)
+
+
+def test_coincident_points_follow_neighbours_that_move() -> None:
+    chain = chain_of(torch.tensor([60.0, 0.0, 50.0]))
+    start = torch.tensor([[[300.0, 192.0], [300.0, 192.0], [420.0, 192.0]]])
+    projected = project_spacing(start, chain, 1000, on_playfield=True)
+    torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
+
+
+def test_a_distance_of_zero_is_met() -> None:
+    chain = chain_of(torch.tensor([0.0, 80.0, 0.0]))
+    projected = project_spacing(jitter(walk(3), 30.0), chain, 2000, on_playfield=True)
+    torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
+
+
+def test_samples_of_a_batch_are_projected_alone_and_the_input_is_kept() -> None:
+    truth = walk(20)
+    chain = chain_of(distances_of(truth)[0])
+    start = torch.cat([jitter(truth, 10.0), jitter(truth, 40.0)])
+    copy = start.clone()
+    both = project_spacing(start, chain, 10, on_playfield=True)
+    alone = project_spacing(start[1:], chain, 10, on_playfield=True)
+    torch.testing.assert_close(both[1:], alone)
+    assert torch.equal(start, copy)
+
+
+def test_the_origin_of_a_chain_can_be_set() -> None:
+    base = chain_of(torch.tensor([50.0]))
+    chain = Chain(
+        base.distances, base.fixed, base.fixed_xy, base.ends, no_ends, origin=(100.0, 100.0)
+    )
+    projected = project_spacing(torch.tensor([[[100.0, 200.0]]]), chain, 1, on_playfield=True)
+    torch.testing.assert_close(projected, torch.tensor([[[100.0, 150.0]]]))
+
+
+# --- points that are known, slider ends -----------------------------------------------------------
+
+
+def test_pin_puts_fixed_points_where_they_belong_and_no_others() -> None:
+    chain = chain_of(torch.ones(3), {1: (7.0, 9.0)})
+    pinned = chain.pin(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]))
+    assert pinned.tolist() == [[[1.0, 2.0], [7.0, 9.0], [5.0, 6.0]]]
+
+
+def test_slider_ends_come_from_the_callable() -> None:
+    seen: list[Tensor] = []
+
+    def mirrored(xy: Tensor) -> Tensor:
+        seen.append(xy)
+        return -xy[:, [0, 2]]
+
+    chain = chain_of(torch.ones(4), ends=(1, 3), slider_ends=mirrored)
+    xy = torch.arange(8.0, requires_grad=True).reshape(1, 4, 2)
+    expected = [[[0.0, 1.0], [0.0, -1.0], [4.0, 5.0], [-4.0, -5.0]]]
+    assert chain.recompute_ends(xy).tolist() == expected
+    assert torch.equal(seen[0], xy)
+    assert not seen[0].requires_grad
+    assert xy[0, 1].tolist() == [2.0, 3.0]  # the input is kept
+
+
+def test_a_chain_without_slider_ends_asks_for_none() -> None:
+    xy = walk(3)
+    assert chain_of(torch.ones(3)).recompute_ends(xy) is xy
+
+
+# --- wrappers of denoise --------------------------------------------------------------------------
+
+
+def prediction(xy: Tensor, parametrisation: EDM | LearnedVariance) -> Tensor:
+    return parametrisation.from_pixels(xy)
+
+
+@pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
+def test_keep_points_pins_the_prediction(parametrisation: EDM | LearnedVariance) -> None:
+    chain = chain_of(torch.ones(5), {2: CENTRE})
+    x0 = prediction(walk(5), parametrisation)
+    kept = keep_points(lambda x, s: x0, parametrisation, chain)(x0, torch.tensor(3.0))
+    pixels = parametrisation.to_pixels(kept)
+    torch.testing.assert_close(pixels[0, 2], torch.tensor(CENTRE))
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(kept[:, others], x0[:, others])
+
+
+def levels(parametrisation: EDM | LearnedVariance, pixels: float) -> Tensor:
+    """The noise level that is `pixels` px on the coarser axis."""
+    return torch.tensor(pixels / max(parametrisation.scale), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
+def test_keep_spacing_acts_below_its_level_only(parametrisation: EDM | LearnedVariance) -> None:
+    truth = walk(30)
+    chain = chain_of(distances_of(truth)[0])
+    x0 = prediction(jitter(truth, 20.0), parametrisation)
+    spaced = keep_spacing(
+        lambda x, s: x0, parametrisation, chain, on_playfield=True, below_px=60.0, sweeps=1000
+    )
+    assert spaced(x0, levels(parametrisation, 60.1)) is x0
+    pixels = parametrisation.to_pixels(spaced(x0, levels(parametrisation, 59.9)))
+    torch.testing.assert_close(distances_of(pixels)[0], chain.distances, rtol=0, atol=1e-3)
+
+
+def test_keep_spacing_recomputes_slider_ends_of_the_projected_points() -> None:
+    def ends(xy: Tensor) -> Tensor:
+        return xy[:, :1] + torch.tensor([3.0, 4.0])
+
+    parametrisation = EDM()
+    chain = chain_of(torch.tensor([50.0, 5.0]), ends=(1,), slider_ends=ends)
+    x0 = prediction(walk(2), parametrisation)
+    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, on_playfield=True)
+    head, end = parametrisation.to_pixels(spaced(x0, torch.tensor(0.01)))[0]
+    torch.testing.assert_close(end - head, torch.tensor([3.0, 4.0]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
+def test_keep_on_playfield_acts_below_its_level_only(
+    parametrisation: EDM | LearnedVariance,
+) -> None:
+    outside = torch.tensor([[[-30.0, 500.0], [100.0, 100.0], [700.0, -1.0]]])
+    x0 = prediction(outside, parametrisation)
+    bounded = keep_on_playfield(lambda x, s: x0, parametrisation, below_px=60.0)
+    assert bounded(x0, levels(parametrisation, 60.1)) is x0
+    pixels = parametrisation.to_pixels(bounded(x0, levels(parametrisation, 59.9)))
+    expected = torch.tensor([[[0.0, 384.0], [100.0, 100.0], [512.0, 0.0]]])
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
+
+
+def test_clamp_moves_points_onto_the_playfield() -> None:
+    xy = torch.tensor([[-1.0, -1.0], [0.0, 384.0], [512.5, 384.5], [3.0, 4.0]])
+    assert clamp(xy).tolist() == [[0.0, 0.0], [0.0, 384.0], [512.0, 384.0], [3.0, 4.0]]
+
+
+def test_clamp_prediction_limits_x0_in_network_units() -> None:
+    x0 = torch.tensor([[[-3.0, 0.5], [2.5, 1.9]]])
+    clamped = clamp_prediction(lambda x, s: x0)(x0, torch.tensor(1.0))
+    torch.testing.assert_close(clamped, torch.tensor([[[-1.0, 0.5], [2.0, 1.9]]]))
+    narrow = clamp_prediction(lambda x, s: x0, low=0.0, high=math.pi)(x0, torch.tensor(1.0))
+    torch.testing.assert_close(narrow, torch.tensor([[[0.0, 0.5], [2.5, 1.9]]]))
