@@ -19,8 +19,9 @@ import cli
 from beatmap import BeatmapError, read_beatmap
 from data_loading import COLUMNS, POINT_DTYPE, PackedDataset, save_beatmap_idx, write_dataset
 from sequence import beatmap_to_sequence
+from star_rating import star_rating
 
-TRACK = re.compile(r"Track(\d{5})$")
+TRACK = re.compile(r"Track(\d{5})")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def find_beatmaps(
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give a folder that holds .osu files")
-    tracks = sorted(p for p in folder.iterdir() if TRACK.search(p.name))
+    tracks = sorted(p for p in folder.iterdir() if TRACK.fullmatch(p.name))
     if not tracks:
         return [Source(p) for p in sorted(folder.rglob("*.osu"))]
     found = []
@@ -77,9 +78,14 @@ def pack_one(path: Path) -> tuple[dict[str, Any], np.ndarray] | str:
         "creator": beatmap.creator,
         "version": beatmap.version,
         "circle_size": beatmap.circle_size,
-        "star_rating": None,
+        "star_rating": star_rating(beatmap.raw),
     }
     return row, points
+
+
+def _readable(text: Path | str) -> str:
+    """Text that can be printed and stored: old archives leave file names that are no UTF-8."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
@@ -95,9 +101,9 @@ def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
         progress = tqdm(results, total=len(paths), desc="packing", unit="map", file=sys.stderr)
         for source, result in zip(sources, progress, strict=True):
             if isinstance(result, str):
-                skipped.append({"file": str(source.path), "reason": result})
+                skipped.append({"file": _readable(source.path), "reason": _readable(result)})
             elif result[0]["md5"] in seen:
-                skipped.append({"file": str(source.path), "reason": "the same file again"})
+                skipped.append({"file": _readable(source.path), "reason": "the same file again"})
             else:
                 row, points = result
                 seen.add(row["md5"])
@@ -110,7 +116,8 @@ def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
     points = np.concatenate(arrays)
     table = pd.DataFrame(rows)
     table["offset"] = table["count"].cumsum() - table["count"]
-    report = {"sources": sorted({str(s.path.parent) for s in sources})[:100], "skipped": skipped}
+    folders = sorted({_readable(source.path.parent) for source in sources})
+    report = {"sources": folders[:100], "skipped": skipped}
     write_dataset(output, points, table[COLUMNS], report)
     save_beatmap_idx(output / "beatmap_idx.pickle", PackedDataset(output).beatmap_idx())
     return {"maps": len(rows), "points": len(points), "skipped": skipped}

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,6 +297,39 @@ class _IntDictUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
 
 
+_INT_DICT_OPCODES = {
+    *("PROTO", "FRAME", "MARK", "STOP"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+}
+
+
+def _require_int_dict_opcodes(data: bytes) -> None:
+    """Refuses a pickle that does anything but build dicts of ints.
+
+    A few bytes can make an unpickler call functions, or allocate gigabytes for its memo.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _INT_DICT_OPCODES:
+            raise ValueError(f"{opcode.name} is not allowed here")
+        if "PUT" in opcode.name and int(str(argument)) > len(data):
+            raise ValueError(f"{opcode.name} {argument} in {len(data)} bytes")
+
+
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+"""What the unpickler raises for bytes that are no pickle."""
+
+
 def load_beatmap_idx(path: Path) -> dict[int, int]:
     """Reads beatmap ID -> class index; anything but a dict of ints is a ValueError."""
     if not path.is_file():
@@ -303,12 +337,15 @@ def load_beatmap_idx(path: Path) -> dict[int, int]:
     if path.stat().st_size > MAX_INDEX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_INDEX_BYTES >> 20} MiB: no beatmap index")
     try:
-        with path.open("rb") as file:
-            index = _IntDictUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
+        data = path.read_bytes()
+        _require_int_dict_opcodes(data)
+        index = _IntDictUnpickler(io.BytesIO(data)).load()
+    except _UNPICKLING_ERRORS as error:
         raise ValueError(f"{path} is not a beatmap index: {error}") from error
     if not isinstance(index, dict) or not all(_is_int_pair(pair) for pair in index.items()):
         raise ValueError(f"{path} is not a beatmap index: it must hold a dict of ints")
+    if any(value < 0 for value in index.values()):
+        raise ValueError(f"{path} is not a beatmap index: it holds a negative class")
     return index
 
 

@@ -25,9 +25,9 @@ from sample import (
     generate,
     measure,
     remapped_file,
-    safe_name,
 )
 from sequence import Sequence, beatmap_to_sequence
+from star_rating import star_rating
 
 EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
 
@@ -70,15 +70,6 @@ def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
     }
 
 
-def star_rating(data: bytes) -> float | None:
-    """Star rating by rosu-pp-py, None where that is not installed."""
-    try:
-        import rosu_pp_py
-    except ImportError:
-        return None
-    return float(rosu_pp_py.Difficulty().calculate(rosu_pp_py.Beatmap(bytes=data)).stars)
-
-
 def evaluate_one(
     loaded: LoadedModel, path: Path, options: SampleOptions, output: Path | None
 ) -> dict[str, Any]:
@@ -102,7 +93,7 @@ def evaluate_one(
         row["star_rating_change"] = stars[1] / stars[0] - 1
     row["seconds_per_1000_points"] = 1000 * seconds / len(sequence)
     if output is not None:
-        write_new_file(output / safe_name(path.name), data, overwrite=True)
+        write_new_file(output / path.name, data, overwrite=True)
     return row
 
 

@@ -100,12 +100,14 @@ def _lengthen(
     wanted = np.array([length for _, length in topology.sliders])
     source = paths.evaluate(sequence.xy)[1]
     result = xy
-    for _ in range(3):
+    for turn in range(5):
         natural = paths.evaluate(result)[1]
         short = (natural < wanted) & (source >= wanted - 0.5) & (natural > 1)
         if not short.any():
             break
-        factor = np.where(short, 1.005 * wanted / np.maximum(natural, 1), 1.0)
+        # A little more every time, or rounding gives the same pixels again.
+        target = 1.005 * wanted + 0.5 * turn
+        factor = np.where(short, target / np.maximum(natural, 1), 1.0)
         by_object = np.ones(int(sequence.objects[-1]) + 1)
         by_object[topology.objects] = np.minimum(factor, LENGTHEN_LIMIT)
         heads = result[np.flatnonzero(sequence.object_starts)][sequence.objects]

@@ -119,7 +119,7 @@ def generate(
 
     with torch.inference_mode():
         if options.sampler == "ancestral":
-            x = sample_ancestral(denoise, x, sigmas, report, generator=generators[0])
+            x = sample_ancestral(denoise, x, sigmas, report, generator=generators)
         else:
             x = DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
         raw = loaded.parametrisation.to_pixels(x.float()).cpu().double().numpy()
@@ -228,9 +228,10 @@ def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | Non
 
 
 def safe_name(text: str, limit: int = 100) -> str:
-    """`text` as a file name that Windows, macOS and Linux accept."""
-    name = UNSAFE.sub("-", text).strip(" .")[:limit].strip(" .")
-    return name or "beatmap"
+    """`text` as a file name that Windows, macOS and Linux accept, cut to `limit` bytes."""
+    name = UNSAFE.sub("-", text).strip(" .")
+    cut = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore")
+    return cut.strip(" .") or "beatmap"
 
 
 def remapped_file(
@@ -345,14 +346,15 @@ class Outputs:
         version = result_version(beatmap, options, args.style_id)
         several = options.variants > 1
         versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
-        stem = safe_name(song, 80)
-        names = [f"{stem} [{safe_name(v, 80)}]" for v in versions]
+        stem, short = safe_name(song, 80), safe_name(beatmap.version, 60)
+        # What tells results apart stands at the end, where it must not be cut off.
+        names = [f"{stem} [{short}{v.removeprefix(beatmap.version)}]" for v in versions]
         plan = cls(
             folder,
             versions,
             [folder / f"{name}.osu" for name in names],
             [folder / f"{name}.png" for name in names],
-            folder / f"{safe_name(version, 80)}.result.json",
+            folder / f"{short}{version.removeprefix(beatmap.version)}.result.json",
         )
         existing = [p for p in (*plan.beatmaps, *plan.pictures, plan.report) if p.exists()]
         if existing and not args.overwrite:
@@ -366,6 +368,7 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     device = next(loaded.model.parameters()).device
     options = options_from(args, find_style(loaded, args), device)
     outputs = Outputs.plan(beatmap, args, options)
+    check_picture(beatmap, args)
     sequence = beatmap_to_sequence(beatmap)
     print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
     with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
@@ -401,6 +404,14 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     print(f"wrote {outputs.report}")
     print("To play it, copy the .osu file into the song's folder and press F5 in osu!'s song list.")
     return 0
+
+
+def check_picture(beatmap: Beatmap, args: argparse.Namespace) -> None:
+    """Refuses a --plot-time with nothing to draw before sampling rather than after it."""
+    if args.plot_time is not None:
+        from plotting import time_slices
+
+        time_slices(beatmap, args.plot_time, args.plot_time + args.plot_width)
 
 
 def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) -> None:

@@ -273,8 +273,10 @@ class Trainer:
                 running.zero_()
                 logged, since = self.step, now
             if self.step % args.ckpt_every == 0 and main:
+                self.require_finite(running)
                 self.save(folder)
         if main:
+            self.require_finite(running)
             self.save(folder)
             self.export(folder)
             log.info("Done!")
@@ -301,6 +303,11 @@ class Trainer:
             points,
             self.optimizer.param_groups[0]["lr"],
         )
+        self.require_finite(loss)
+
+    def require_finite(self, loss: Tensor) -> None:
+        """Ends the run at a loss, or a sum of losses, that is not finite."""
+        value = loss.item()
         if not math.isfinite(value):
             raise ValueError(
                 f"the loss is {value} by step {self.step}: lower --lr (now {self.args.lr})"
@@ -368,8 +375,10 @@ def choose_rows(args: argparse.Namespace, dataset: PackedDataset) -> np.ndarray:
     rows, _ = dataset.split_by_set(args.validation_fraction, args.global_seed)
     if args.fine_tune_ids is None:
         return rows
-    path = Path(args.fine_tune_ids)
-    text = path.read_text(encoding="utf-8") if path.is_file() else args.fine_tune_ids
+    text = args.fine_tune_ids
+    # A long list of IDs is no file name that a system accepts.
+    if not set(text) <= set("0123456789, ") and Path(text).is_file():
+        text = Path(text).read_text(encoding="utf-8")
     try:
         wanted = {int(part) for part in text.replace(",", " ").split()}
     except ValueError as error:

@@ -4,7 +4,7 @@ x is (N, T, 2) = x0 + sigma eps; sigmas is (steps + 1,) and falls to 0. `callbac
 every prediction; whatever it raises ends the run (that is how sampling is cancelled).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -68,24 +68,33 @@ def sample_dpmpp_2m(
     return x
 
 
+def _noise_like(x: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """Normal noise (N, T, 2) on the CPU, from one generator or from one a sample."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(x.shape, generator=generator)
+    assert len(generator) == len(x)
+    return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generator])
+
+
 def sample_ancestral(
     denoise: Denoise,
     x: Tensor,
     sigmas: Tensor,
     callback: Callback = _ignore,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
 ) -> Tensor:
     """Ancestral sampling with the posterior's variance (Ho et al. 2020, equations 6 and 7).
 
     In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0) and variance s^2 (t^2 - s^2) / t^2.
+    With N generators every sample has its own and is the same whatever their number.
     """
     for i in range(len(sigmas) - 1):
         x0 = denoise(x, sigmas[i])
         callback(i, x0)
         ratio = sigmas[i + 1] / sigmas[i]
         std = sigmas[i + 1] * (1 - ratio**2).sqrt()
-        noise = torch.randn(x.shape, generator=generator).to(x)
+        noise = _noise_like(x, generator).to(x)
         x = x0 + (ratio**2).to(x.dtype) * (x - x0) + std.to(x.dtype) * noise
     return x
 

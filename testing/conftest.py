@@ -1,0 +1,167 @@
+"""What the tests of the commands share: made-up beatmaps, a packed dataset, a tiny trained model.
+
+torch and timm are imported inside fixtures, so that tests that need neither start at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from data_loading import PackedDataset
+
+NUM_MAPS = 6
+SEQ_LEN, STRIDE, BATCH = 32, 8, 4
+TRAIN_STEPS = 10
+
+
+def beatmap_text(
+    objects: str,
+    *,
+    title: str = "Song",
+    version: str = "Normal",
+    beatmap_id: int = 0,
+    set_id: int = -1,
+    mode: int = 0,
+) -> str:
+    """A small beatmap around the given lines; 140 px of a slider last 500 ms."""
+    return (
+        f"osu file format v14\n\n[General]\nAudioFilename: a.mp3\nMode: {mode}\n\n"
+        f"[Metadata]\nTitle:{title}\nArtist:Somebody\nCreator:Mapper\nVersion:{version}\n"
+        f"Tags:one two\nBeatmapID:{beatmap_id}\nBeatmapSetID:{set_id}\n\n"
+        "[Difficulty]\nCircleSize:4\nOverallDifficulty:7\nSliderMultiplier:1.4\n\n"
+        "[TimingPoints]\n0,500,4,1,0,100,1,0\n2000,-50,4,1,0,80,0,0\n\n"
+        f"[HitObjects]\n{objects}\n"
+    )
+
+
+def random_objects(seed: int, count: int, *, sliders: bool = True) -> str:
+    """Lines of `count` objects a random walk apart, the last one a spinner.
+
+    No path of a slider is shorter than the slider's length, and all of it is on the playfield.
+    """
+    rng = np.random.default_rng(seed)
+    lines, time, place = [], 500, np.array([256, 192])
+    for index in range(count - 1):
+        place = np.clip(place + rng.integers(-120, 121, 2), (80, 80), (432, 304))
+        start = f"{place[0]},{place[1]},{time},"
+        if sliders and rng.random() < 0.3:
+            chord = rng.integers(30, 71, 2) * rng.choice((-1, 1), 2)
+            second = place + chord
+            first = place + chord // 2 + (-chord[1] // 4, chord[0] // 4)
+            letter = "BPL"[index % 3]
+            length = round(0.95 * float(np.hypot(*chord)), 3)
+            curve = f"{letter}|{first[0]}:{first[1]}|{second[0]}:{second[1]}"
+            lines.append(f"{start}2,0,{curve},{1 + index % 2},{length}")
+            place, time = second, time + 500
+        else:
+            lines.append(f"{start}{5 if index % 8 == 0 else 1},{2 * (index % 3)},0:0:0:0:")
+            time += 250
+    lines.append(f"256,192,{time},12,0,{time + 1000},0:0:0:0:")
+    return "\n".join(lines)
+
+
+def write_maps(folder: Path, numbers: Iterable[int], count: int = 50) -> None:
+    """Made-up maps; map k has beatmap ID 101 + k, two neighbours are one beatmapset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in numbers:
+        text = beatmap_text(
+            random_objects(k, count),
+            title=f"Song {k // 2}",
+            version=f"Difficulty {k}",
+            beatmap_id=101 + k,
+            set_id=11 + k // 2,
+        )
+        (folder / f"map {k}.osu").write_text(text, encoding="utf-8", newline="")
+
+
+class InlineExecutor(Executor):
+    """Stands in for the pool of processes, each of which takes seconds to import torch."""
+
+    def __init__(self, max_workers: int | None = None, mp_context: object = None) -> None:
+        pass
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], **_: Any) -> Iterator[Any]:
+        return map(fn, *iterables)
+
+
+def call_main(main: Callable[[], int | None], *arguments: object) -> int | None:
+    """Calls a command's `main` with the given command line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["program.py", *map(str, arguments)])
+        return main()
+
+
+def run_command(main: Callable[[], int | None], *arguments: object) -> int:
+    """Calls `main` as the command line does, through `cli.run`; returns the exit code."""
+    import cli
+
+    with pytest.raises(SystemExit) as ending:
+        call_main(lambda: cli.run(main), *arguments)
+    return int(ending.value.code or 0)
+
+
+def train_flags(data: Path, results: Path, *more: object) -> list[str]:
+    """The command line of a training run of seconds."""
+    flags = ["--data-path", data, "--results-dir", results, "--model", "DiT-nano"]
+    flags += ["--seq-len", SEQ_LEN, "--stride", STRIDE, "--global-batch-size", BATCH]
+    flags += ["--warmup-steps", 2, "--log-every", 1, "--device", "cpu", "--max-steps", TRAIN_STEPS]
+    return [str(flag) for flag in (*flags, *more)]
+
+
+def run_train(data: Path, results: Path, *more: object) -> Path:
+    """Trains in this process and returns the experiment's folder."""
+    import torch
+
+    import train
+
+    torch.set_num_threads(1)
+    try:
+        call_main(train.main, *train_flags(data, results, *more))
+    finally:
+        for handler in list(train.log.handlers):
+            train.log.removeHandler(handler)
+            handler.close()
+    return max(path for path in results.iterdir() if path.name[:3].isdecimal())
+
+
+def pack_maps(folder: Path, output: Path) -> "PackedDataset":
+    """Packs a folder in this process."""
+    import create_dataset
+    from data_loading import PackedDataset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(create_dataset, "ProcessPoolExecutor", InlineExecutor)
+        create_dataset.pack(create_dataset.find_beatmaps(folder), output, 1)
+    return PackedDataset(output)
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up maps with IDs from 101 on."""
+    folder = tmp_path_factory.mktemp("songs")
+    write_maps(folder, range(NUM_MAPS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packed(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> "PackedDataset":
+    """The maps of `songs`, packed."""
+    return pack_maps(songs, tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
+def trained(packed: "PackedDataset", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of ten steps on `packed`, with a checkpoint after five."""
+    return run_train(packed.folder, tmp_path_factory.mktemp("results"), "--ckpt-every", 5)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

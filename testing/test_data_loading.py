@@ -1,0 +1,394 @@
+"""The packed dataset and its windows: what is read back, the order, the shards, beatmap indices."""
+
+import pickle
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import data_loading
+from data_loading import (
+    COLUMNS,
+    POINT_DTYPE,
+    Batch,
+    PackedDataset,
+    WindowLoader,
+    load_beatmap_idx,
+    save_beatmap_idx,
+    write_dataset,
+)
+
+COUNTS = [100, 10, 64, 33]
+CENTRE = torch.tensor([256.0, 192.0])
+
+
+def made_up_points(counts: list[int]) -> np.ndarray:
+    """Data points whose time is their index in the whole array, so that each is known."""
+    rng = np.random.default_rng(1)
+    points = np.empty(sum(counts), POINT_DTYPE)
+    points["time"] = np.arange(len(points))
+    points["x"], points["y"] = rng.uniform(0, 512, len(points)), rng.uniform(0, 384, len(points))
+    points["type"] = rng.integers(0, 16, len(points))
+    return points
+
+
+def made_up_table(counts: list[int], set_ids: list[int] | None = None) -> pd.DataFrame:
+    """Rows for maps of so many data points; names that a CSV reader may take for something else."""
+    n = len(counts)
+    table = pd.DataFrame(
+        {
+            "class_index": range(n),
+            "offset": np.cumsum(counts) - counts,
+            "count": counts,
+            "md5": [f"{k:032d}" for k in range(n)],
+            "beatmap_id": [101 + k if k % 2 == 0 else 0 for k in range(n)],
+            "set_id": set_ids or [11 + k for k in range(n)],
+            "artist": ["NA", 'say "hi", you', "null", "1e5"] * (n // 4) + ["x"] * (n % 4),
+            "title": [f"夜空 {k}" for k in range(n)],
+            "creator": "",
+            "version": "01",
+            "circle_size": 4.2,
+            "star_rating": None,
+        }
+    )
+    return table[COLUMNS]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> PackedDataset:
+    write_dataset(tmp_path, made_up_points(COUNTS), made_up_table(COUNTS), {"skipped": []})
+    return PackedDataset(tmp_path)
+
+
+def loader(dataset: PackedDataset, **changes: Any) -> WindowLoader:
+    rows = changes.pop("rows", np.arange(len(dataset)))
+    options: dict[str, Any] = {"seq_len": 32, "stride": 4, "batch_size": 4, "seed": 7}
+    return WindowLoader(dataset, rows, **{**options, **changes})
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def test_a_packed_dataset_is_read_as_it_was_written(dataset: PackedDataset) -> None:
+    assert np.array_equal(dataset.points, made_up_points(COUNTS))
+    assert isinstance(dataset.points, np.memmap)
+    expected = made_up_table(COUNTS)
+    for name in COLUMNS[:-1]:
+        assert dataset.beatmaps[name].tolist() == expected[name].tolist(), name
+    assert dataset.beatmaps["star_rating"].isna().all()
+    assert (len(dataset), dataset.num_classes) == (4, 4)
+    assert dataset.beatmap_idx() == {101: 0, 103: 2}
+
+
+def test_names_with_any_character_survive_the_table(tmp_path: Path) -> None:
+    table = made_up_table([5])
+    table["title"], table["creator"] = 'a\0b, "c"; #d', " e\\"
+    write_dataset(tmp_path, made_up_points([5]), table, {})
+    read = PackedDataset(tmp_path).beatmaps
+    assert (read["title"][0], read["creator"][0]) == ('a\0b, "c"; #d', " e\\")
+
+
+@pytest.mark.parametrize("name", ["points-", "beatmaps-", "dataset.json"])
+def test_an_interrupted_write_leaves_the_old_dataset(
+    dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whichever of the three files the write dies at, half of it on the disk."""
+    replace_file = Path.replace
+
+    def die(self: Path, target: Path) -> Path:
+        if target.name.startswith(name):
+            raise KeyboardInterrupt
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(dataset.folder, made_up_points([50]), made_up_table([50]), {})
+    monkeypatch.undo()
+    again = PackedDataset(dataset.folder)
+    assert again.beatmaps["count"].tolist() == COUNTS
+    assert np.array_equal(again.points, made_up_points(COUNTS))
+    assert not list(dataset.folder.glob("*.tmp"))
+    write_dataset(dataset.folder, made_up_points([50]), made_up_table([50]), {})
+    assert PackedDataset(dataset.folder).beatmaps["count"].tolist() == [50]
+    assert np.array_equal(dataset.points, made_up_points(COUNTS))  # opened before, still readable
+
+
+def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"create_dataset\.py"):
+        PackedDataset(tmp_path)
+
+
+def test_another_format_version_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_loading, "FORMAT_VERSION", 99)
+    write_dataset(tmp_path, made_up_points([5]), made_up_table([5]), {})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"format 99.*reads 1"):
+        PackedDataset(tmp_path)
+
+
+# --- the split ------------------------------------------------------------------------------------
+
+
+def test_a_split_keeps_sets_whole_and_stays_when_maps_are_added(tmp_path: Path) -> None:
+    """Also of sets without an ID, which go by their names."""
+
+    def split(n: int) -> tuple[set[int], set[int], PackedDataset]:
+        table = made_up_table([3] * n, [k // 3 + 1 if k < n // 2 else -1 for k in range(n)])
+        table["set_id"] = [k // 3 + 1 if k % 2 else -1 for k in range(n)]
+        table["title"] = [f"title {k // 10}" for k in range(n)]
+        table["artist"] = "artist"
+        write_dataset(tmp_path / str(n), made_up_points([3] * n), table, {})
+        dataset = PackedDataset(tmp_path / str(n))
+        train, held_out = dataset.split_by_set(0.3)
+        return set(train.tolist()), set(held_out.tolist()), dataset
+
+    train, held_out, dataset = split(300)
+    assert train | held_out == set(range(300)) and not train & held_out
+    assert 0.15 < len(held_out) / 300 < 0.45
+    keys = dataset._set_keys()
+    assert len(set(keys)) < 150
+    assert not {keys[k] for k in train} & {keys[k] for k in held_out}
+    more_train, more_held_out, _ = split(600)
+    assert train <= more_train and held_out <= more_held_out
+    assert set(dataset.split_by_set(0.3, seed=1)[1].tolist()) != held_out
+    assert len(dataset.split_by_set(0.0)[1]) == 0
+
+
+# --- the order of windows -------------------------------------------------------------------------
+
+
+def test_every_window_of_an_epoch_comes_once(dataset: PackedDataset) -> None:
+    """As many windows a map as strides fit into it, all within it, none longer than the map."""
+    windows = loader(dataset).windows(3)
+    assert np.bincount(windows.rows).tolist() == [18, 1, 9, 2]  # ceil(free / 4) + 1
+    assert windows.flips.shape == (30, 2)
+    for row, count in enumerate(COUNTS):
+        starts = np.sort(windows.starts[windows.rows == row])
+        assert starts.min() >= 0 and starts.max() <= max(count - 32, 0)
+        assert (np.diff(starts) <= 4).all()
+        assert starts[0] <= 3
+
+
+def test_all_positions_are_seen_over_epochs(dataset: PackedDataset) -> None:
+    train = loader(dataset, rows=np.array([0]))
+    seen = {int(start) for epoch in range(30) for start in train.windows(epoch).starts}
+    assert seen == set(range(100 - 32 + 1))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(dataset: PackedDataset) -> None:
+    first, again = loader(dataset), loader(dataset)
+    again.batch(5, 0)  # another epoch before
+    assert equal(first.batch(2, 1), again.batch(2, 1))
+    assert not np.array_equal(first.windows(2).starts, first.windows(3).starts)
+    assert not np.array_equal(first.windows(2).rows, first.windows(3).rows)
+    other = loader(dataset, seed=8)
+    assert not np.array_equal(first.windows(2).rows, other.windows(2).rows)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_batches_of_all_ranks_are_the_global_batch(
+    dataset: PackedDataset, world_size: int
+) -> None:
+    whole = loader(dataset)
+    ranks = [loader(dataset, rank=r, world_size=world_size) for r in range(world_size)]
+    for index in range(whole.batches_per_epoch):
+        parts = [rank.batch(1, index) for rank in ranks]
+        joined = Batch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        assert equal(joined, whole.batch(1, index))
+
+
+@pytest.mark.parametrize("first", [1, 6, 7, 15])
+def test_resuming_at_any_step_gives_the_same_batches(dataset: PackedDataset, first: int) -> None:
+    assert loader(dataset).batches_per_epoch == 7
+    whole = list(islice(loader(dataset).batches(), first + 9))[first:]
+    resumed = list(islice(loader(dataset).batches(first), 9))
+    assert [step for step, _ in resumed] == list(range(first, first + 9))
+    for (step, expected), (again, batch) in zip(whole, resumed, strict=True):
+        assert step == again and equal(expected, batch)
+
+
+def test_options_without_a_batch_are_errors(dataset: PackedDataset) -> None:
+    with pytest.raises(ValueError, match=r"30 windows.*batch size 31"):
+        loader(dataset, batch_size=31)
+    with pytest.raises(ValueError, match="30 windows"):
+        loader(dataset, batch_size=32, stride=4)
+    with pytest.raises(ValueError, match="not divisible by 3"):
+        loader(dataset, world_size=3)
+    with pytest.raises(ValueError, match="seq-len 1"):
+        loader(dataset, seq_len=1)
+    with pytest.raises(ValueError, match="0 windows"):
+        loader(dataset, rows=np.array([], dtype=np.int64))
+
+
+# --- what a window holds --------------------------------------------------------------------------
+
+
+def gather(dataset: PackedDataset, row: int, start: int, flip: tuple[bool, bool]) -> Batch:
+    return loader(dataset, batch_size=1).gather(
+        np.array([row]), np.array([start]), np.array([flip])
+    )
+
+
+def test_a_window_holds_the_points_of_its_map(dataset: PackedDataset) -> None:
+    batch = gather(dataset, 2, 5, (False, False))
+    points = made_up_points(COUNTS)[115 : 115 + 32]
+    assert batch.times[0].tolist() == points["time"].tolist()
+    assert batch.times.dtype == torch.float64
+    assert batch.types[0].tolist() == points["type"].tolist()
+    expected = torch.from_numpy(np.stack([points["x"], points["y"]], -1))
+    torch.testing.assert_close(batch.xy[0], expected)
+    assert batch.classes.tolist() == [2] and batch.classes.dtype == torch.int64
+    assert batch.valid.all()
+
+
+def test_the_first_distance_of_a_window_is_to_the_point_before(dataset: PackedDataset) -> None:
+    points = made_up_points(COUNTS)
+    xy = np.stack([points["x"], points["y"]], -1)
+    batch = gather(dataset, 2, 5, (False, False))
+    expected = np.hypot(*(xy[115:147] - xy[114:146]).T)
+    np.testing.assert_allclose(batch.distances[0], expected, rtol=1e-6)
+
+
+def test_the_first_distance_of_a_map_is_to_the_centre(dataset: PackedDataset) -> None:
+    """Not to the last point of the map before."""
+    points = made_up_points(COUNTS)
+    batch = gather(dataset, 2, 0, (False, False))
+    expected = np.hypot(points["x"][110] - 256, points["y"][110] - 192)
+    assert batch.distances[0, 0].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("flip", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_flip_mirrors_about_the_centre_and_keeps_distances(
+    dataset: PackedDataset, flip: tuple[bool, bool], start: int
+) -> None:
+    plain, flipped = gather(dataset, 0, start, (False, False)), gather(dataset, 0, start, flip)
+    for axis in (0, 1):
+        from_centre = plain.xy[..., axis] - CENTRE[axis]
+        expected = CENTRE[axis] + (-from_centre if flip[axis] else from_centre)
+        torch.testing.assert_close(flipped.xy[..., axis], expected)
+    torch.testing.assert_close(flipped.distances, plain.distances)
+    assert torch.equal(flipped.times, plain.times) and torch.equal(flipped.types, plain.types)
+
+
+def test_flips_can_be_turned_off_and_are_even(dataset: PackedDataset) -> None:
+    assert not loader(dataset, flip=False).windows(0).flips.any()
+    flips = np.concatenate([loader(dataset).windows(epoch).flips for epoch in range(40)])
+    assert np.all(np.abs(flips.mean(axis=0) - 0.5) < 0.06)  # 1200 windows: 4 deviations
+
+
+def test_the_padding_of_a_short_map_is_masked(dataset: PackedDataset) -> None:
+    batch = gather(dataset, 1, 0, (True, False))
+    assert batch.valid[0].tolist() == [True] * 10 + [False] * 22
+    assert batch.times[0, :10].tolist() == list(range(100, 110))
+    assert batch.xy.isfinite().all() and batch.distances.isfinite().all()
+    assert batch.times[0, 10:].eq(109).all()  # nothing of the next map
+
+
+def test_points_absurdly_far_away_are_masked(tmp_path: Path) -> None:
+    """And brought near, so that they spoil nothing where they are seen as context."""
+    points = made_up_points([40])
+    points["x"][3], points["y"][20], points["x"][21] = 1e5, -300, 767
+    write_dataset(tmp_path, points, made_up_table([40]), {})
+    batch = gather(PackedDataset(tmp_path), 0, 0, (False, False))
+    assert np.flatnonzero(~batch.valid[0].numpy()).tolist() == [3, 20]
+    near = [batch.xy[0, 3, 0], batch.xy[0, 20, 1], batch.xy[0, 21, 0]]
+    assert [value.item() for value in near] == [768, -256, 767]
+    assert batch.distances.max() < 1300
+
+
+# --- the beatmap index ----------------------------------------------------------------------------
+
+
+def test_a_beatmap_index_is_read_as_it_was_written(tmp_path: Path) -> None:
+    index = {int(np.int64(5)): 0, 2**40: 7}
+    save_beatmap_idx(tmp_path / "index.pickle", {np.int64(5): np.int64(0), 2**40: 7})  # type: ignore[dict-item]
+    assert load_beatmap_idx(tmp_path / "index.pickle") == index
+    assert pickle.loads((tmp_path / "index.pickle").read_bytes()) == index  # as the reference does
+
+
+class Malicious:
+    """Runs a function where an ordinary unpickler reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
+    path, trace = tmp_path / "index.pickle", tmp_path / "executed"
+    path.write_bytes(pickle.dumps({1: 2, 3: Malicious(trace)}))
+    with pytest.raises(ValueError, match="not allowed"):
+        load_beatmap_idx(path)
+    assert not trace.exists()
+    pickle.loads(path.read_bytes())
+    assert trace.exists()  # it would have been
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {1: 2.0}, {1: True}, {"1": 2}, {1: [2]}, 5, None, {1: -1}]
+)
+def test_anything_but_a_dict_of_ints_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "index.pickle"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"index\.pickle is not a beatmap index"):
+        load_beatmap_idx(path)
+
+
+def test_garbage_is_refused_with_a_clear_error(tmp_path: Path) -> None:
+    """Random bytes, pickles cut short and pickles with one byte changed."""
+    path = tmp_path / "index.pickle"
+    whole = pickle.dumps({k: k + 1 for k in range(300, 320)}, protocol=2)
+    rng = np.random.default_rng(0)
+    files = [rng.bytes(n) for n in rng.integers(0, 40, 150)]
+    files += [whole[:n] for n in range(len(whole))]
+    for position in rng.integers(0, len(whole), 200):
+        files.append(whole[:position] + rng.bytes(1) + whole[position + 1 :])
+    files.append(b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.")  # a frame of 2^63 bytes
+    files.append(b"}r\xff\xff\xff\x7f.")  # a memo of 2^31 entries
+    refused = 0
+    for data in files:
+        path.write_bytes(data)
+        try:
+            index = load_beatmap_idx(path)
+        except ValueError as error:
+            assert "is not a beatmap index" in str(error)
+            refused += 1
+        else:
+            assert all(type(k) is int and type(v) is int for k, v in index.items())
+    assert refused > 250
+
+
+def test_a_missing_or_huge_index_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index.pickle"
+    with pytest.raises(ValueError, match="no beatmap index at"):
+        load_beatmap_idx(path)
+    save_beatmap_idx(path, {1: 2})
+    monkeypatch.setattr(data_loading, "MAX_INDEX_BYTES", 4)
+    with pytest.raises(ValueError, match="larger than"):
+        load_beatmap_idx(path)
+
+
+def test_replace_is_not_confused_by_batches_of_one_window(dataset: PackedDataset) -> None:
+    """A plan with other flips gives the same windows mirrored, whatever the batch size."""
+    train = loader(dataset, batch_size=1)
+    plan = train.windows(0)
+    mirrored = replace(plan, flips=~plan.flips)
+    low, high = plan.rows[:3], plan.starts[:3]
+    a, b = train.gather(low, high, plan.flips[:3]), train.gather(low, high, mirrored.flips[:3])
+    torch.testing.assert_close(a.xy + b.xy, (2 * CENTRE).expand_as(a.xy))

@@ -1,0 +1,200 @@
+"""Evaluation: tampering is noticed, the tables of a folder are complete."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import beatmap_text, random_objects, read_json, run_command, write_maps
+
+import evaluate
+from beatmap import parse_beatmap
+from evaluate import count_changes, evaluate_one, summarise
+
+FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
+OBJECTS = (
+    "100,100,1000,5,2,0:0:0:0:\n"
+    "200,100,1500,1,0,0:0:0:0:\n"
+    "300,200,2000,2,0,B|350:250|400:200,2,100,2|0|0,0:0|0:0|0:0,0:0:0:0:\n"
+    "256,192,4000,12,0,5000,0:0:0:0:"
+)
+TEXT = beatmap_text(OBJECTS, beatmap_id=7, set_id=8)
+UNCHANGED = {
+    "objects_lost": 0,
+    "objects_moved_in_time": 0,
+    "objects_of_other_kind": 0,
+    "other_bytes_changed": 0,
+}
+
+
+def changes(*replacements: tuple[str, str]) -> dict[str, int]:
+    """What `count_changes` finds after these replacements, each of which must apply once."""
+    after = TEXT
+    for old, new in replacements:
+        assert after.count(old) == 1, old
+        after = after.replace(old, new)
+    return count_changes(parse_beatmap(TEXT.encode(), "a"), parse_beatmap(after.encode(), "b"))
+
+
+def test_what_a_remap_changes_is_no_change() -> None:
+    """Coordinates, difficulty name, beatmap ID and tags."""
+    assert changes() == UNCHANGED
+    found = changes(
+        ("100,100,1000", "511,-3,1000"),
+        ("300,200,2000", "1,2,2000"),
+        ("350:250|400:200", "-3:4.5|7:8"),
+        ("Version:Normal", "Version:Other (AI)"),
+        ("Tags:one two", "Tags:one two three"),
+        ("BeatmapID:7", "BeatmapID:0"),
+    )
+    assert found == UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("200,100,1500,", "200,100,1501,", {"objects_moved_in_time": 1, "other_bytes_changed": 1}),
+        ("256,192,4000,12,0,5000", "256,192,4000,12,0,5001", {"objects_moved_in_time": 1}),
+        ("0,500,4,1,0,100,1,0", "0,600,4,1,0,100,1,0", {"objects_moved_in_time": 1}),
+        ("100,100,1000,5,2,", "100,100,1000,5,0,", {"other_bytes_changed": 1}),
+        ("2|0|0,0:0|0:0|0:0,0:0:0:0:", "2|0|2,0:0|0:0|0:0,0:0:0:0:", {"other_bytes_changed": 1}),
+        ("2|0|0,0:0|0:0|0:0,", "2|0|0,0:0|0:1|0:0,", {"other_bytes_changed": 1}),
+        ("1500,1,0,0:0:0:0:", "1500,1,0,0:0:0:1:", {"other_bytes_changed": 1}),
+        ("2000,-50,4,1,0,80", "2000,-50,4,1,0,81", {"other_bytes_changed": 1}),
+        (",2,100,2|0|0", ",2,101,2|0|0", {"objects_moved_in_time": 1}),
+        (",2,100,2|0|0", ",3,100,2|0|0", {"objects_of_other_kind": 1}),
+        ("B|350:250|", "P|350:250|", {"other_bytes_changed": 1}),
+        ("B|350:250|400:200", "B|400:200", {"other_bytes_changed": 1}),
+        ("200,100,1500,1,", "200,100,1500,5,", {"objects_of_other_kind": 1}),
+        ("200,100,1500,1,", "200,100,1500,12,", {"objects_of_other_kind": 2}),  # and a new combo
+        ("CircleSize:4", "CircleSize:5", {"other_bytes_changed": 1}),
+        ("BeatmapSetID:8", "BeatmapSetID:9", {"other_bytes_changed": 1}),
+        ("Creator:Mapper", "Creator:Nobody", {"other_bytes_changed": 1}),
+        ("200,100,1500,1,0,0:0:0:0:\n", "", {"objects_lost": 1}),
+        ("\n\n[HitObjects]", "\n[HitObjects]", {}),
+        ("[HitObjects]\n", "[HitObjects]\r\n", {"other_bytes_changed": 1}),
+        ("2000,-50,4,1,0,80,0,0\n", "", {}),
+    ],
+)
+def test_every_kind_of_tampering_is_counted(old: str, new: str, expected: dict[str, int]) -> None:
+    found = changes((old, new))
+    assert found["other_bytes_changed"] > 0
+    for name, number in expected.items():
+        assert found[name] == number, name
+
+
+SUMMARY = {
+    "maps",
+    "points",
+    "object_spacing_error_median",
+    "object_spacing_error_p95",
+    "inner_spacing_error_median",
+    "raw_all_spacing_error_median",
+    "centres_off_playfield",
+    "points_off_playfield",
+    *UNCHANGED,
+    "seconds_per_1000_points",
+    "failed",
+}
+
+
+def test_a_folder_of_two_maps_gives_the_tables(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    songs, output = tmp_path / "songs", tmp_path / "out"
+    write_maps(songs, [31])
+    write_maps(songs / "deeper", [32])
+    flags: tuple[object, ...] = (
+        "--ckpt",
+        trained / "model.safetensors",
+        "--output",
+        output,
+        "--save-maps",
+    )
+    flags += ("--num-sampling-steps", "3", "--device", "cpu")
+    assert run_command(evaluate.main, songs, *flags) == 0
+    report = read_json(output / "evaluation.json")
+    summary = report["summary"]
+    assert set(summary) >= SUMMARY
+    assert (summary["maps"], summary["failed"]) == (2, 0)
+    assert {name: summary[name] for name in UNCHANGED} == UNCHANGED
+    assert summary["object_spacing_error_median"] < 0.7 and summary["centres_off_playfield"] == 0
+    assert report["options"]["steps"] == 3 and report["failed"] == []
+    table = pd.read_csv(output / "evaluation.csv")
+    assert sorted(table["file"]) == ["map 31.osu", "map 32.osu"]
+    assert table["points"].sum() == summary["points"]
+    for name in ("map 31.osu", "map 32.osu"):
+        saved = parse_beatmap((output / name).read_bytes(), name)
+        assert saved.version.endswith("(AI remap)") and "ai-generated" in saved.tags
+    assert "object_spacing_error_median" in capsys.readouterr().out
+
+
+def test_a_map_that_cannot_be_read_is_reported(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the exit code says so."""
+    write_maps(tmp_path / "songs", [33], count=6)
+    (tmp_path / "songs" / "bad.osu").write_text(beatmap_text("1,1,1,1,0", mode=1), encoding="utf-8")
+    flags: tuple[object, ...] = (
+        "--ckpt",
+        trained / "model.safetensors",
+        "--output",
+        tmp_path / "out",
+    )
+    flags += ("--num-sampling-steps", "1", "--device", "cpu")
+    assert run_command(evaluate.main, tmp_path / "songs", *flags) == 1
+    assert "osu!taiko" in capsys.readouterr().out
+    report = read_json(tmp_path / "out" / "evaluation.json")
+    assert report["summary"]["failed"] == 1 and "bad.osu" in report["failed"][0]["file"]
+    (tmp_path / "none").mkdir()
+    assert run_command(evaluate.main, tmp_path / "none", *flags) == 2
+    assert "no beatmap could be evaluated" in capsys.readouterr().err
+
+
+def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:
+    """And two maps of one song with long names are two files."""
+    from checkpoint import load_model
+    from sample import SampleOptions
+
+    loaded = load_model(trained / "model.safetensors")
+    for version in ("Easy", "Hard"):
+        path = tmp_path / f"{'long ' * 22}[{version}].osu"
+        path.write_text(beatmap_text(random_objects(1, 5), version=version), encoding="utf-8")
+        (tmp_path / "out").mkdir(exist_ok=True)
+        evaluate_one(loaded, path, SampleOptions(steps=1), tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        p.name for p in tmp_path.glob("*.osu")
+    )
+
+
+def test_means_are_weighted_by_data_points() -> None:
+    table = pd.DataFrame(
+        {
+            "points": [100, 300],
+            "object_spacing_error_median": [4.0, 0.0],
+            "points_off_playfield": [0.0, 0.4],
+            "objects_lost": [1, 2],
+            "objects_moved_in_time": [0, 0],
+            "objects_of_other_kind": [0, 3],
+            "other_bytes_changed": [5, 0],
+            "seconds_per_1000_points": [1.0, 3.0],
+        }
+    )
+    summary = summarise(table)
+    assert summary["object_spacing_error_median"] == pytest.approx(1.0)
+    assert summary["points_off_playfield"] == pytest.approx(0.3)
+    assert (summary["objects_lost"], summary["objects_of_other_kind"]) == (3, 3)
+    assert (summary["other_bytes_changed"], summary["seconds_per_1000_points"]) == (5, 2.0)
+
+
+@pytest.mark.skipif(not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder of beatmaps")
+def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
+    from checkpoint import load_model
+    from sample import SampleOptions
+
+    assert FOLDER is not None
+    loaded = load_model(trained / "model.safetensors")
+    for path in sorted((Path(FOLDER) / "val").rglob("*.osu"))[:3]:
+        row = evaluate_one(loaded, path, SampleOptions(steps=2), None)
+        assert {name: row[name] for name in UNCHANGED} == UNCHANGED, path.name
+        assert row["object_spacing_error_median"] < 0.7, path.name

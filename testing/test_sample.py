@@ -1,0 +1,395 @@
+"""Remapping a beatmap on the command line: what it keeps, what it writes, what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import (
+    NUM_MAPS,
+    TRAIN_STEPS,
+    beatmap_text,
+    random_objects,
+    read_json,
+    run_command,
+)
+
+import sample
+from beatmap import parse_beatmap, read_beatmap
+from checkpoint import LoadedModel, load_model
+from diffusion.samplers import SAMPLERS
+from evaluate import count_changes
+from sample import EXAMPLE, SampleOptions, generate, measure, safe_name
+from sequence import beatmap_to_sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+UNCHANGED = {
+    "objects_lost": 0,
+    "objects_moved_in_time": 0,
+    "objects_of_other_kind": 0,
+    "other_bytes_changed": 0,
+}
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than sampling with a tiny model."""
+    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up map of 40 objects."""
+    path = tmp_path_factory.mktemp("small") / "small.osu"
+    path.write_text(beatmap_text(random_objects(50, 40), beatmap_id=77), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(trained: Path) -> LoadedModel:
+    return load_model(trained / "model.safetensors")
+
+
+def remap(trained: Path, output: Path, *flags: object) -> int:
+    torch.set_num_threads(1)
+    fixed = ("--ckpt", trained / "model.safetensors", "--output", output, "--device", "cpu")
+    return run_command(sample.main, *fixed, "--num-sampling-steps", 4, *flags)
+
+
+def maps_below(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.osu"))}
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def example(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the results of remapping the bundled example, with a picture."""
+    output = tmp_path_factory.mktemp("example")
+    assert remap(trained, output) == 0
+    (folder,) = output.iterdir()
+    return folder
+
+
+def test_a_remap_writes_a_map_a_picture_and_a_report(example: Path) -> None:
+    assert example.name == "osu-diffusion - First Steps"
+    name = "Original (AI remap seed 0)"
+    assert sorted(path.name for path in example.iterdir()) == [
+        f"{name}.result.json",
+        f"osu-diffusion - First Steps [{name}].osu",
+        f"osu-diffusion - First Steps [{name}].png",
+    ]
+    assert next(example.glob("*.png")).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_remap_changes_nothing_but_coordinates_and_names(example: Path) -> None:
+    before, after = read_beatmap(EXAMPLE), read_beatmap(next(example.glob("*.osu")))
+    assert count_changes(before, after) == UNCHANGED
+    assert after.version == "Original (AI remap seed 0)"
+    assert (after.beatmap_id, after.set_id) == (0, before.set_id)
+    assert after.tags == [*before.tags, "osu-diffusion", "ai-generated", "seed0"]
+    moved = [(a.x, a.y) != (b.x, b.y) for a, b in zip(before.objects, after.objects, strict=True)]
+    assert np.mean(moved) > 0.9
+
+
+def test_a_remap_keeps_spacing_and_the_playfield(example: Path) -> None:
+    """Measured on the file that was written, with whole pixels."""
+    source = beatmap_to_sequence(read_beatmap(EXAMPLE))
+    written = beatmap_to_sequence(read_beatmap(next(example.glob("*.osu"))))
+    errors = measure(source, written.xy)
+    assert errors["object_spacing_error_median"] <= 0.7
+    assert errors["object_spacing_error_p95"] <= 2.0
+    assert errors["centres_off_playfield"] == 0
+
+
+def test_the_report_says_how_to_repeat_the_run(example: Path, trained: Path) -> None:
+    report = read_json(next(example.glob("*.result.json")))
+    assert report["source"] == {"file": EXAMPLE.name, "md5": read_beatmap(EXAMPLE).md5}
+    assert report["checkpoint"]["file"] == "model.safetensors"
+    assert report["checkpoint"]["sha256"] == load_model(trained / "model.safetensors").sha256
+    assert report["options"]["steps"] == 4 and report["options"]["seed"] == 0
+    assert report["arguments"]["ckpt"] == str(trained / "model.safetensors")
+    assert report["versions"]["torch"] == torch.__version__
+    (variant,) = report["variants"]
+    written = beatmap_to_sequence(read_beatmap(example / variant["beatmap"]))
+    expected = measure(beatmap_to_sequence(read_beatmap(EXAMPLE)), written.xy)
+    assert variant["written"] == pytest.approx(expected)
+    assert (example / variant["picture"]).is_file()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, seed: int) -> bytes:
+        assert remap(trained, tmp_path / folder, "--beatmap", small, "--seed", seed) == 0
+        (data,) = maps_below(tmp_path / folder).values()
+        return data
+
+    first = run("a", 5)
+    assert run("b", 5) == first
+    other = run("c", 6)
+    coordinates = [
+        [(o.x, o.y) for o in parse_beatmap(data, "x").objects] for data in (first, other)
+    ]
+    assert coordinates[0] != coordinates[1]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_variant_is_the_same_whatever_their_number(
+    trained: Path, small: Path, tmp_path: Path, sampler: str
+) -> None:
+    flags = ("--beatmap", small, "--sampler", sampler)
+    several = []
+    for n in (2, 3):
+        assert remap(trained, tmp_path / str(n), *flags, "--num-variants", n) == 0
+        several.append(maps_below(tmp_path / str(n)))
+    two, three = several
+    assert len(two) == 2 and len(three) == 3 and len(set(three.values())) == 3
+    assert all("seed 0) #" in name for name in three)
+    for name, data in two.items():
+        assert three[name] == data
+    assert remap(trained, tmp_path / "1", *flags) == 0
+    (alone,) = maps_below(tmp_path / "1").values()
+    first = two[min(two)]
+    assert first.replace(b"(AI remap seed 0) #1", b"(AI remap seed 0)") == alone
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_nothing_is_overwritten_unasked(
+    trained: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert remap(trained, tmp_path, "--beatmap", small) == 0
+    (path,) = tmp_path.rglob("*.osu")
+    path.write_bytes(b"mine")
+    capsys.readouterr()
+    assert remap(trained, tmp_path, "--beatmap", small) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert path.read_bytes() == b"mine"
+    path.unlink()  # the report alone is enough to refuse
+    assert remap(trained, tmp_path, "--beatmap", small) == 2
+    assert not path.exists()
+    path.write_bytes(b"mine")
+    assert remap(trained, tmp_path, "--beatmap", small, "--overwrite") == 0
+    assert path.read_bytes() != b"mine"
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("version", ["very long " * 12, "とても長い難易度の名前" * 8])
+def test_variants_of_a_map_with_a_long_name_are_different_files(
+    trained: Path, tmp_path: Path, version: str
+) -> None:
+    """Names have a limit of 255 bytes; what tells variants and seeds apart must not be cut."""
+    source = tmp_path / "source.osu"
+    text = beatmap_text(random_objects(1, 5), version=version, title="長い" * 60)
+    source.write_text(text, encoding="utf-8")
+    for seed in (0, 1):
+        flags = ("--beatmap", source, "--num-variants", 2, "--seed", seed)
+        assert remap(trained, tmp_path / "out", *flags) == 0
+    written = maps_below(tmp_path / "out")
+    assert len(written) == 4
+    assert all(len(name.encode()) <= 255 for name in written)
+    name = parse_beatmap(min(written.values()), "x").version
+    assert name.startswith(version.strip()) and "(AI remap seed" in name
+
+
+def test_names_are_safe_on_every_system() -> None:
+    assert safe_name('a<b>:"c/d\\e|f?g*h\x00\x1f') == "a-b---c-d-e-f-g-h--"
+    assert safe_name(" . name.. ") == "name"
+    assert safe_name("..") == "beatmap" and safe_name("/") == "-"
+    assert len(safe_name("x" * 500)) == 100
+    assert safe_name("a" * 99 + " b") == "a" * 99
+
+
+# --- style and options ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_style_by_its_id_is_used(trained: Path, small: Path, tmp_path: Path) -> None:
+    """With guidance, too; a class index from the model's folder."""
+    flags = ("--beatmap", small, "--style-id", 104, "--cfg-scale", 2)
+    assert remap(trained, tmp_path, *flags) == 0
+    (name,) = maps_below(tmp_path)
+    assert "style 104 seed 0" in name
+    report = read_json(next(tmp_path.rglob("*.result.json")))
+    assert report["style_id"] == 104
+    assert report["options"]["style"] == 3 and report["options"]["cfg_scale"] == 2
+
+
+def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, small: Path) -> None:
+    """A tiny model has hardly any style: seen before rounding, without constraints."""
+    beatmap = read_beatmap(small)
+    sequence = beatmap_to_sequence(beatmap)
+
+    def raw(style: int | None, cfg_scale: float = 1.0) -> np.ndarray:
+        options = SampleOptions(
+            steps=3, style=style, cfg_scale=cfg_scale, spacing="model", bounds="off"
+        )
+        return generate(loaded, beatmap, sequence, options)[0]
+
+    none, style = raw(None), raw(3)
+    assert np.array_equal(none, raw(None)) and np.array_equal(none, raw(None, 5.0))
+    assert not np.array_equal(none, style)
+    assert not np.array_equal(style, raw(4))
+    away = {scale: np.abs(raw(3, scale) - none).mean() for scale in (1.0, 4.0)}
+    assert away[4.0] > 2 * away[1.0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_keeps_spacing(
+    trained: Path, small: Path, tmp_path: Path, sampler: str
+) -> None:
+    assert remap(trained, tmp_path, "--beatmap", small, "--sampler", sampler) == 0
+    report = read_json(next(tmp_path.rglob("*.result.json")))
+    assert report["variants"][0]["written"]["object_spacing_error_median"] <= 0.7
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(
+    "objects", ["10,10,0,1,0", "256,192,0,12,0,900", "99,99,0,2,0,L|189:99,1,90"]
+)
+def test_maps_of_one_object_are_remapped(loaded: LoadedModel, objects: str, steps: int) -> None:
+    beatmap = parse_beatmap(beatmap_text(objects).encode(), "tiny")
+    sequence = beatmap_to_sequence(beatmap)
+    _, placed = generate(loaded, beatmap, sequence, SampleOptions(steps=steps))
+    assert measure(sequence, placed[0])["object_spacing_error_median"] <= 0.5
+
+
+def test_progress_counts_the_steps_and_can_cancel(loaded: LoadedModel, small: Path) -> None:
+    beatmap = read_beatmap(small)
+    sequence = beatmap_to_sequence(beatmap)
+    seen = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generate(loaded, beatmap, sequence, SampleOptions(steps=3), progress)
+    assert seen == [(1, 3), (2, 3)]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_training_checkpoint_samples_like_its_export(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    """Its EMA, in float32 where the export has bfloat16."""
+    last = trained / "checkpoints" / f"{TRAIN_STEPS:07d}.pt"
+    flags = ("--beatmap", small, "--ckpt", last, "--num-classes", NUM_MAPS, "--model", "DiT-nano")
+    assert remap(trained, tmp_path, *flags) == 0
+    ema = load_model(last).model.state_dict()
+    for name, value in load_model(trained / "model.safetensors").model.state_dict().items():
+        torch.testing.assert_close(value, ema[name], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_flags_of_the_reference_are_accepted(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    for spelling in ("--beatmap-idx", "--beatmap_idx"):
+        flags = ["--beatmap", small, "--model", "DiT-nano", "--num-classes", NUM_MAPS]
+        flags += [spelling, trained / "beatmap_idx.pickle", "--cfg-scale", 1.5, "--seed", 3]
+        flags += ["--seq-len", 16, "--use-amp", "False", "--style-id", 101, "--plot-time", 0]
+        flags += ["--plot-width", 1000, "--num-variants", 2, "--make-animation", "False"]
+        assert remap(trained, tmp_path / spelling, *flags) == 0
+    assert maps_below(tmp_path / "--beatmap-idx") == maps_below(tmp_path / "--beatmap_idx")
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
+    """Files that are not what they are given for."""
+    shutil.copy(trained / "model.safetensors", folder / "model.safetensors")
+    (folder / "empty.osu").write_bytes(b"")
+    (folder / "taiko.osu").write_text(beatmap_text("1,1,1,1,0", mode=1), encoding="utf-8")
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, folder / "other.safetensors")
+    (folder / "text.txt").write_text("I am no model.", encoding="utf-8")
+    torch.save({"weight": torch.zeros(3)}, folder / "other.pt")
+    torch.save([1, 2], folder / "list.pt")
+    whole = (trained / "model.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "garbage.pickle").write_bytes(b"\x80\x04garbage")
+    (folder / "foreign.pickle").write_bytes(b"\x80\x02}K\x05M\xe8\x03s.")  # {5: 1000}
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--beatmap {folder}/nowhere.osu", "nowhere.osu does not exist"),
+        ("--beatmap {folder}", "is a folder"),
+        ("--beatmap {folder}/empty.osu", "is empty"),
+        ("--beatmap {folder}/taiko.osu", "osu!taiko"),
+        ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),
+        ("--ckpt {folder}", "no checkpoint file"),
+        ("--ckpt {folder}/other.safetensors", "another program"),
+        ("--ckpt {folder}/text.txt", "is not a model"),
+        ("--ckpt {folder}/empty.osu", "is not a model"),
+        ("--ckpt {folder}/other.pt", "another program"),
+        ("--ckpt {folder}/list.pt", "holds a list"),
+        ("--ckpt {folder}/cut.safetensors", "is damaged"),
+        ("--style-id 107", "the nearest IDs are 106, 105, 104"),
+        ("--style-id 104 --beatmap-idx {folder}/nowhere.pickle", "no beatmap index at"),
+        ("--style-id 104 --beatmap-idx {folder}/garbage.pickle", "is not a beatmap index"),
+        ("--style-id 5 --beatmap-idx {folder}/foreign.pickle", "class 1000, the checkpoint only 6"),
+        ("--num-sampling-steps 0", "from 1 to 1000"),
+        ("--num-sampling-steps 5000", "--num-sampling-steps 5000"),
+        ("--num-variants 0", "from 1 to 64"),
+        ("--seq-len 0", "must be at least 1"),
+        ("--model DiT-B", "--model DiT-B: the checkpoint holds a DiT-nano"),
+        ("--num-classes 5", "--num-classes 5: the checkpoint has 6"),
+        ("--plot-time 1e9", "no object between"),
+        ("--device toaster", "device 'toaster'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    trained: Path,
+    small: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: str,
+    message: str,
+) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    bad_files(folder, trained)
+    output = tmp_path / "output"
+    arguments = [part.format(folder=folder) for part in flags.split()]
+    capsys.readouterr()
+    assert remap(trained, output, "--beatmap", small, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    assert message in captured.err
+    assert captured.out == "" and not output.exists()
+
+
+def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
+    """No traceback, and nothing imported that only training or drawing needs."""
+    code = (
+        "import json, sys, runpy\n"
+        "sys.argv = ['sample.py', '--ckpt', 'nowhere.pt']\n"
+        "try:\n    runpy.run_path('sample.py', run_name='__main__')\n"
+        "except SystemExit as ending:\n"
+        "    loaded = [m for m in ('timm', 'matplotlib', 'torch') if m in sys.modules]\n"
+        "    print(json.dumps([ending.code, loaded]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert json.loads(result.stdout) == [2, ["torch"]]
+    assert result.stderr == "error: there is no checkpoint file nowhere.pt\n"

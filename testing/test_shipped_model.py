@@ -1,0 +1,69 @@
+"""The bundled model, its index and class table fit together and remap the bundled example."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from beatmap import parse_beatmap, read_beatmap
+from checkpoint import LoadedModel, load_model
+from data_loading import load_beatmap_idx
+from evaluate import count_changes
+from sample import DEFAULT_MODEL, EXAMPLE, SampleOptions, generate, measure, remapped_file
+from sequence import beatmap_to_sequence
+
+CLASSES = DEFAULT_MODEL.with_name(DEFAULT_MODEL.stem + ".classes.csv")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LoadedModel:
+    return load_model(DEFAULT_MODEL)
+
+
+def test_weights_are_at_most_16_megabytes() -> None:
+    assert DEFAULT_MODEL.stat().st_size <= 16_000_000
+
+
+def test_index_and_class_table_name_the_same_classes(shipped: LoadedModel) -> None:
+    index = load_beatmap_idx(shipped.class_index_path())
+    with CLASSES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == shipped.model.config.num_classes
+    assert [int(row["class_index"]) for row in rows] == list(range(len(rows)))
+    with_id = {int(row["beatmap_id"]): int(row["class_index"]) for row in rows}
+    with_id = {key: value for key, value in with_id.items() if key > 0}
+    assert index == with_id
+
+
+def test_model_card_names_the_weights(shipped: LoadedModel) -> None:
+    card = DEFAULT_MODEL.with_name("README.md").read_text(encoding="utf-8")
+    assert DEFAULT_MODEL.name in card
+    assert shipped.sha256 in card
+
+
+def test_example_is_remapped_with_its_spacing(shipped: LoadedModel) -> None:
+    before = read_beatmap(EXAMPLE)
+    sequence = beatmap_to_sequence(before)
+    _, placed = generate(shipped, before, sequence, SampleOptions())
+    data = remapped_file(before, sequence, placed[0], "test", 0)
+    after = parse_beatmap(data, "result.osu")
+    errors = measure(sequence, beatmap_to_sequence(after).xy)
+    assert errors["object_spacing_error_median"] <= 0.7
+    assert errors["centres_off_playfield"] == 0
+    assert not any(count_changes(before, after).values())
+
+
+def test_network_alone_keeps_the_spacing_roughly(shipped: LoadedModel) -> None:
+    """An untrained network is off by about 100 px, in the median, on the example."""
+    before = read_beatmap(EXAMPLE)
+    sequence = beatmap_to_sequence(before)
+    raw, _ = generate(shipped, before, sequence, SampleOptions(spacing="model", bounds="off"))
+    assert measure(sequence, raw[0])["all_spacing_error_median"] <= 12
+
+
+def test_evaluation_in_the_card_is_of_these_weights(shipped: LoadedModel) -> None:
+    for name in ("evaluation-default.json", "evaluation-raw.json"):
+        report = json.loads(Path(DEFAULT_MODEL.with_name(name)).read_text(encoding="utf-8"))
+        assert report["checkpoint"]["sha256"] == shipped.sha256
+        assert report["failed"] == []
