@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from sample import (
     generate,
     measure,
     remapped_file,
+    spacing_errors,
+    summarise_errors,
 )
 from sequence import Sequence, beatmap_to_sequence
 from star_rating import star_rating
@@ -70,10 +72,33 @@ def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
     }
 
 
+@dataclass
+class Pool:
+    """Spacing errors of all maps together, before rounding (raw) and as written, in px."""
+
+    starts: list[np.ndarray] = field(default_factory=list)
+    raw: list[np.ndarray] = field(default_factory=list)
+    written: list[np.ndarray] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        """Median and p95 over all data points of all maps."""
+        starts = np.concatenate(self.starts)
+        raw = summarise_errors(np.concatenate(self.raw), starts)
+        written = summarise_errors(np.concatenate(self.written), starts)
+        return {f"raw_{name}": value for name, value in raw.items()} | written
+
+
 def evaluate_one(
-    loaded: LoadedModel, path: Path, options: SampleOptions, output: Path | None
+    loaded: LoadedModel,
+    path: Path,
+    options: SampleOptions,
+    pool: Pool,
+    output: Path | None = None,
 ) -> dict[str, Any]:
-    """One row of the table: a remap of the beatmap at `path`, measured on the file it gives."""
+    """One row of the table: a remap of the beatmap at `path`, measured on the file it gives.
+
+    The errors of its points are added to `pool`; the file is written to `output`, if given.
+    """
     beatmap = read_beatmap(path)
     sequence = beatmap_to_sequence(beatmap)
     started = time.perf_counter()
@@ -86,6 +111,9 @@ def evaluate_one(
     row: dict[str, Any] = {"file": path.name, "points": len(sequence)}
     row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0]).items()}
     row |= measure(sequence, written.xy)
+    pool.starts.append(sequence.object_starts)
+    pool.raw.append(spacing_errors(sequence, raw[0]))
+    pool.written.append(spacing_errors(sequence, written.xy))
     row |= count_changes(beatmap, after)
     stars = star_rating(beatmap.raw), star_rating(data)
     row["stars_before"], row["stars_after"] = stars
@@ -93,16 +121,18 @@ def evaluate_one(
         row["star_rating_change"] = stars[1] / stars[0] - 1
     row["seconds_per_1000_points"] = 1000 * seconds / len(sequence)
     if output is not None:
-        write_new_file(output / path.name, data, overwrite=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_new_file(output, data, overwrite=True)
     return row
 
 
-def summarise(table: pd.DataFrame) -> dict[str, float]:
-    """Means weighted by data points; sums of what must not happen; medians of the rest."""
+def summarise(table: pd.DataFrame, pool: Pool) -> dict[str, float]:
+    """Spacing over all points; shares weighted by points; sums of what must not happen."""
     weight = table["points"] / table["points"].sum()
     result: dict[str, float] = {"maps": len(table), "points": int(table["points"].sum())}
+    result |= pool.summary()
     for name in table.columns:
-        if "spacing_error" in name or "off_playfield" in name:
+        if "off_playfield" in name:
             result[name] = float((table[name] * weight).sum())
     for name in ("objects_lost", "objects_moved_in_time", "objects_of_other_kind"):
         result[name] = int(table[name].sum())
@@ -151,18 +181,17 @@ def main() -> int:
         chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
         paths = [paths[i] for i in chosen]
     args.output.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], []
+    rows, failed, pool = [], [], Pool()
     for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
         try:
-            rows.append(
-                evaluate_one(loaded, path, options, args.output if args.save_maps else None)
-            )
+            output = args.output / path.relative_to(args.folder) if args.save_maps else None
+            rows.append(evaluate_one(loaded, path, options, pool, output))
         except BeatmapError as error:
             failed.append({"file": str(path), "reason": str(error)})
     if not rows:
         raise ValueError(f"no beatmap could be evaluated in {args.folder}")
     table = pd.DataFrame(rows)
-    summary = summarise(table) | {"failed": len(failed)}
+    summary = summarise(table, pool) | {"failed": len(failed)}
     for name, value in summary.items():
         print(
             f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"

@@ -201,21 +201,31 @@ def make_denoise(
     return keep_on_playfield(denoise, parametrisation) if on_playfield else denoise
 
 
+def spacing_errors(source: Sequence, xy: FloatArray) -> FloatArray:
+    """(T,) px by which each distance of xy (T, 2) to the previous point is off that of `source`."""
+    steps = np.diff(xy, axis=0, prepend=np.array([[256.0, 192.0]]))
+    return np.abs(np.hypot(*steps.T) - source.distances())
+
+
+def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:
+    """Median and p95 of spacing errors (T,): of all points, of object starts, of the others."""
+    result = {}
+    for name, chosen in (("all", starts | True), ("object", starts), ("inner", ~starts)):
+        values = error[chosen] if chosen.any() else np.zeros(1)
+        result[f"{name}_spacing_error_median"] = float(np.median(values))
+        result[f"{name}_spacing_error_p95"] = float(np.quantile(values, 0.95))
+    return result
+
+
 def measure(source: Sequence, xy: FloatArray) -> dict[str, float]:
     """How well coordinates xy (T, 2) px keep the distances of `source` and the playfield.
 
     Spacing errors in px, of all points, of those that start an object and of the inner ones;
     shares off the playfield of all points and of objects' centres.
     """
-    steps = np.diff(xy, axis=0, prepend=np.array([[256.0, 192.0]]))
-    error = np.abs(np.hypot(*steps.T) - source.distances())
     off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
     starts = source.object_starts
-    result = {}
-    for name, chosen in (("all", starts | True), ("object", starts), ("inner", ~starts)):
-        values = error[chosen] if chosen.any() else np.zeros(1)
-        result[f"{name}_spacing_error_median"] = float(np.median(values))
-        result[f"{name}_spacing_error_p95"] = float(np.quantile(values, 0.95))
+    result = summarise_errors(spacing_errors(source, xy), starts)
     result["points_off_playfield"] = float(off.mean())
     result["centres_off_playfield"] = float(off[starts].mean())
     return result
@@ -340,6 +350,8 @@ class Outputs:
     @classmethod
     def plan(cls, beatmap: Beatmap, args: argparse.Namespace, options: SampleOptions) -> "Outputs":
         """Chooses the names and makes sure that nothing is overwritten unasked."""
+        if args.output.exists() and not args.output.is_dir():
+            raise ValueError(f"--output {args.output} is a file: give a folder")
         song = f"{beatmap.artist} - {beatmap.title}"
         number = f"{beatmap.beatmap_id} " if beatmap.beatmap_id > 0 else ""
         folder = args.output / safe_name(f"{number}{song}")

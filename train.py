@@ -157,6 +157,11 @@ class Trainer:
                 f"{path} holds a model of another size or architecture ({saved}): give the "
                 "--model, --architecture and --half-window it was trained with"
             )
+        if state["parametrisation"] != parametrisation_to_dict(self.parametrisation):
+            raise CheckpointError(
+                f"{path} was trained as {state['parametrisation']}: give the --parametrisation, "
+                "--noise-schedule and --l1-loss it was trained with"
+            )
         if not same_classes and not self.args.relearn_embeds:
             raise CheckpointError(
                 f"{path} has {saved.num_classes} classes, the dataset {mine.num_classes}: "

@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 
 import evaluate
 from beatmap import parse_beatmap
-from evaluate import count_changes, evaluate_one, summarise
+from evaluate import Pool, count_changes, evaluate_one, summarise
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
 OBJECTS = (
@@ -124,7 +125,8 @@ def test_a_folder_of_two_maps_gives_the_tables(
     assert sorted(table["file"]) == ["map 31.osu", "map 32.osu"]
     assert table["points"].sum() == summary["points"]
     for name in ("map 31.osu", "map 32.osu"):
-        saved = parse_beatmap((output / name).read_bytes(), name)
+        (path,) = output.rglob(name)
+        saved = parse_beatmap(path.read_bytes(), name)
         assert saved.version.endswith("(AI remap)") and "ai-generated" in saved.tags
     assert "object_spacing_error_median" in capsys.readouterr().out
 
@@ -160,18 +162,16 @@ def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> Non
     for version in ("Easy", "Hard"):
         path = tmp_path / f"{'long ' * 22}[{version}].osu"
         path.write_text(beatmap_text(random_objects(1, 5), version=version), encoding="utf-8")
-        (tmp_path / "out").mkdir(exist_ok=True)
-        evaluate_one(loaded, path, SampleOptions(steps=1), tmp_path / "out")
+        evaluate_one(loaded, path, SampleOptions(steps=1), Pool(), tmp_path / "out" / path.name)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         p.name for p in tmp_path.glob("*.osu")
     )
 
 
-def test_means_are_weighted_by_data_points() -> None:
+def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
     table = pd.DataFrame(
         {
             "points": [100, 300],
-            "object_spacing_error_median": [4.0, 0.0],
             "points_off_playfield": [0.0, 0.4],
             "objects_lost": [1, 2],
             "objects_moved_in_time": [0, 0],
@@ -180,8 +180,14 @@ def test_means_are_weighted_by_data_points() -> None:
             "seconds_per_1000_points": [1.0, 3.0],
         }
     )
-    summary = summarise(table)
-    assert summary["object_spacing_error_median"] == pytest.approx(1.0)
+    starts = [np.array([True, False]), np.array([True, True, False])]
+    raw = [np.array([8.0, 100.0]), np.array([2.0, 1.0, 50.0])]
+    pool = Pool(starts, raw, [errors * 0 for errors in raw])
+    summary = summarise(table, pool)
+    assert summary["raw_object_spacing_error_median"] == 2.0
+    assert summary["raw_inner_spacing_error_median"] == 75.0
+    assert summary["raw_all_spacing_error_median"] == 8.0
+    assert summary["object_spacing_error_median"] == 0.0
     assert summary["points_off_playfield"] == pytest.approx(0.3)
     assert (summary["objects_lost"], summary["objects_of_other_kind"]) == (3, 3)
     assert (summary["other_bytes_changed"], summary["seconds_per_1000_points"]) == (5, 2.0)
@@ -195,6 +201,6 @@ def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
     assert FOLDER is not None
     loaded = load_model(trained / "model.safetensors")
     for path in sorted((Path(FOLDER) / "val").rglob("*.osu"))[:3]:
-        row = evaluate_one(loaded, path, SampleOptions(steps=2), None)
+        row = evaluate_one(loaded, path, SampleOptions(steps=2), Pool())
         assert {name: row[name] for name in UNCHANGED} == UNCHANGED, path.name
         assert row["object_spacing_error_median"] < 0.7, path.name
