@@ -12,7 +12,6 @@ import codecs
 import hashlib
 import os
 import re
-import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 import slider.beatmap
 from numpy.typing import NDArray
 
+from atomic import replacing
 from slider_path import Segment, SliderPath, flatten, split_segments
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -862,12 +862,8 @@ def write_new_file(path: str | os.PathLike[str], data: bytes, *, overwrite: bool
     path = Path(path)
     if path.exists() and not overwrite:
         raise BeatmapError(f"{path} exists already: choose another name, or allow overwriting")
-    temporary = path.with_name(f".osu-diffusion-{secrets.token_hex(8)}.tmp")
     try:
-        try:
+        with replacing(path) as temporary:
             temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise BeatmapError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from atomic import replacing
 from diffusion.gaussian import (
     EDM,
     LearnedVariance,
@@ -50,22 +50,26 @@ class LoadedModel:
         return isinstance(self.parametrisation, LearnedVariance)
 
     def class_index_path(self) -> Path:
-        """Where the beatmap index of this model is expected: beside it, else the project's."""
-        beside = self.path.with_name("beatmap_idx.pickle")
-        return beside if beside.is_file() else Path(__file__).with_name("beatmap_idx.pickle")
+        """The beatmap index that was written with this model.
+
+        It lies beside an export, one folder above a run's checkpoints, and for the bundled model
+        in the project's folder. Another model's index would give a wrong style unnoticed, so
+        elsewhere it must be named: ValueError.
+        """
+        folder = self.path.resolve().parent
+        candidates = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
+        for candidate in candidates:
+            if (candidate / "beatmap_idx.pickle").is_file():
+                return candidate / "beatmap_idx.pickle"
+        raise ValueError(
+            f"there is no beatmap_idx.pickle with {self.path}: name its index with --beatmap-idx"
+        )
 
 
 def save_training_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` with torch.save to a temporary name and renames it: all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def load_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,12 +111,8 @@ def export_weights(
         "metadata": json.dumps(metadata, ensure_ascii=False),
     }
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(
@@ -238,4 +238,5 @@ def write_class_table(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")

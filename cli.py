@@ -1,6 +1,7 @@
 """Conventions that all command lines share: booleans, errors, the choice of a device."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,10 @@ class BooleanFlag(argparse.Action):
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: bad input becomes one line on stderr and exit code 2, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the console's encoding lacks must not end a run whose work is done.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except (ValueError, OSError) as error:
@@ -48,6 +53,8 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
     if name != "auto":
         try:
+            if name == "cuda":
+                name = f"cuda:{local_rank % max(1, torch.cuda.device_count())}"
             return torch.zeros(1, device=name).device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

@@ -44,14 +44,14 @@ class Chain:
 
     def pin(self, xy: Tensor) -> Tensor:
         """xy (N, T, 2) with the fixed points where they belong."""
-        return torch.where(self.fixed[:, None], self.fixed_xy.to(xy), xy)
+        return torch.where(self.fixed[:, None].to(xy.device), self.fixed_xy.to(xy), xy)
 
     def recompute_ends(self, xy: Tensor) -> Tensor:
         """xy (N, T, 2) with slider ends where heads, anchors and lengths put them."""
         if not len(self.ends):
             return xy
         result = xy.clone()
-        result[:, self.ends] = self.slider_ends(xy.detach().cpu()).to(xy)
+        result[:, self.ends.to(xy.device)] = self.slider_ends(xy.detach().cpu()).to(xy)
         return result
 
 
@@ -70,7 +70,7 @@ def project_spacing(xy: Tensor, chain: Chain, sweeps: int, on_playfield: bool) -
             _satisfy(x, mobility, distances, half)
         if on_playfield:
             inner = x[:, 1:]
-            x[:, 1:] = torch.where(chain.fixed[:, None].to(x.device), inner, clamp(inner))
+            x[:, 1:] = chain.pin(clamp(inner))
     return x[:, 1:]
 
 

@@ -44,6 +44,11 @@ def find_beatmaps(
         raise ValueError(f"{folder} is not a folder: give a folder that holds .osu files")
     tracks = sorted(p for p in folder.iterdir() if TRACK.fullmatch(p.name))
     if not tracks:
+        if data_start is not None or data_end is not None:
+            raise ValueError(
+                f"{folder} is no Mapperator dataset (no folders Track00000, ...): "
+                "leave out --data-start and --data-end"
+            )
         return [Source(p) for p in sorted(folder.rglob("*.osu"))]
     found = []
     for track in tracks:
@@ -88,6 +93,11 @@ def _readable(text: Path | str) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def default_workers() -> int:
+    """One process a core; Windows cannot wait for more than 61."""
+    return min(61, os.cpu_count() or 1)
+
+
 def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
     """Packs `sources` into the dataset folder `output`; returns counts and the skipped files."""
     rows: list[dict[str, Any]] = []
@@ -113,8 +123,14 @@ def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
     if not rows:
         reasons = skipped[0]["reason"] if skipped else "no .osu file was found"
         raise ValueError(f"nothing to pack: {reasons}")
-    points = np.concatenate(arrays)
     table = pd.DataFrame(rows)
+    twice = table["class_index"].duplicated()
+    if twice.any():
+        raise ValueError(
+            f"class {table['class_index'][twice].iloc[0]} is given twice: pack Mapperator datasets "
+            "one at a time, without other folders"
+        )
+    points = np.concatenate(arrays)
     table["offset"] = table["count"].cumsum() - table["count"]
     folders = sorted({_readable(source.path.parent) for source in sources})
     report = {"sources": folders[:100], "skipped": skipped}
@@ -133,10 +149,20 @@ def open_or_pack(
     """Opens a packed dataset, or packs a folder of beatmaps below `cache` on first use."""
     if (path / "dataset.json").is_file():
         return PackedDataset(path)
-    key = f"{path.resolve()} {data_start} {data_end}"
-    packed = cache / f"packed-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    sources = find_beatmaps(path, data_start, data_end)
+    digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
+    for source in sources:  # a changed or added file is another dataset
+        status = source.path.stat()
+        line = f"{source.path} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    packed = cache / f"packed-{digest.hexdigest()[:12]}"
     if not (packed / "dataset.json").is_file():
-        pack(find_beatmaps(path, data_start, data_end), packed, workers or os.cpu_count() or 1)
+        result = pack(sources, packed, workers or default_workers())
+        print(
+            f"packed {result['maps']} maps into {packed}, skipped {len(result['skipped'])} files "
+            "(reasons in dataset.json)",
+            file=sys.stderr,
+        )
     return PackedDataset(packed)
 
 
@@ -148,7 +174,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the packed dataset")
     parser.add_argument("--data-start", type=int, help="first track of a Mapperator dataset")
     parser.add_argument("--data-end", type=int, help="track after the last one")
-    parser.add_argument("--num-workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--num-workers", type=int, default=default_workers(), help="processes")
     parser.add_argument(
         "--overwrite", action=cli.BooleanFlag, default=False, help="replace a dataset in --output"
     )

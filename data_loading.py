@@ -9,7 +9,6 @@ and a run can go on from any (epoch, batch).
 import hashlib
 import io
 import json
-import os
 import pickle
 import pickletools
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from atomic import replacing
 
 FORMAT_VERSION = 1
 POINT_DTYPE = np.dtype([("time", "<f8"), ("x", "<f4"), ("y", "<f4"), ("type", "u1")])
@@ -63,15 +64,8 @@ class Batch(NamedTuple):
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes to a temporary name beside `path` and renames: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_dataset(
@@ -91,7 +85,9 @@ def write_dataset(
         ("beatmaps", "csv", table),
     ):
         names[kind] = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
-        write_atomically(folder / names[kind], data)
+        # Named by its hash it is the same file; a trainer may have it mapped.
+        if not (folder / names[kind]).exists():
+            write_atomically(folder / names[kind], data)
     description = {
         "format_version": FORMAT_VERSION,
         "files": names,

@@ -31,6 +31,7 @@ from sample import (
 from sequence import Sequence, beatmap_to_sequence
 from star_rating import star_rating
 
+TABLE, REPORT = "evaluation.csv", "evaluation.json"
 EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
 
 
@@ -94,6 +95,7 @@ def evaluate_one(
     options: SampleOptions,
     pool: Pool,
     output: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """One row of the table: a remap of the beatmap at `path`, measured on the file it gives.
 
@@ -111,9 +113,6 @@ def evaluate_one(
     row: dict[str, Any] = {"file": path.name, "points": len(sequence)}
     row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0]).items()}
     row |= measure(sequence, written.xy)
-    pool.starts.append(sequence.object_starts)
-    pool.raw.append(spacing_errors(sequence, raw[0]))
-    pool.written.append(spacing_errors(sequence, written.xy))
     row |= count_changes(beatmap, after)
     stars = star_rating(beatmap.raw), star_rating(data)
     row["stars_before"], row["stars_after"] = stars
@@ -122,7 +121,10 @@ def evaluate_one(
     row["seconds_per_1000_points"] = 1000 * seconds / len(sequence)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_new_file(output, data, overwrite=True)
+        write_new_file(output, data, overwrite=overwrite)
+    pool.starts.append(sequence.object_starts)
+    pool.raw.append(spacing_errors(sequence, raw[0]))
+    pool.written.append(spacing_errors(sequence, written.xy))
     return row
 
 
@@ -154,6 +156,7 @@ def parse_args() -> argparse.Namespace:
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--output", type=Path, default=Path("results/evaluation"), help="folder for the tables")
     add("--save-maps", action=boolean, default=False, help="also write the remapped files there")
+    add("--overwrite", action=boolean, default=False, help="replace existing tables and maps")
     add("--limit", type=int, help="only so many maps, evenly spread")
     add("--seed", type=int, default=0)
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
@@ -180,12 +183,19 @@ def main() -> int:
     if args.limit:
         chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
         paths = [paths[i] for i in chosen]
+    if args.output.resolve().is_relative_to(args.folder.resolve()):
+        raise ValueError(
+            f"--output {args.output} lies in the folder that is evaluated: choose another"
+        )
+    existing = [args.output / name for name in (TABLE, REPORT) if (args.output / name).exists()]
+    if existing and not args.overwrite:
+        raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --output")
     args.output.mkdir(parents=True, exist_ok=True)
     rows, failed, pool = [], [], Pool()
     for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
         try:
             output = args.output / path.relative_to(args.folder) if args.save_maps else None
-            rows.append(evaluate_one(loaded, path, options, pool, output))
+            rows.append(evaluate_one(loaded, path, options, pool, output, args.overwrite))
         except BeatmapError as error:
             failed.append({"file": str(path), "reason": str(error)})
     if not rows:
@@ -198,7 +208,7 @@ def main() -> int:
         )
     for entry in failed:
         print(f"failed: {entry['file']}: {entry['reason']}")
-    table.to_csv(args.output / "evaluation.csv", index=False)
+    table.to_csv(args.output / TABLE, index=False, encoding="utf-8", errors="backslashreplace")
     report = {
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
         "options": asdict(options),
@@ -206,7 +216,7 @@ def main() -> int:
         "failed": failed,
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    write_new_file(args.output / "evaluation.json", text.encode("utf-8"), overwrite=True)
+    write_new_file(args.output / REPORT, text.encode("utf-8", "backslashreplace"), overwrite=True)
     return 1 if failed else 0
 
 

@@ -264,7 +264,8 @@ class Attention(nn.Module):
         n, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
         q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
-        q, k = self.q_norm(q), self.k_norm(k)
+        # Norms of so few features are taken in float32, also under autocast.
+        q, k = self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype)
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
         out = banded_attention(q, k, v, half_window, context.valid, mask)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atomic import replacing
 from beatmap import Beatmap, HitObject
 
 if TYPE_CHECKING:
@@ -468,9 +469,5 @@ def _label(axes: Axes, name: str, times: str) -> None:
 
 def _save(figure: Figure, path: FilePath) -> None:
     """Write the figure as PNG under a temporary name, then rename it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -28,8 +28,14 @@ from constraints import (
     keep_spacing,
 )
 from data_loading import load_beatmap_idx
-from diffusion.gaussian import Denoise, guided_network
-from diffusion.samplers import DETERMINISTIC, SAMPLERS, sample_ancestral
+from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
+from diffusion.samplers import (
+    DETERMINISTIC,
+    SAMPLERS,
+    Callback,
+    sample_ancestral,
+    sample_learned_variance,
+)
 from models import SIZES, make_context
 from placement import place
 from sequence import (
@@ -106,23 +112,21 @@ def generate(
     topology = slider_topology(beatmap, sequence)
     distances = sequence.distances()
     chain = make_chain(sequence, topology, distances)
-    denoise = make_denoise(loaded, sequence, chain, options)
+    network = make_network(loaded, sequence, chain, options)
+    parametrisation = loaded.parametrisation
     device = next(loaded.model.parameters()).device
-    sigmas = loaded.parametrisation.sigmas(options.steps)
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    x = noise.to(device) * float((sigmas[0] ** 2 + 1).sqrt())
+    sigma = parametrisation.sigmas(options.steps)[0]
+    x = noise.to(device) * float((sigma**2 + 1).sqrt())
 
     def report(step: int, x0: Tensor) -> None:
         progress(step + 1, options.steps)
 
     with torch.inference_mode():
-        if options.sampler == "ancestral":
-            x = sample_ancestral(denoise, x, sigmas, report, generator=generators)
-        else:
-            x = DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
-        raw = loaded.parametrisation.to_pixels(x.float()).cpu().double().numpy()
+        x = solve(loaded, network, chain, options, x, report, generators)
+        raw = parametrisation.to_pixels(x.float()).cpu().double().numpy()
     placed = [
         place(
             sequence,
@@ -135,6 +139,36 @@ def generate(
         for xy in raw
     ]
     return raw, np.stack(placed)
+
+
+def solve(
+    loaded: LoadedModel,
+    network: Network,
+    chain: Chain,
+    options: SampleOptions,
+    x: Tensor,
+    report: Callback,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """Runs the solver that the options name from noise x (N, T, 2) to coordinates, unitless."""
+    parametrisation = loaded.parametrisation
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return parametrisation.denoise(network, x, sigma)
+
+    def unchanged(x0: Tensor, sigma: Tensor) -> Tensor:
+        return x0
+
+    if options.sampler == "ancestral" and isinstance(parametrisation, LearnedVariance):
+        constrain = constrained(unchanged, loaded, chain, options)
+        return sample_learned_variance(
+            parametrisation, network, x, options.steps, constrain, report, generator=generators
+        )
+    denoise = constrained(predict, loaded, chain, options)
+    sigmas = parametrisation.sigmas(options.steps)
+    if options.sampler == "ancestral":
+        return sample_ancestral(denoise, x, sigmas, report, generator=generators)
+    return DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
 
 
 def _seed_of(text: str) -> int:
@@ -160,11 +194,11 @@ def make_chain(sequence: Sequence, topology: SliderTopology, distances: FloatArr
     )
 
 
-def make_denoise(
+def make_network(
     loaded: LoadedModel, sequence: Sequence, chain: Chain, options: SampleOptions
-) -> Denoise:
-    """The model as `denoise(x, sigma)`: conditioned, guided and constrained."""
-    model, parametrisation = loaded.model, loaded.parametrisation
+) -> Network:
+    """The model with this map and style bound to it, guided where that makes a difference."""
+    model = loaded.model
     device = next(model.parameters()).device
     guided = options.style is not None and options.cfg_scale != 1
     n = options.variants
@@ -186,12 +220,14 @@ def make_denoise(
         with torch.autocast(device.type, torch.bfloat16, enabled=options.use_amp):
             return model(x, labels, context, options.half_window).float()
 
-    bound = guided_network(network, options.cfg_scale) if guided else network
+    return guided_network(network, options.cfg_scale) if guided else network
 
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(bound, x, sigma)
 
-    denoise: Denoise = predict
+def constrained(
+    denoise: Denoise, loaded: LoadedModel, chain: Chain, options: SampleOptions
+) -> Denoise:
+    """`denoise` with what is known of the map: fixed points, spacing, playfield."""
+    parametrisation = loaded.parametrisation
     if loaded.is_reference:
         denoise = clamp_prediction(denoise)
     denoise = keep_points(denoise, parametrisation, chain)
@@ -354,11 +390,11 @@ class Outputs:
             raise ValueError(f"--output {args.output} is a file: give a folder")
         song = f"{beatmap.artist} - {beatmap.title}"
         number = f"{beatmap.beatmap_id} " if beatmap.beatmap_id > 0 else ""
-        folder = args.output / safe_name(f"{number}{song}")
+        folder = args.output / safe_name(f"{number}{song}", 60)
         version = result_version(beatmap, options, args.style_id)
         several = options.variants > 1
         versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
-        stem, short = safe_name(song, 80), safe_name(beatmap.version, 60)
+        stem, short = safe_name(song, 40), safe_name(beatmap.version, 40)
         # What tells results apart stands at the end, where it must not be cut off.
         names = [f"{stem} [{short}{v.removeprefix(beatmap.version)}]" for v in versions]
         plan = cls(
@@ -412,7 +448,8 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
         )
     report = describe(loaded, beatmap, args, options, variants)
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    write_new_file(outputs.report, text.encode("utf-8"), overwrite=args.overwrite)
+    data = text.encode("utf-8", "backslashreplace")
+    write_new_file(outputs.report, data, overwrite=args.overwrite)
     print(f"wrote {outputs.report}")
     print("To play it, copy the .osu file into the song's folder and press F5 in osu!'s song list.")
     return 0
@@ -464,6 +501,8 @@ def describe(
 
 def main() -> int:
     args = parse_args()
+    if args.cfg_scale != 1 and args.style_id is None:
+        raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
     if args.make_animation or args.refine_ckpt is not None:
         raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
     device = cli.pick_device(args.device)

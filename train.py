@@ -9,10 +9,12 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,13 @@ def process_group(backend: str) -> Iterator[Ranks]:
         return
     if backend == "nccl" and not torch.cuda.is_available():
         raise ValueError("--dist nccl needs CUDA, which is not available here: use --dist gloo")
-    dist.init_process_group(backend)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    # The other ranks wait while the main one packs a dataset, which may take long.
+    dist.init_process_group(backend, timeout=timedelta(hours=4))
     try:
-        yield Ranks(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size())
+        yield Ranks(dist.get_rank(), local_rank, dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
@@ -190,7 +196,7 @@ class Trainer:
 
     def set_learning_rate(self) -> None:
         """Linear warm-up, then linear decay to 5 % at the end of the run."""
-        warm_up = min(1.0, (self.step + 1) / self.args.warmup_steps)
+        warm_up = min(1.0, (self.step + 1) / max(1, self.args.warmup_steps))
         decay = 1 - 0.95 * min(1.0, self.progress()) if self.args.lr_decay else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.lr * warm_up * decay
@@ -235,7 +241,7 @@ class Trainer:
             return self.parametrisation.loss(
                 lambda x, labels: self.network(x, labels, context, half_window).float(),
                 x0,
-                noise.levels.to(device),
+                noise.levels,
                 noise.eps.to(device),
                 valid,
             )
@@ -287,11 +293,12 @@ class Trainer:
             log.info("Done!")
 
     def finished(self) -> bool:
-        """Whether the run is over; all ranks agree, though their clocks do not."""
-        done = torch.tensor(float(self.progress() >= 1), device=self.device)
+        """Whether the run is over. All ranks take the main rank's clock, also for the decay."""
         if self.ranks.world_size > 1 and self.args.max_minutes:
-            dist.all_reduce(done, op=dist.ReduceOp.MAX)
-        return bool(done)
+            elapsed = torch.tensor([self.elapsed], dtype=torch.float32, device=self.device)
+            dist.broadcast(elapsed, src=0)
+            self.elapsed = float(elapsed)
+        return self.progress() >= 1
 
     def log_line(self, loss: Tensor, steps_per_second: float) -> None:
         """Mean loss over ranks and speed, one line; a loss that is not finite ends the run."""
@@ -349,7 +356,8 @@ def make_parametrisation(args: argparse.Namespace) -> EDM | LearnedVariance:
     """The parametrisation that the flags ask for."""
     if args.parametrisation == "edm":
         return EDM()
-    return LearnedVariance(SCHEDULES[args.noise_schedule](), args.l1_loss)
+    schedule = SCHEDULES[args.noise_schedule or "squaredcos_cap_v2"]()
+    return LearnedVariance(schedule, args.l1_loss is not False)
 
 
 def make_config(args: argparse.Namespace, dataset_classes: int) -> DiTConfig:
@@ -401,7 +409,9 @@ def choose_rows(args: argparse.Namespace, dataset: PackedDataset) -> np.ndarray:
 def experiment_folder(results: Path, model: str) -> Path:
     """A new folder results/NNN-MODEL with a checkpoints folder inside."""
     results.mkdir(parents=True, exist_ok=True)
-    taken = [int(p.name[:3]) for p in results.iterdir() if p.name[:3].isdecimal()]
+    # Remapped beatmaps, in the same folder, begin with a number too.
+    runs = (re.fullmatch(r"(\d{3,})-DiT-\w+", p.name) for p in results.iterdir())
+    taken = [int(run[1]) for run in runs if run]
     folder = results / f"{max(taken, default=-1) + 1:03d}-{model}"
     (folder / "checkpoints").mkdir(parents=True)
     return folder
@@ -449,8 +459,14 @@ def parse_args() -> argparse.Namespace:
         default="edm",
         help="what the network predicts",
     )
-    model.add_argument("--noise-schedule", choices=list(SCHEDULES), default="squaredcos_cap_v2")
-    model.add_argument("--l1-loss", action=boolean, default=True, help="of the noise prediction")
+    model.add_argument(
+        "--noise-schedule",
+        choices=list(SCHEDULES),
+        help="of learned-variance; default there: squaredcos_cap_v2",
+    )
+    model.add_argument(
+        "--l1-loss", action=boolean, help="of learned-variance: L1, the default there, or L2"
+    )
     model.add_argument(
         "--half-window", type=int, help="W of the attention band in sampling; default: seq-len / 2"
     )
@@ -488,8 +504,25 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Refuses numbers that make no sense and flags that would be ignored: ValueError."""
+    for name in ("epochs", "max_steps", "max_minutes", "global_batch_size", "log_every"):
+        _require_positive(args, name)
+    for name in ("ckpt_every", "half_window", "train_half_window", "num_classes", "seq_len"):
+        _require_positive(args, name)
+    if args.relearn_embeds and args.ckpt is None:
+        raise ValueError("--relearn-embeds renews the class table of a --ckpt: give one")
+
+
+def _require_positive(args: argparse.Namespace, name: str) -> None:
+    value = getattr(args, name)
+    if value is not None and value <= 0:
+        raise ValueError(f"--{name.replace('_', '-')} {value}: give a number above 0")
+
+
 def main() -> None:
     args = parse_args()
+    check_args(args)
     with process_group(args.dist) as ranks:
         # The main rank packs a folder of beatmaps; the others find the result.
         if not ranks.is_main:
@@ -500,6 +533,11 @@ def main() -> None:
             dist.barrier()
         folder = experiment_folder(args.results_dir, args.model) if ranks.is_main else Path()
         start_logging(ranks, folder if ranks.is_main else None)
+        if args.parametrisation == "edm" and (args.noise_schedule or args.l1_loss is not None):
+            log.warning(
+                "--noise-schedule and --l1-loss have no effect on edm; they belong to "
+                "--parametrisation learned-variance"
+            )
         rows = choose_rows(args, dataset)
         trainer = Trainer(args, ranks, dataset, rows)
         parameters = sum(p.numel() for p in trainer.model.parameters())

@@ -99,6 +99,40 @@ def sample_ancestral(
     return x
 
 
+def sample_learned_variance(
+    parametrisation: LearnedVariance,
+    network: Network,
+    x: Tensor,
+    steps: int,
+    constrain: Callable[[Tensor, Tensor], Tensor],
+    callback: Callback = _ignore,
+    *,
+    generator: torch.Generator | Sequence[torch.Generator],
+) -> Tensor:
+    """Ancestral sampling with the variance that the network has learnt (Improved DDPM).
+
+    x (N, T, 2) is x0 + sigma eps at the first of `steps` spaced timesteps, as for the other
+    solvers; `constrain(x0, sigma)` changes predictions.
+    """
+    timesteps = [*parametrisation.schedule.spaced(steps), torch.tensor(-1)]
+    ab = parametrisation.schedule.alphas_cumprod
+    x_t = x * ab[timesteps[0]].sqrt().to(x.dtype)
+
+    def constrain_at(sigma: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x0: constrain(x0, sigma)
+
+    for i in range(steps):
+        t, previous = timesteps[i], timesteps[i + 1]
+        mean, log_variance, x0 = ancestral_step(
+            parametrisation, network, x_t, t, previous, constrain_at((1 / ab[t] - 1).sqrt())
+        )
+        callback(i, x0)
+        if previous < 0:
+            return x0
+        x_t = mean + (log_variance / 2).exp() * _noise_like(x, generator).to(x)
+    raise AssertionError("a run has at least one step")
+
+
 def ancestral_step(
     parametrisation: LearnedVariance,
     network: Network,

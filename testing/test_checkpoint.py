@@ -214,13 +214,17 @@ def test_an_unknown_size_of_the_public_format_needs_its_heads(tmp_path: Path) ->
     assert "width 16 and depth 2" in refusal(tmp_path / "a.pt")
 
 
-def test_the_beatmap_index_beside_a_model_goes_before_the_default(tmp_path: Path) -> None:
-    export(tmp_path / "a.safetensors")
-    loaded = load_model(tmp_path / "a.safetensors")
-    assert loaded.class_index_path().name == "beatmap_idx.pickle"
-    assert loaded.class_index_path().parent != tmp_path
+def test_a_model_takes_no_other_models_index(tmp_path: Path) -> None:
+    """The index beside it, or above a run's checkpoints; without one, it must be named."""
+    (tmp_path / "checkpoints").mkdir()
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        export(folder / "a.safetensors")
+        with pytest.raises(ValueError, match="--beatmap-idx"):
+            load_model(folder / "a.safetensors").class_index_path()
     (tmp_path / "beatmap_idx.pickle").touch()
-    assert loaded.class_index_path() == tmp_path / "beatmap_idx.pickle"
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        loaded = load_model(folder / "a.safetensors")
+        assert loaded.class_index_path() == tmp_path / "beatmap_idx.pickle"
 
 
 @needs_reference

@@ -288,3 +288,8 @@ def test_clamp_prediction_limits_x0_in_network_units() -> None:
     torch.testing.assert_close(clamped, torch.tensor([[[-1.0, 0.5], [2.0, 1.9]]]))
     narrow = clamp_prediction(lambda x, s: x0, low=0.0, high=math.pi)(x0, torch.tensor(1.0))
     torch.testing.assert_close(narrow, torch.tensor([[[0.0, 0.5], [2.5, 1.9]]]))
+
+
+def test_a_chain_made_on_the_cpu_serves_coordinates_on_another_device() -> None:
+    chain = chain_of(torch.ones(4), {1: CENTRE})
+    assert chain.pin(torch.zeros(1, 4, 2, device="meta")).device.type == "meta"

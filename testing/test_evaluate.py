@@ -149,8 +149,28 @@ def test_a_map_that_cannot_be_read_is_reported(
     report = read_json(tmp_path / "out" / "evaluation.json")
     assert report["summary"]["failed"] == 1 and "bad.osu" in report["failed"][0]["file"]
     (tmp_path / "none").mkdir()
-    assert run_command(evaluate.main, tmp_path / "none", *flags) == 2
+    assert run_command(evaluate.main, tmp_path / "none", *flags, "--overwrite") == 2
     assert "no beatmap could be evaluated" in capsys.readouterr().err
+
+
+def test_no_table_and_no_source_is_overwritten(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Maps are never written into the folder they come from, tables only with --overwrite."""
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    write_maps(songs, [33], count=6)
+    before = {path: path.read_bytes() for path in songs.rglob("*.osu")}
+    flags: tuple[object, ...] = ("--ckpt", trained / "model.safetensors", "--device", "cpu")
+    flags += ("--num-sampling-steps", "1", "--save-maps", "--output")
+    assert run_command(evaluate.main, songs, *flags, songs) == 2
+    assert "choose another" in capsys.readouterr().err
+    assert run_command(evaluate.main, songs, *flags, out) == 0
+    table = (out / "evaluation.csv").read_bytes()
+    assert run_command(evaluate.main, songs, *flags, out) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "evaluation.csv").read_bytes() == table
+    assert run_command(evaluate.main, songs, *flags, out, "--overwrite") == 0
+    assert {path: path.read_bytes() for path in songs.rglob("*.osu")} == before
 
 
 def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:

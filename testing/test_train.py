@@ -237,7 +237,7 @@ def test_all_flags_of_the_reference_parse() -> None:
     assert (args.fine_tune_ids, args.lr) == ("11,12", 1e-4)
     assert args.noise_schedule == "squaredcos_cap_v2"
     amp = parse("--data-path", "PATH", "--use-amp", "True")
-    assert (amp.use_amp, amp.l1_loss, amp.relearn_embeds) == (True, True, False)
+    assert (amp.use_amp, amp.l1_loss, amp.relearn_embeds) == (True, None, False)
 
 
 def test_too_few_classes_are_an_error(
@@ -371,3 +371,19 @@ def test_options_are_logged_and_stored(packed: PackedDataset, trained: Path) -> 
     args = checkpoint(trained)["args"]
     assert args["data_path"] == str(packed.folder) and args["max_steps"] == TRAIN_STEPS
     assert read_json(packed.folder / "dataset.json")["num_beatmaps"] == len(packed)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--epochs", "--max-steps", "--global-batch-size", "--log-every", "--ckpt-every"]
+)
+def test_numbers_that_make_no_sense_are_refused(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(train.main, "--data-path", tmp_path, flag, "0") == 2
+    assert f"{flag} 0: give a number above 0" in capsys.readouterr().err
+
+
+def test_runs_are_numbered_apart_from_remapped_beatmaps(tmp_path: Path) -> None:
+    for name in ("999 Artist - Title", "1180619 Artist - Title", "002-DiT-XS"):
+        (tmp_path / name).mkdir()
+    assert train.experiment_folder(tmp_path, "DiT-B").name == "003-DiT-B"

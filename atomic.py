@@ -1,0 +1,23 @@
+"""Writing files so that a reader, or a crash, sees all of the new file or the old one."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`, renamed to it if the block ends without an exception.
+
+    Raises OSError as writing and renaming do; the temporary file never stays.
+    """
+    temporary = path.with_name(f".osu-diffusion-{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
