@@ -215,6 +215,11 @@ class WindowLoader:
             )
 
     @property
+    def num_points(self) -> int:
+        """Data points of the chosen beatmaps."""
+        return int(self._counts.sum())
+
+    @property
     def batches_per_epoch(self) -> int:
         """Full batches; the windows left over differ from epoch to epoch."""
         return int(self._windows_per_map.sum()) // self.batch_size
