@@ -79,8 +79,8 @@ class EDM:
 
     log_mean: float = -1.0
     log_std: float = 1.4
-    sigma_min: float = 0.005
-    sigma_max: float = 20.0
+    sigma_min: float = 0.01
+    sigma_max: float = 5.0
     rho: float = 7.0
     pixels: float = 131.0
 
