@@ -152,17 +152,20 @@ def make_context(
 ) -> Context:
     """Embeds what does not change while sampling.
 
-    times (N, T) in ms (float64 or integers), distances (N, T) in px, types (N, T) in 0..15.
+    times (N, T) in ms (float64 or integers) stay on the CPU, as not every device has float64;
+    distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device.
     """
+    device = distances.device
     parts = []
     if config.time_dim:
         # The reference divides ms by 10, so that its lowest frequency covers about ten minutes.
-        parts.append(sinusoidal_embedding(times / 10, config.time_dim))
+        parts.append(sinusoidal_embedding((times / 10).float().to(device), config.time_dim))
     parts.append(sinusoidal_embedding(distances, config.distance_dim))
     parts.append(F.one_hot(types.long(), NUM_TYPES).float())
     rotary = None
     if config.rotary_periods is not None:
-        rotary = rotary_table(times, config.width // config.heads, config.rotary_periods)
+        cos, sin = rotary_table(times, config.width // config.heads, config.rotary_periods)
+        rotary = cos.to(device), sin.to(device)
     return Context(torch.cat(parts, dim=-1), rotary, classes, valid)
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sequence import END, PointType, Sequence, SliderTopology, separate
+from sequence import END, PLAYFIELD_CENTRE, PointType, Sequence, SliderTopology, separate
 from slider_path import PathSet
 
 PLAYFIELD = np.array([512.0, 384.0])
-ORIGIN = np.array([256.0, 192.0])
+ORIGIN = np.array(PLAYFIELD_CENTRE)
 BODY_SAMPLES = 16
 LENGTHEN_LIMIT = 1.5
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)

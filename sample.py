@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +205,10 @@ def make_network(
     classes = torch.full((n,), model.null_class if options.style is None else options.style)
     if guided:
         classes = torch.cat([classes, torch.full((n,), model.null_class)])
-    # Relative times in float32 are exact to a microsecond; MPS has no float64.
     times = torch.from_numpy(sequence.times - sequence.times[0])
     context = make_context(
         model.config,
-        times[None].to(torch.float32 if device.type == "mps" else torch.float64).to(device),
+        times[None],
         chain.distances[None].to(device),
         torch.from_numpy(sequence.types)[None].to(device),
         torch.zeros(1, dtype=torch.int64, device=device),
@@ -239,8 +238,7 @@ def constrained(
 
 def spacing_errors(source: Sequence, xy: FloatArray) -> FloatArray:
     """(T,) px by which each distance of xy (T, 2) to the previous point is off that of `source`."""
-    steps = np.diff(xy, axis=0, prepend=np.array([[256.0, 192.0]]))
-    return np.abs(np.hypot(*steps.T) - source.distances())
+    return np.abs(replace(source, xy=xy).distances() - source.distances())
 
 
 def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:

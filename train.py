@@ -221,7 +221,6 @@ class Trainer:
         """The training loss of a batch with given noise."""
         config, device = self.model.config, self.device
         classes = torch.where(noise.drop_class, config.num_classes, batch.classes)
-        # Relative times are exact enough in float32, which is all that MPS has.
         times = batch.times - batch.times[:, :1]
         if config.time_dim:
             # An absolute time embedding must see all the times that sampling may give it.
@@ -229,7 +228,7 @@ class Trainer:
         valid = None if bool(batch.valid.all()) else batch.valid.to(device, non_blocking=True)
         context = make_context(
             config,
-            times.to(device) if device.type != "mps" else times.float().to(device),
+            times,
             batch.distances.to(device, non_blocking=True),
             batch.types.to(device, non_blocking=True),
             classes.to(device, non_blocking=True),

@@ -4,9 +4,11 @@ torch and timm are imported inside fixtures, so that tests that need neither sta
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 NUM_MAPS = 6
 SEQ_LEN, STRIDE, BATCH = 32, 8, 4
 TRAIN_STEPS = 10
+
+FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
+needs_maps = pytest.mark.skipif(
+    not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder with train, val, edge and cases"
+)
+
+
+@cache
+def real_paths(part: str) -> list[Path]:
+    """Maps of a part of the collection; a sample of the large parts unless all are asked for."""
+    paths = sorted(Path(FOLDER or "", part).glob("*.osu"))
+    everything = os.environ.get("OSU_DIFFUSION_ALL") == "1"
+    return paths[:: 1 if everything else {"train": 40, "edge": 8}.get(part, 1)]
 
 
 def beatmap_text(

@@ -1,11 +1,10 @@
 """Reading and patching `.osu` files: made-up files with known answers, real maps byte by byte."""
 
-import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_maps, real_paths
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +18,6 @@ from beatmap import (
     patch_objects,
     read_beatmap,
     write_new_file,
-)
-
-FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
-needs_maps = pytest.mark.skipif(
-    not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder with train, val, edge and cases"
 )
 
 SLIDER = "100,100,1000,2,0,B|200:200|300:100,1,140"
@@ -477,14 +471,6 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 # --- real maps ------------------------------------------------------------------------------------
-
-
-@cache
-def real_paths(part: str) -> list[Path]:
-    """Maps of a part of the collection; a sample of the large parts unless all are asked for."""
-    paths = sorted(Path(FOLDER or "", part).glob("*.osu"))
-    everything = os.environ.get("OSU_DIFFUSION_ALL") == "1"
-    return paths[:: 1 if everything else {"train": 40, "edge": 8}.get(part, 1)]
 
 
 @needs_maps

@@ -1,12 +1,10 @@
 """Beatmap <-> data points: made-up maps with known answers, properties, and real maps."""
 
-import os
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_maps, real_paths
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,11 +20,6 @@ from sequence import (
     slider_topology,
 )
 from slider_path import PathSet
-
-FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
-needs_maps = pytest.mark.skipif(
-    not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder with train, val, edge and cases"
-)
 
 
 def parse(objects: str, *, version: int = 14) -> Beatmap:
@@ -378,14 +371,6 @@ def check_moves(beatmap: Beatmap, sequence: Sequence, xy: np.ndarray, again: Seq
 
 
 # --- real maps ------------------------------------------------------------------------------------
-
-
-@cache
-def real_paths(part: str) -> list[Path]:
-    """Maps of a part of the collection; a sample of the large parts unless all are asked for."""
-    paths = sorted(Path(FOLDER or "", part).glob("*.osu"))
-    everything = os.environ.get("OSU_DIFFUSION_ALL") == "1"
-    return paths[:: 1 if everything else {"train": 40, "edge": 8}.get(part, 1)]
 
 
 @needs_maps
