@@ -153,14 +153,16 @@ def make_context(
     """Embeds what does not change while sampling.
 
     times (N, T) in ms (float64 or integers) stay on the CPU, as not every device has float64;
-    distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device.
+    distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device. A negative
+    distance is an unknown one: its embedding is zero, which that of no distance is.
     """
     device = distances.device
     parts = []
     if config.time_dim:
         # The reference divides ms by 10, so that its lowest frequency covers about ten minutes.
         parts.append(sinusoidal_embedding((times / 10).float().to(device), config.time_dim))
-    parts.append(sinusoidal_embedding(distances, config.distance_dim))
+    known = (distances >= 0)[..., None]
+    parts.append(sinusoidal_embedding(distances, config.distance_dim) * known)
     parts.append(F.one_hot(types.long(), NUM_TYPES).float())
     rotary = None
     if config.rotary_periods is not None:

@@ -29,6 +29,7 @@ import cli
 from checkpoint import (
     CheckpointError,
     export_weights,
+    load_model,
     load_training_checkpoint,
     save_training_checkpoint,
     write_class_table,
@@ -83,6 +84,7 @@ class Noise:
     levels: Tensor  # (N,)
     eps: Tensor  # (N, T, 2)
     drop_class: Tensor  # (N,) bool
+    drop_distances: Tensor  # (N,) bool
     time_shift: Tensor  # (N, 1) float64 ms
 
     @classmethod
@@ -103,6 +105,7 @@ class Noise:
             parametrisation.draw_levels(n, generator)[mine],
             torch.randn(n, args.seq_len, 2, generator=generator)[mine],
             (torch.rand(n, generator=generator) < args.class_dropout)[mine],
+            (torch.rand(n, generator=generator) < args.distance_dropout)[mine],
             (torch.rand(n, 1, generator=generator, dtype=torch.float64) * 100_000)[mine],
         )
 
@@ -150,29 +153,17 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continues from a training checkpoint: weights, EMA, optimiser and data position."""
+        if path.suffix == ".safetensors":
+            self.start_from(path)
+            return
         state = load_training_checkpoint(path)
         if "config" not in state:
             raise CheckpointError(
                 f"{path} is no training checkpoint of this program (continuing from checkpoints "
                 "of the public osu-diffusion is not possible yet; sample.py reads them)"
             )
-        saved, mine = DiTConfig.from_dict(state["config"]), self.model.config
-        same_classes = saved.num_classes == mine.num_classes
-        if replace(saved, num_classes=mine.num_classes) != mine:
-            raise CheckpointError(
-                f"{path} holds a model of another size or architecture ({saved}): give the "
-                "--model, --architecture and --half-window it was trained with"
-            )
-        if state["parametrisation"] != parametrisation_to_dict(self.parametrisation):
-            raise CheckpointError(
-                f"{path} was trained as {state['parametrisation']}: give the --parametrisation, "
-                "--noise-schedule and --l1-loss it was trained with"
-            )
-        if not same_classes and not self.args.relearn_embeds:
-            raise CheckpointError(
-                f"{path} has {saved.num_classes} classes, the dataset {mine.num_classes}: "
-                "add --relearn-embeds to learn new class embeddings"
-            )
+        saved = DiTConfig.from_dict(state["config"])
+        self.require_same_kind(path, saved, state["parametrisation"])
         if self.args.relearn_embeds:
             self._forget_embeddings(state)
         self.model.load_state_dict(state["model"])
@@ -181,6 +172,39 @@ class Trainer:
         if not self.args.relearn_embeds:
             self.step, self.elapsed = state["step"], state["elapsed"]
         log.info("Restored from checkpoint at %s (step %d)", path, state["step"])
+
+    def start_from(self, path: Path) -> None:
+        """Starts a new run from the weights of an export: optimiser and data begin afresh."""
+        loaded = load_model(path)
+        parametrisation = parametrisation_to_dict(loaded.parametrisation)
+        self.require_same_kind(path, loaded.model.config, parametrisation)
+        weights = loaded.model.state_dict()
+        if self.args.relearn_embeds:
+            weights[TABLE] = self.model.state_dict()[TABLE]
+        self.model.load_state_dict(weights)
+        self.ema.module.load_state_dict(weights)
+        log.info("Started from the weights of %s", path)
+
+    def require_same_kind(
+        self, path: Path, saved: DiTConfig, parametrisation: dict[str, Any]
+    ) -> None:
+        """Refuses a checkpoint of another model or parametrisation than the flags ask for."""
+        mine = self.model.config
+        if replace(saved, num_classes=mine.num_classes) != mine:
+            raise CheckpointError(
+                f"{path} holds a model of another size or architecture ({saved}): give the "
+                "--model, --architecture and --half-window it was trained with"
+            )
+        if parametrisation != parametrisation_to_dict(self.parametrisation):
+            raise CheckpointError(
+                f"{path} was trained as {parametrisation}: give the --parametrisation, "
+                "--noise-schedule and --l1-loss it was trained with"
+            )
+        if saved.num_classes != mine.num_classes and not self.args.relearn_embeds:
+            raise CheckpointError(
+                f"{path} has {saved.num_classes} classes, the dataset {mine.num_classes}: "
+                "add --relearn-embeds to learn new class embeddings"
+            )
 
     def _forget_embeddings(self, state: dict[str, Any]) -> None:
         """Puts the fresh class table, and no optimiser state for it, in the place of the saved."""
@@ -221,6 +245,7 @@ class Trainer:
         """The training loss of a batch with given noise."""
         config, device = self.model.config, self.device
         classes = torch.where(noise.drop_class, config.num_classes, batch.classes)
+        distances = torch.where(noise.drop_distances[:, None], -1.0, batch.distances)
         times = batch.times - batch.times[:, :1]
         if config.time_dim:
             # An absolute time embedding must see all the times that sampling may give it.
@@ -229,7 +254,7 @@ class Trainer:
         context = make_context(
             config,
             times,
-            batch.distances.to(device, non_blocking=True),
+            distances.to(device, non_blocking=True),
             batch.types.to(device, non_blocking=True),
             classes.to(device, non_blocking=True),
             valid,
@@ -339,6 +364,7 @@ class Trainer:
             "minutes": round(self.elapsed / 60, 1),
             "maps": len(self.dataset),
             "data_points": len(self.dataset.points),
+            "distance_dropout": self.args.distance_dropout,
         }
         ema = self.ema.module.state_dict()
         export_weights(
@@ -474,6 +500,12 @@ def parse_args() -> argparse.Namespace:
         "--train-half-window", type=int, help="W in training; default: whole windows, seq-len"
     )
     model.add_argument("--class-dropout", type=float, default=0.1, help="share without a style")
+    model.add_argument(
+        "--distance-dropout",
+        type=float,
+        default=0.0,
+        help="share without distances, for maps without",
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--epochs", type=int, default=1400)
     run.add_argument("--max-steps", type=int, help="end after so many steps")
@@ -491,7 +523,11 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--compile", action=boolean, default=False, help="use torch.compile")
     run.add_argument("--device", default="auto", help="cuda, mps, cpu or auto")
     run.add_argument("--dist", choices=["nccl", "gloo"], default="nccl", help="with torchrun")
-    run.add_argument("--ckpt", type=Path, help="training checkpoint to continue from")
+    run.add_argument(
+        "--ckpt",
+        type=Path,
+        help="training checkpoint to continue from, or weights (.safetensors) to start from",
+    )
     run.add_argument(
         "--relearn-embeds", action=boolean, default=False, help="new class table after --ckpt"
     )

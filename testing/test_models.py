@@ -259,6 +259,17 @@ def test_context_features_are_time_distance_and_one_hot_type() -> None:
 # --- the model ------------------------------------------------------------------------------------
 
 
+def test_an_unknown_distance_is_embedded_as_zero() -> None:
+    """Which no known distance is, not even zero."""
+    _, _, times, distances, types = inputs()
+    config = tiny_config()
+    distances[:, 3:] = -1.0
+    context = make_context(config, times, distances, types, torch.zeros(2, dtype=torch.int64))
+    embedded = context.features[..., : config.distance_dim]
+    assert (embedded[:, 3:] == 0).all()
+    assert (embedded[:, :3].norm(dim=-1) > 1).all()
+
+
 @pytest.mark.parametrize("reference", [False, True])
 def test_a_fresh_model_puts_out_zero(reference: bool) -> None:
     """adaLN-zero: the read-out starts at zero (DiT, section 3.2)."""

@@ -131,13 +131,15 @@ def test_the_learning_rate_warms_up_and_falls(packed: PackedDataset, trained: Pa
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_noise_of_all_ranks_is_that_of_the_global_batch(world_size: int) -> None:
-    args = argparse.Namespace(global_seed=3, global_batch_size=8, seq_len=5, class_dropout=0.5)
+    args = argparse.Namespace(
+        global_seed=3, global_batch_size=8, seq_len=5, class_dropout=0.5, distance_dropout=0.5
+    )
     for parametrisation in (EDM(), LearnedVariance()):
         whole = Noise.draw(parametrisation, args, 7, Ranks())
         parts = [
             Noise.draw(parametrisation, args, 7, Ranks(r, r, world_size)) for r in range(world_size)
         ]
-        for name in ("levels", "eps", "drop_class", "time_shift"):
+        for name in ("levels", "eps", "drop_class", "drop_distances", "time_shift"):
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined, getattr(whole, name)), name
         assert not torch.equal(whole.eps, Noise.draw(parametrisation, args, 8, Ranks()).eps)
@@ -311,6 +313,33 @@ def test_another_number_of_classes_needs_relearn_embeds(
         run_train(other.folder, tmp_path, "--ckpt", last)
     with pytest.raises(ValueError, match="another size or architecture"):
         run_train(other.folder, tmp_path, "--ckpt", last, "--model", "DiT-XXS")
+
+
+def test_a_run_starts_from_the_weights_of_an_export(
+    packed: PackedDataset, trained: Path, tmp_path: Path
+) -> None:
+    """At a learning rate of zero they are the export's still; the steps count from zero."""
+    export = trained / "model.safetensors"
+    folder = run_train(packed.folder, tmp_path, "--ckpt", export, "--lr", 0, "--max-steps", 2)
+    state = checkpoint(folder, 2)
+    assert state["step"] == 2
+    assert_equal(dict(state["model"]), dict(load_model(export).model.state_dict()))
+
+
+def test_an_export_of_another_size_is_an_error(
+    packed: PackedDataset, trained: Path, tmp_path: Path
+) -> None:
+    export = trained / "model.safetensors"
+    with pytest.raises(ValueError, match="another size or architecture"):
+        run_train(packed.folder, tmp_path, "--ckpt", export, "--model", "DiT-XXS")
+
+
+def test_distances_are_dropped_for_whole_windows(
+    packed: PackedDataset, trained: Path, tmp_path: Path
+) -> None:
+    """A run without any distance is another one than a run with all of them."""
+    without = run_train(packed.folder, tmp_path, "--distance-dropout", 1)
+    assert not torch.equal(checkpoint(without)["model"][TABLE], checkpoint(trained)["model"][TABLE])
 
 
 def test_relearn_embeds_keeps_the_trunk_and_renews_the_class_table(
