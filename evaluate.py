@@ -18,16 +18,15 @@ from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap, write_ne
 from checkpoint import LoadedModel, load_model
 from create_dataset import find_beatmaps
 from diffusion.samplers import SAMPLERS
-from sample import (
-    DEFAULT_MODEL,
+from generation import (
     DEFAULT_STEPS,
     SampleOptions,
     generate,
     measure,
-    remapped_file,
     spacing_errors,
     summarise_errors,
 )
+from sample import DEFAULT_MODEL, remapped_file
 from sequence import Sequence, beatmap_to_sequence
 from star_rating import star_rating
 

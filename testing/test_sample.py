@@ -24,7 +24,8 @@ from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
 from evaluate import count_changes
-from sample import EXAMPLE, SampleOptions, generate, measure, safe_name
+from generation import SampleOptions, generate, measure
+from sample import EXAMPLE, safe_name
 from sequence import beatmap_to_sequence
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,8 @@ from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from data_loading import load_beatmap_idx
 from evaluate import count_changes
-from sample import DEFAULT_MODEL, EXAMPLE, SampleOptions, generate, measure, remapped_file
+from generation import SampleOptions, generate, measure
+from sample import DEFAULT_MODEL, EXAMPLE, remapped_file
 from sequence import beatmap_to_sequence
 
 CLASSES = DEFAULT_MODEL.with_name(DEFAULT_MODEL.stem + ".classes.csv")

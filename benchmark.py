@@ -1,0 +1,24 @@
+"""Measures speed and memory as ratios within one run; times of different runs do not compare."""
+
+import argparse
+from collections.abc import Callable
+
+import cli
+
+Benchmark = Callable[[argparse.Namespace], int]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_subparsers(required=True, metavar="WHAT")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    run: Benchmark = args.run
+    return run(args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
