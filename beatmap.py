@@ -62,6 +62,10 @@ class BeatmapError(ValueError):
     """A file that cannot be used; the message says what, where and what to do."""
 
 
+class GameModeError(BeatmapError):
+    """A beatmap of another game mode: nothing is wrong with it, but it is not for this program."""
+
+
 def curve_segments(letters: Letters, points: FloatArray, version: int) -> list[Segment]:
     """Segments of a slider's (n, 2) points; from each letter's point on its curve type holds."""
     segments = []
@@ -346,7 +350,7 @@ def _require_standard(general: Section, name: str) -> None:
         mode = 0  # what the game falls back to
     if mode != 0:
         known = _MODES.get(mode, f"unknown mode {mode}")
-        raise BeatmapError(f"{name} is an {known} beatmap: only osu!standard is supported")
+        raise GameModeError(f"{name} is an {known} beatmap: only osu!standard is supported")
 
 
 def _float(text: str, limit: float = MAX_TIME) -> float:

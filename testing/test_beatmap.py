@@ -13,6 +13,7 @@ from beatmap import (
     Beatmap,
     BeatmapError,
     Change,
+    GameModeError,
     edit_metadata,
     parse_beatmap,
     patch_objects,
@@ -343,6 +344,7 @@ def test_files_that_cannot_be_used(data: bytes, message: str) -> None:
         parse_beatmap(data, "some.osu")
     assert "some.osu" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, GameModeError) == ("mode" in message or "osu!" in message[:4])
 
 
 def test_paths_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
