@@ -424,6 +424,17 @@ def test_metadata_lines_are_replaced_one_by_one() -> None:
     assert edit_metadata(data, version="Easier", add_tags=["new"]) == data
 
 
+def test_a_set_id_is_replaced_or_added_when_one_is_given() -> None:
+    text = osu_text(SLIDER)
+    assert edit_metadata(text.encode(), version="Easy", beatmap_id=12) == text.encode()
+    data = edit_metadata(text.encode(), version="Easy", beatmap_id=12, set_id=-1)
+    assert data == text.replace("BeatmapSetID:34", "BeatmapSetID:-1").encode()
+    bare = text.replace("BeatmapSetID:34\n", "").encode()
+    added = edit_metadata(bare, version="Easy", beatmap_id=12, set_id=-1)
+    assert parse_beatmap(added, "x").set_id == -1
+    assert added.replace(b"BeatmapSetID:-1\n", b"") == bare
+
+
 def test_missing_metadata_is_added() -> None:
     text = "osu file format v3\r\n\r\n[Metadata]\r\nTitle:t\r\n\r\n[HitObjects]\r\n0,0,0,1,0"
     data = edit_metadata(text.encode(), version="Hard", add_tags=("tag",))
