@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import IO
 
 MAX_ARCHIVE_BYTES = 2**30
 MAX_UNPACKED_BYTES = 2**30
@@ -80,7 +80,7 @@ class Archive:
     names, kinds of members or sizes that a beatmap archive has no use for.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
         self._file = file
         self.directory_start, size, self.comment = self._end_record()
@@ -139,7 +139,7 @@ class Archive:
         for member in self.members:
             self._unpack(member, None)
 
-    def _unpack(self, member: Member, output: BinaryIO | None) -> None:
+    def _unpack(self, member: Member, output: IO[bytes] | None) -> None:
         size = 0
         try:
             with self._zip.open(member.info) as source:
@@ -152,7 +152,7 @@ class Archive:
         if size != member.size:
             raise self.refuse(f"has {size} bytes in {member.name!r}, not {member.size} as it says")
 
-    def copy_stored(self, member: Member, output: BinaryIO) -> None:
+    def copy_stored(self, member: Member, output: IO[bytes]) -> None:
         """Writes the member's local header and stored bytes to `output` as they are."""
         self._file.seek(member.start)
         left = member.end - member.start
@@ -268,6 +268,7 @@ class Archive:
             method == info.compress_type
             and not flags & _ENCRYPTED
             and self._file.read(name_length) == _raw_name(info)
+            and (member.name.isascii() or not (flags ^ info.flag_bits) & _UTF8)
             and (bool(flags & _DESCRIPTOR) or (crc, packed, size) == known)
         )
         if not agree:
@@ -339,7 +340,7 @@ def write_archive(
         output.write(_END.pack(*end) + comment)
 
 
-def pack_folder(folder: Path, file: BinaryIO) -> None:
+def pack_folder(folder: Path, file: IO[bytes]) -> None:
     """Packs a song's folder into `file`, a new archive: what osu! reads, links and the rest not."""
     paths = [
         path

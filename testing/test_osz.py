@@ -224,6 +224,7 @@ def edited(data: bytes, at: int, layout: str, *values: int, central: bool = True
 
 
 PLAIN = zip_bytes({"a.osu": b"0123456789" * 30, "b.mp3": b"b" * 500})
+OLD = raw_zip([(JAPANESE.encode("cp932"), b"x")])
 END = PLAIN.index(b"PK\5\6")
 
 
@@ -241,6 +242,7 @@ CASES: list[tuple[str, bytes, str]] = [
     ("local method", edited(PLAIN, 8, "<H", 0, central=False), "two different things"),
     ("local size", edited(PLAIN, 22, "<L", 5, central=False), "two different things"),
     ("local name", PLAIN.replace(b"a.osu", b"c.osu", 1), "two different things"),
+    ("local name's encoding", edited(OLD, 6, "<H", 0x800, central=False), "two different things"),
     ("zip64 size", edited(PLAIN, 24, "<L", 0xFFFFFFFF), "zip64|damaged"),
     ("zip64 offset", edited(PLAIN, 42, "<L", 0xFFFFFFFF), "zip64|damaged"),
     ("zip64 count", end_edited(8, "<2H", 0xFFFF, 0xFFFF), "zip64"),
