@@ -120,7 +120,10 @@ def _without_copies(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     for same in sizes.values():
         seen: set[str] = set()
         for path in same if len(same) > 1 else []:
-            digest = file_md5(path)
+            try:
+                digest = file_md5(path)
+            except OSError:
+                continue  # opening it later says why
             if digest in seen:
                 copies.add(path)
             seen.add(digest)

@@ -68,6 +68,19 @@ def test_copies_are_told_apart_from_files_of_equal_size(tmp_path: Path) -> None:
     assert [p.name for p in copies] == ["c.osu"]
 
 
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        if path.name == "a.osu":
+            raise PermissionError(13, "Permission denied")
+        return path.read_text(encoding="utf-8")
+
+    tree(tmp_path, "a.osu", "b.osu", "c.osu")
+    monkeypatch.setattr("inputs.file_md5", read)
+    assert found(tmp_path, "") == ["a.osu", "b.osu", "c.osu"]
+
+
 @pytest.mark.parametrize("pattern", ["*.osu", "empty", "**/x?.osz"])
 def test_nothing_to_be_found_is_an_error(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "empty").mkdir()
