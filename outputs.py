@@ -17,6 +17,7 @@ from inputs import Job
 from osz import free_name, write_archive
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+ADVICE = "add --overwrite or choose another --seed or --output"
 # Arguments on which the bytes of the results do not depend. What was chosen of an archive is in
 # the source's description; formats have reports of their own.
 INDIFFERENT = {"beatmap", "ckpt", "beatmap_idx", "output", "overwrite", "picture", "device"}
@@ -62,8 +63,8 @@ class Outputs:
     def plan(cls, job: Job, output: Path, versions: list[str], variants: int) -> Outputs:
         """Names for a job's results below `output`; versions[k] is beatmaps[k]'s new name.
 
-        The folder's name has eight digits of the source's MD5: results of two maps, also of two
-        states of one map, never meet.
+        The folder's name has eight digits of the source's hash, with an archive also of the
+        chosen difficulties': results of two maps, or two states of one map, never meet.
         """
         if output.exists() and not output.is_dir():
             raise ValueError(f"--output {output} is a file: give a folder")
@@ -80,7 +81,8 @@ class Outputs:
             archive = None
             report = folder / f"{safe_name(first.version, 40)} {tail}.result.json"
         else:
-            folder = output / f"{safe_name(job.title, 30)} {job.md5[:8]} {chosen}"
+            digest = hashlib.sha256("".join([job.md5, *(b.md5 for b in job.beatmaps)]).encode())
+            folder = output / f"{safe_name(job.title, 30)} {digest.hexdigest()[:8]} {chosen}"
             name = f"{safe_name(job.title, 60)} {chosen}" if job.separate_set else job.title
             archive = folder / f"{safe_name(name, 140)}.osz"
             report = folder / f"{safe_name(name, 140)}.result.json"
@@ -93,21 +95,20 @@ class Outputs:
         """
         if not self.report.exists():
             return False  # files of a run that was broken off are compared when they are written
-        advice = "add --overwrite or choose another --seed or --output"
         try:
             report = json.loads(self.report.read_bytes())
             same = run_key(report) == key
             hashes = {entry["file"]: entry["sha256"] for entry in report["files"]}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             same = False
         if not same:
-            raise ValueError(f"{self.report} exists, of a run with other options: {advice}")
+            raise ValueError(f"{self.report} exists, of a run with other options: {ADVICE}")
         whole = all(result.picture.exists() for row in self.results for result in row if pictures)
         for path in self.files():
             if not path.exists():
                 whole = False
             elif file_sha256(path) != hashes.get(path.name):
-                raise ValueError(f"{path} exists and was changed since it was written: {advice}")
+                raise ValueError(f"{path} exists and was changed since it was written: {ADVICE}")
         return whole
 
     def files(self) -> list[Path]:
@@ -180,7 +181,7 @@ def put(path: Path, write: Callable[[Path], object], overwrite: bool) -> dict[st
     with replacing(path) as temporary:
         write(temporary)
         if path.exists() and not overwrite and not filecmp.cmp(temporary, path, shallow=False):
-            raise ValueError(f"{path} exists: add --overwrite or choose another --seed or --output")
+            raise ValueError(f"{path} exists: {ADVICE}")
         digest = file_sha256(temporary)
     return {"file": path.name, "sha256": digest}
 

@@ -175,6 +175,38 @@ def test_a_name_that_is_taken_gets_a_number(trained: Path, song: Path, tmp_path:
     assert name == f"Somebody - Song (Mapper) [Hard {TAIL}] (2).osu"
 
 
+def test_difficulties_whose_names_begin_alike_have_results_of_their_own(
+    trained: Path, tmp_path: Path
+) -> None:
+    versions = [f"{'The same long beginning ' * 3}{k}" for k in (1, 2)]
+    members = {f"{v}.osu": difficulty(k, v).encode() for k, v in enumerate(versions)}
+    song = pack(tmp_path / "song.osz", members)
+    for version in versions:
+        flags = ("--beatmap", song, "--difficulty", version)
+        assert remap(trained, tmp_path / "out", *flags) == 0
+    assert remap(trained, tmp_path / "out", "--beatmap", song, "--all-difficulties") == 0
+    assert len(list((tmp_path / "out").rglob("*.osz"))) == 3
+    (both,) = (p for p in (tmp_path / "out").rglob("*.osz") if "[all]" in str(p.parent))
+    new = new_difficulties(both, members)
+    assert [b.version for b in new.values()] == [f"{v} {TAIL}" for v in versions]
+
+
+@pytest.mark.parametrize(
+    "report", ["", "[]", "{}", '{"arguments": []}', '{"arguments": {}, "source": 1}', "\x00"]
+)
+def test_a_report_that_makes_no_sense_is_not_overwritten(
+    trained: Path, song: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], report: str
+) -> None:
+    flags = ("--beatmap", song, "--difficulty", "Hard")
+    assert remap(trained, tmp_path / "out", *flags) == 0
+    path = only(tmp_path / "out", "*.result.json")
+    path.write_text(report, encoding="utf-8")
+    capsys.readouterr()
+    assert remap(trained, tmp_path / "out", *flags) == 2
+    assert "other options: add --overwrite" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == report
+
+
 @pytest.mark.parametrize(
     ("members", "flags", "message"),
     [
