@@ -62,6 +62,10 @@ class BeatmapError(ValueError):
     """A file that cannot be used; the message says what, where and what to do."""
 
 
+class GameModeError(BeatmapError):
+    """A beatmap of another game mode: nothing is wrong with it, but it is not for this program."""
+
+
 def curve_segments(letters: Letters, points: FloatArray, version: int) -> list[Segment]:
     """Segments of a slider's (n, 2) points; from each letter's point on its curve type holds."""
     segments = []
@@ -346,7 +350,7 @@ def _require_standard(general: Section, name: str) -> None:
         mode = 0  # what the game falls back to
     if mode != 0:
         known = _MODES.get(mode, f"unknown mode {mode}")
-        raise BeatmapError(f"{name} is an {known} beatmap: only osu!standard is supported")
+        raise GameModeError(f"{name} is an {known} beatmap: only osu!standard is supported")
 
 
 def _float(text: str, limit: float = MAX_TIME) -> float:
@@ -786,13 +790,18 @@ def _patch_curve(text: str, old: FloatArray, new: FloatArray, number: NumberWrit
 
 
 def edit_metadata(
-    data: bytes, *, version: str, beatmap_id: int = 0, add_tags: Sequence[str] = ()
+    data: bytes,
+    *,
+    version: str,
+    beatmap_id: int = 0,
+    set_id: int | None = None,
+    add_tags: Sequence[str] = (),
 ) -> bytes:
-    """The file with another difficulty name, beatmap ID and more tags; every other byte stays.
+    """The file with another difficulty name, IDs and more tags; every other byte stays.
 
     One line is replaced for each and keeps its line ending; a missing line is added to
-    [Metadata]. Tags that are there already are not added again. Raises `ValueError` for a
-    difficulty name or tag that does not fit on its line.
+    [Metadata]. The set ID stays unless one is given. Tags that are there already are not added
+    again. Raises `ValueError` for a difficulty name or tag that does not fit on its line.
     """
     if not version.strip() or _EXTRA_LINE_BREAKS.search(version):
         raise ValueError(f"difficulty name {version!r}: it must be one line that is not blank")
@@ -801,6 +810,8 @@ def edit_metadata(
             raise ValueError(f"tag {tag!r}: it must be one word")
     data = _edit_value(data, "Version", lambda _: version.strip())
     data = _edit_value(data, "BeatmapID", lambda _: str(beatmap_id))
+    if set_id is not None:
+        data = _edit_value(data, "BeatmapSetID", lambda _: str(set_id))
     if not add_tags:
         return data
     return _edit_value(data, "Tags", lambda old: _join_tags(old, add_tags))

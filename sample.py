@@ -3,7 +3,6 @@
 import argparse
 import json
 import platform
-import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,19 +13,22 @@ import torch
 from tqdm import tqdm
 
 import cli
-from beatmap import Beatmap, edit_metadata, parse_beatmap, read_beatmap, write_new_file
+from batch import Tally
+from beatmap import Beatmap, edit_metadata, parse_beatmap
 from checkpoint import LoadedModel, load_model
 from data_loading import load_beatmap_idx
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
+from inputs import Choice, Job, find_inputs, open_jobs
 from models import SIZES
+from outputs import Outputs, put_bytes, run_key
+from ranks import Ranks, process_group
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
 DEFAULT_MODEL = HERE / "checkpoints" / "osu-diffusion-xs.safetensors"
 TAG = "osu-diffusion"
-UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
 def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | None) -> str:
@@ -35,20 +37,21 @@ def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | Non
     return f"{beatmap.version} (AI remap{style} seed {options.seed})"
 
 
-def safe_name(text: str, limit: int = 100) -> str:
-    """`text` as a file name that Windows, macOS and Linux accept, cut to `limit` bytes."""
-    name = UNSAFE.sub("-", text).strip(" .")
-    cut = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore")
-    return cut.strip(" .") or "beatmap"
-
-
 def remapped_file(
-    beatmap: Beatmap, sequence: Sequence, xy: FloatArray, version: str, seed: int
+    beatmap: Beatmap,
+    sequence: Sequence,
+    xy: FloatArray,
+    version: str,
+    seed: int,
+    set_id: int | None = None,
 ) -> bytes:
-    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags."""
+    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags.
+
+    The beatmapset's ID stays unless one is given.
+    """
     data = apply_coordinates(beatmap, sequence, xy)
     tags = [TAG, "ai-generated", f"seed{seed}"]
-    return edit_metadata(data, version=version, beatmap_id=0, add_tags=tags)
+    return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,9 +59,25 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add, boolean = parser.add_argument, cli.BooleanFlag
-    add("--beatmap", type=Path, default=EXAMPLE, help=".osu file whose rhythm and spacing to keep")
+    add(
+        "--beatmap",
+        type=Path,
+        nargs="+",
+        default=[EXAMPLE],
+        help="what to remap: .osu and .osz files, folders (with all below), patterns with * and ?",
+    )
+    add("--difficulty", help="of an .osz: name, number in its list, or a part of the name")
+    add("--all-difficulties", action=boolean, default=False, help="every osu!standard one")
+    add("--format", choices=["osu", "osz"], help="of the results; default: as the input")
+    add(
+        "--separate-set",
+        action=boolean,
+        default=False,
+        help="write an .osz without the old difficulties, a beatmapset of its own",
+    )
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--output", type=Path, default=Path("results"), help="folder for the results")
+    add("--picture", action=boolean, default=None, help="default: for a single beatmap")
     add("--overwrite", action=boolean, default=False, help="replace existing results")
     add("--seed", type=int, default=0, help="another seed gives another map")
     add("--num-variants", type=int, default=1, help="different maps of one run")
@@ -136,90 +155,103 @@ def options_from(
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where the files of one remap go: a folder, and per variant a beatmap and a picture."""
+class Remapped:
+    """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing."""
 
-    folder: Path
-    versions: list[str]
-    beatmaps: list[Path]
-    pictures: list[Path]
-    report: Path
-
-    @classmethod
-    def plan(cls, beatmap: Beatmap, args: argparse.Namespace, options: SampleOptions) -> "Outputs":
-        """Chooses the names and makes sure that nothing is overwritten unasked."""
-        if args.output.exists() and not args.output.is_dir():
-            raise ValueError(f"--output {args.output} is a file: give a folder")
-        song = f"{beatmap.artist} - {beatmap.title}"
-        number = f"{beatmap.beatmap_id} " if beatmap.beatmap_id > 0 else ""
-        folder = args.output / safe_name(f"{number}{song}", 60)
-        version = result_version(beatmap, options, args.style_id)
-        several = options.variants > 1
-        versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
-        stem, short = safe_name(song, 40), safe_name(beatmap.version, 40)
-        # What tells results apart stands at the end, where it must not be cut off.
-        names = [f"{stem} [{short}{v.removeprefix(beatmap.version)}]" for v in versions]
-        plan = cls(
-            folder,
-            versions,
-            [folder / f"{name}.osu" for name in names],
-            [folder / f"{name}.png" for name in names],
-            folder / f"{short}{version.removeprefix(beatmap.version)}.result.json",
-        )
-        existing = [p for p in (*plan.beatmaps, *plan.pictures, plan.report) if p.exists()]
-        if existing and not args.overwrite:
-            raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --seed")
-        return plan
+    data: bytes
+    beatmap: Beatmap
+    written: dict[str, float]
+    before_rounding: dict[str, float]
 
 
-def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
-    """Reads the beatmap, samples, writes all results and says what was written."""
-    beatmap = read_beatmap(args.beatmap)
-    device = next(loaded.model.parameters()).device
-    options = options_from(args, find_style(loaded, args), device)
-    outputs = Outputs.plan(beatmap, args, options)
-    check_picture(beatmap, args)
+def sample_beatmap(
+    loaded: LoadedModel,
+    beatmap: Beatmap,
+    versions: list[str],
+    options: SampleOptions,
+    set_id: int | None,
+    quiet: bool,
+) -> list[Remapped]:
+    """The variants of one beatmap, named `versions`."""
     sequence = beatmap_to_sequence(beatmap)
-    print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
-    with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
+    if not quiet:
+        print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
+    with tqdm(
+        total=options.steps, desc="sampling", unit="step", file=sys.stderr, disable=quiet
+    ) as bar:
         raw, placed = generate(
             loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
         )
-    outputs.folder.mkdir(parents=True, exist_ok=True)
-    variants = []
-    for k, xy in enumerate(placed):
-        data = remapped_file(beatmap, sequence, xy, outputs.versions[k], args.seed)
-        written = parse_beatmap(data, outputs.beatmaps[k].name)
+    result = []
+    for k, version in enumerate(versions):
+        data = remapped_file(beatmap, sequence, placed[k], version, options.seed, set_id)
+        written = parse_beatmap(data, beatmap.name)
         errors = measure(sequence, beatmap_to_sequence(written).xy)
-        write_new_file(outputs.beatmaps[k], data, overwrite=args.overwrite)
-        draw(beatmap, written, outputs.pictures[k], args)
-        variants.append(
-            {
-                "beatmap": outputs.beatmaps[k].name,
-                "picture": outputs.pictures[k].name,
-                "written": errors,
-                "before_rounding": measure(sequence, raw[k]),
-            }
-        )
-        print(f"wrote {outputs.beatmaps[k]}")
-        print(f"wrote {outputs.pictures[k]}")
-        print(
-            f"object spacing error: median {errors['object_spacing_error_median']:.2f} px, "
-            f"95 % below {errors['object_spacing_error_p95']:.2f} px; "
-            f"objects off the playfield: {errors['centres_off_playfield']:.1%}"
-        )
-    report = describe(loaded, beatmap, args, options, variants)
+        result.append(Remapped(data, written, errors, measure(sequence, raw[k])))
+    return result
+
+
+def remap(
+    loaded: LoadedModel, job: Job, args: argparse.Namespace, options: SampleOptions, quiet: bool
+) -> bool:
+    """Samples a job's beatmaps and writes the results; False if they were there already."""
+    versions = [result_version(beatmap, options, args.style_id) for beatmap in job.beatmaps]
+    outputs = Outputs.plan(job, args.output, versions, options.variants)
+    report = describe(loaded, job, args, options)
+    if not args.overwrite and outputs.finished(run_key(report), args.picture):
+        tqdm.write(f"done before: {outputs.report}")
+        return False
+    for beatmap in job.beatmaps:
+        check_picture(beatmap, args)
+    set_id = -1 if job.separate_set else None
+    remapped = [
+        sample_beatmap(loaded, beatmap, [r.version for r in row], options, set_id, quiet)
+        for beatmap, row in zip(job.beatmaps, outputs.results, strict=True)
+    ]
+    data = [[variant.data for variant in row] for row in remapped]
+    report["files"] = outputs.write(job, data, args.overwrite)
+    for path in outputs.files():
+        tqdm.write(f"wrote {path}")
+    report["variants"] = describe_results(job, outputs, remapped, args)
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    data = text.encode("utf-8", "backslashreplace")
-    write_new_file(outputs.report, data, overwrite=args.overwrite)
-    print(f"wrote {outputs.report}")
-    print("To play it, copy the .osu file into the song's folder and press F5 in osu!'s song list.")
-    return 0
+    # A report that is there is of the same run, or may be replaced: `finished` has looked.
+    put_bytes(outputs.report, text.encode("utf-8", "backslashreplace"), overwrite=True)
+    tqdm.write(f"wrote {outputs.report}")
+    for variant in [] if quiet else report["variants"]:
+        written = variant["written"]
+        print(
+            f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
+            f"95 % below {written['object_spacing_error_p95']:.2f} px; "
+            f"objects off the playfield: {written['centres_off_playfield']:.1%}"
+        )
+    return True
+
+
+def describe_results(
+    job: Job, outputs: Outputs, remapped: list[list[Remapped]], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Draws the pictures and says of every new difficulty what was measured."""
+    variants = []
+    for before, results, row in zip(job.beatmaps, outputs.results, remapped, strict=True):
+        for result, made in zip(results, row, strict=True):
+            if args.picture and (args.overwrite or not result.picture.exists()):
+                draw(before, made.beatmap, result.picture, args)
+                tqdm.write(f"wrote {result.picture}")
+            variants.append(
+                {
+                    "difficulty": before.version,
+                    "beatmap": result.file,
+                    "picture": result.picture.name if args.picture else None,
+                    "written": made.written,
+                    "before_rounding": made.before_rounding,
+                }
+            )
+    return variants
 
 
 def check_picture(beatmap: Beatmap, args: argparse.Namespace) -> None:
     """Refuses a --plot-time with nothing to draw before sampling rather than after it."""
-    if args.plot_time is not None:
+    if args.picture and args.plot_time is not None:
         from plotting import time_slices
 
         time_slices(beatmap, args.plot_time, args.plot_time + args.plot_width)
@@ -238,39 +270,102 @@ def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) 
 
 
 def describe(
-    loaded: LoadedModel,
-    beatmap: Beatmap,
-    args: argparse.Namespace,
-    options: SampleOptions,
-    variants: list[dict[str, Any]],
+    loaded: LoadedModel, job: Job, args: argparse.Namespace, options: SampleOptions
 ) -> dict[str, Any]:
-    """All that is needed to repeat the run, and what was measured of its results."""
+    """All that is needed to repeat the run."""
+    arguments = vars(args) | {"beatmap": job.path}
     return {
-        "source": {"file": Path(args.beatmap).name, "md5": beatmap.md5},
+        "source": {
+            "file": job.path.name,
+            "md5": job.md5,
+            "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
+        },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
         "style_id": args.style_id,
         "options": asdict(options),
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "arguments": json.loads(json.dumps(arguments, default=str)),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
             "platform": platform.system(),
         },
-        "variants": variants,
     }
 
 
-def main() -> int:
-    args = parse_args()
+def remap_input(
+    loaded: LoadedModel, path: Path, args: argparse.Namespace, options: SampleOptions, tally: Tally
+) -> None:
+    """Remaps what is chosen of one file, and counts it."""
+    choice = choice_from(args)
+    with tally.guard(str(path)), open_jobs(path, choice) as (jobs, left_out):
+        for error in left_out:
+            if choice.all_difficulties:
+                tally.leave_out(error, str(path))
+            else:
+                tqdm.write(f"skipped {error}", file=sys.stderr)
+        for job in jobs:
+            with tally.guard(str(job)):
+                if remap(loaded, job, args, options, quiet=not tally.strict):
+                    tally.done += len(job.beatmaps)
+                else:
+                    tally.finished += len(job.beatmaps)
+
+
+def remap_inputs(
+    loaded: LoadedModel,
+    paths: list[Path],
+    copies: list[Path],
+    args: argparse.Namespace,
+    options: SampleOptions,
+    ranks: Ranks,
+) -> int:
+    """Remaps this rank's share of many files on one model; returns the exit code of all."""
+    tally = Tally(strict=False)
+    for path in copies if ranks.is_main else []:
+        tally.skipped += 1
+        print(f"skipped {path}: the same file again", file=sys.stderr)
+    share = paths[ranks.rank :: ranks.world_size]
+    desc = "remapping" if ranks.world_size == 1 else f"rank {ranks.rank}"
+    for path in tqdm(share, desc=desc, unit="file", file=sys.stderr, position=ranks.rank):
+        remap_input(loaded, path, args, options, tally)
+    return tally.close(ranks)
+
+
+def choice_from(args: argparse.Namespace) -> Choice:
+    """What the command line takes of archives, and writes."""
+    return Choice(args.difficulty, args.all_difficulties, args.format, args.separate_set)
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuses combinations that mean nothing, before anything is loaded."""
+    choice_from(args)
     if args.cfg_scale != 1 and args.style_id is None:
         raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
     if args.make_animation or args.refine_ckpt is not None:
         raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
-    device = cli.pick_device(args.device)
-    loaded = load_model(args.ckpt, device)
-    check_model(loaded, args)
-    return remap(loaded, args)
+
+
+def main() -> int:
+    args = parse_args()
+    check_args(args)
+    with process_group("gloo", hours=24 * 14) as ranks:
+        device = cli.pick_device(args.device, ranks.local_rank)
+        loaded = load_model(args.ckpt, device)
+        check_model(loaded, args)
+        options = options_from(args, find_style(loaded, args), device)
+        paths, copies = find_inputs(args.beatmap, args.output)
+        single = len(paths) == 1 and not copies and not args.all_difficulties
+        if args.picture is None:
+            args.picture = single
+        if not single or ranks.world_size > 1:
+            return remap_inputs(loaded, paths, copies, args, options, ranks)
+        remap_input(loaded, paths[0], args, options, Tally(strict=True))
+    print(
+        "To play it: a .osu file goes into the song's folder, then press F5 in osu!'s song list; "
+        "an .osz file is opened with osu!."
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -8,13 +8,10 @@ import argparse
 import json
 import logging
 import math
-import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,42 +36,10 @@ from data_loading import Batch, PackedDataset, WindowLoader, save_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
 from diffusion.schedule import SCHEDULES
 from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig, make_context
+from ranks import Ranks, process_group
 
 TABLE = "y_embedder.embedding_table.weight"
 log = logging.getLogger("train")
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among all of them; without torchrun there is one."""
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and logs."""
-        return self.rank == 0
-
-
-@contextmanager
-def process_group(backend: str) -> Iterator[Ranks]:
-    """Joins torchrun's process group, if there is one, and leaves it at the end."""
-    if "WORLD_SIZE" not in os.environ:
-        yield Ranks()
-        return
-    if backend == "nccl" and not torch.cuda.is_available():
-        raise ValueError("--dist nccl needs CUDA, which is not available here: use --dist gloo")
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if backend == "nccl":
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    # The other ranks wait while the main one packs a dataset, which may take long.
-    dist.init_process_group(backend, timeout=timedelta(hours=4))
-    try:
-        yield Ranks(dist.get_rank(), local_rank, dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)

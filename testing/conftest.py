@@ -177,6 +177,30 @@ def trained(packed: "PackedDataset", tmp_path_factory: pytest.TempPathFactory) -
     return run_train(packed.folder, tmp_path_factory.mktemp("results"), "--ckpt-every", 5)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than sampling with a tiny model."""
+    import sample
+
+    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
+
+
+def remap(trained: Path, output: Path, *flags: object) -> int:
+    """Runs sample.py with the tiny model and few steps; returns the exit code."""
+    import torch
+
+    import sample
+
+    torch.set_num_threads(1)
+    fixed = ("--ckpt", trained / "model.safetensors", "--output", output, "--device", "cpu")
+    return run_command(sample.main, *fixed, "--num-sampling-steps", 4, *flags)
+
+
+def maps_below(folder: Path) -> dict[str, bytes]:
+    """The beatmaps in a folder and all below, by file name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.osu"))}
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

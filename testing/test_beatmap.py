@@ -13,6 +13,7 @@ from beatmap import (
     Beatmap,
     BeatmapError,
     Change,
+    GameModeError,
     edit_metadata,
     parse_beatmap,
     patch_objects,
@@ -343,6 +344,7 @@ def test_files_that_cannot_be_used(data: bytes, message: str) -> None:
         parse_beatmap(data, "some.osu")
     assert "some.osu" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, GameModeError) == ("mode" in message or "osu!" in message[:4])
 
 
 def test_paths_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +422,17 @@ def test_metadata_lines_are_replaced_one_by_one() -> None:
     )
     assert data == expected.encode()
     assert edit_metadata(data, version="Easier", add_tags=["new"]) == data
+
+
+def test_a_set_id_is_replaced_or_added_when_one_is_given() -> None:
+    text = osu_text(SLIDER)
+    assert edit_metadata(text.encode(), version="Easy", beatmap_id=12) == text.encode()
+    data = edit_metadata(text.encode(), version="Easy", beatmap_id=12, set_id=-1)
+    assert data == text.replace("BeatmapSetID:34", "BeatmapSetID:-1").encode()
+    bare = text.replace("BeatmapSetID:34\n", "").encode()
+    added = edit_metadata(bare, version="Easy", beatmap_id=12, set_id=-1)
+    assert parse_beatmap(added, "x").set_id == -1
+    assert added.replace(b"BeatmapSetID:-1\n", b"") == bare
 
 
 def test_missing_metadata_is_added() -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from conftest import (
     NUM_MAPS,
     TRAIN_STEPS,
     beatmap_text,
+    maps_below,
     random_objects,
     read_json,
-    run_command,
+    remap,
 )
 
 import sample
@@ -25,7 +27,8 @@ from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
 from evaluate import count_changes
 from generation import SampleOptions, generate, measure
-from sample import EXAMPLE, safe_name
+from outputs import safe_name
+from sample import EXAMPLE
 from sequence import beatmap_to_sequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,12 +38,6 @@ UNCHANGED = {
     "objects_of_other_kind": 0,
     "other_bytes_changed": 0,
 }
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than sampling with a tiny model."""
-    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +53,6 @@ def loaded(trained: Path) -> LoadedModel:
     return load_model(trained / "model.safetensors")
 
 
-def remap(trained: Path, output: Path, *flags: object) -> int:
-    torch.set_num_threads(1)
-    fixed = ("--ckpt", trained / "model.safetensors", "--output", output, "--device", "cpu")
-    return run_command(sample.main, *fixed, "--num-sampling-steps", 4, *flags)
-
-
-def maps_below(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.osu"))}
-
-
 # --- what is written ------------------------------------------------------------------------------
 
 
@@ -79,12 +66,12 @@ def example(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_remap_writes_a_map_a_picture_and_a_report(example: Path) -> None:
-    assert example.name == "osu-diffusion - First Steps"
+    assert example.name == f"osu-diffusion - First Steps {read_beatmap(EXAMPLE).md5[:8]}"
     name = "Original (AI remap seed 0)"
     assert sorted(path.name for path in example.iterdir()) == [
         f"{name}.result.json",
-        f"osu-diffusion - First Steps [{name}].osu",
-        f"osu-diffusion - First Steps [{name}].png",
+        f"osu-diffusion - First Steps (osu-diffusion) [{name}].osu",
+        f"osu-diffusion - First Steps (osu-diffusion) [{name}].png",
     ]
     assert next(example.glob("*.png")).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -111,7 +98,9 @@ def test_a_remap_keeps_spacing_and_the_playfield(example: Path) -> None:
 
 def test_the_report_says_how_to_repeat_the_run(example: Path, trained: Path) -> None:
     report = read_json(next(example.glob("*.result.json")))
-    assert report["source"] == {"file": EXAMPLE.name, "md5": read_beatmap(EXAMPLE).md5}
+    md5 = read_beatmap(EXAMPLE).md5
+    difficulties = [{"name": "Original", "md5": md5}]
+    assert report["source"] == {"file": EXAMPLE.name, "md5": md5, "difficulties": difficulties}
     assert report["checkpoint"]["file"] == "model.safetensors"
     assert report["checkpoint"]["sha256"] == load_model(trained / "model.safetensors").sha256
     assert report["options"]["steps"] == 4 and report["options"]["seed"] == 0
@@ -169,17 +158,46 @@ def test_nothing_is_overwritten_unasked(
 ) -> None:
     assert remap(trained, tmp_path, "--beatmap", small) == 0
     (path,) = tmp_path.rglob("*.osu")
+    written = path.read_bytes()
     path.write_bytes(b"mine")
     capsys.readouterr()
     assert remap(trained, tmp_path, "--beatmap", small) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert path.read_bytes() == b"mine"
-    path.unlink()  # the report alone is enough to refuse
-    assert remap(trained, tmp_path, "--beatmap", small) == 2
+    path.unlink()  # the report alone is enough to refuse another run's results
+    assert remap(trained, tmp_path, "--beatmap", small, "--num-sampling-steps", 3) == 2
+    assert "other options" in capsys.readouterr().err
     assert not path.exists()
+    assert remap(trained, tmp_path, "--beatmap", small) == 0
+    assert path.read_bytes() == written
     path.write_bytes(b"mine")
+    next(tmp_path.rglob("*.result.json")).unlink()  # as of a run that was broken off
+    assert remap(trained, tmp_path, "--beatmap", small) == 2
+    assert path.read_bytes() == b"mine"
     assert remap(trained, tmp_path, "--beatmap", small, "--overwrite") == 0
-    assert path.read_bytes() != b"mine"
+    assert path.read_bytes() == written
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_done_is_not_done_again(
+    trained: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return generate(*given)
+
+    monkeypatch.setattr(sample, "generate", counted)
+    flags = ("--beatmap", small, "--num-variants", 2)
+    assert remap(trained, tmp_path, *flags, "--no-picture") == 0
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*.*")}
+    assert remap(trained, tmp_path, *flags, "--no-picture") == 0
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+    assert len(calls) == 1
+    # A picture that is missing is drawn; the beatmaps come out the same and stay.
+    assert remap(trained, tmp_path, *flags) == 0
+    assert len(calls) == 2 and len(list(tmp_path.rglob("*.png"))) == 2
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -328,7 +346,11 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
     ("flags", "message"),
     [
         ("--beatmap {folder}/nowhere.osu", "nowhere.osu does not exist"),
-        ("--beatmap {folder}", "is a folder"),
+        ("--beatmap {folder}/none*.osu", "there is no .osu or .osz file there"),
+        ("--beatmap {folder}/text.txt", "is not an osu! beatmap"),
+        ("--difficulty a --all-difficulties", "give one of them"),
+        ("--separate-set --format osu", "--separate-set makes an .osz"),
+        ("--format osz", "its song 'a.mp3' is not beside it"),
         ("--beatmap {folder}/empty.osu", "is empty"),
         ("--beatmap {folder}/taiko.osu", "osu!taiko"),
         ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),

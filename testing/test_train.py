@@ -29,7 +29,8 @@ from checkpoint import load_model, load_training_checkpoint
 from data_loading import PackedDataset, load_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance
 from models import SIZES
-from train import TABLE, Noise, Ranks
+from ranks import Ranks, process_group
+from train import TABLE, Noise
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -254,7 +255,7 @@ def test_too_few_classes_are_an_error(
 def test_nccl_without_cuda_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--dist gloo"), train.process_group("nccl"):
+    with pytest.raises(ValueError, match="--dist gloo"), process_group("nccl"):
         pass
 
 

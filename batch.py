@@ -1,0 +1,73 @@
+"""Many inputs in one run: what was done, what failed and why, shared out over the ranks."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from beatmap import GameModeError
+from ranks import Ranks
+
+EXPECTED = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
+
+
+@dataclass
+class Tally:
+    """Counts of beatmaps; with `strict`, for a single one, errors pass through."""
+
+    strict: bool
+    done: int = 0
+    finished: int = 0
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        """Records an error in the block: the next input can do better."""
+        try:
+            yield
+        except Exception as error:
+            if self.strict:
+                raise
+            if not isinstance(error, EXPECTED):
+                traceback.print_exc()
+            self.leave_out(error, name)
+
+    def leave_out(self, error: Exception, name: str) -> None:
+        """Other game modes are skipped, all else has failed."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        line = reason if name in reason else f"{name}: {reason}"
+        if isinstance(error, GameModeError):
+            self.skipped += 1
+            tqdm.write(f"skipped {line}", file=sys.stderr)
+        else:
+            self.failures.append(line)
+
+    def close(self, ranks: Ranks) -> int:
+        """Lists what failed and how much was done, over all ranks; returns the exit code.
+
+        0 when nothing failed, 1 when some did, 2 when nothing could be done.
+        """
+        for line in self.failures:
+            print(f"failed: {line}", file=sys.stderr, flush=True)
+        counts = torch.tensor([self.done, self.finished, len(self.failures), self.skipped])
+        if ranks.world_size > 1:
+            # torchrun ends all ranks when one ends with an error: none may leave before the last.
+            dist.all_reduce(counts)
+        done, finished, failed, skipped = counts.tolist()
+        if ranks.is_main:
+            print(
+                f"{done} remapped, {finished} done before, {failed} failed, {skipped} skipped",
+                file=sys.stderr,
+                flush=True,
+            )
+        if ranks.world_size > 1:
+            dist.barrier()
+        if not done + finished:
+            return 2
+        return 1 if failed else 0

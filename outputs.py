@@ -1,0 +1,191 @@
+"""Where results go, under which names, and whether they are there already."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from atomic import replacing
+from beatmap import Beatmap
+from inputs import Job
+from osz import free_name, write_archive
+
+UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+ADVICE = "add --overwrite or choose another --seed or --output"
+# Arguments on which the bytes of the results do not depend. What was chosen of an archive is in
+# the source's description; formats have reports of their own.
+INDIFFERENT = {"beatmap", "ckpt", "beatmap_idx", "output", "overwrite", "picture", "device"}
+INDIFFERENT |= {"difficulty", "all_difficulties", "format"}
+
+
+def safe_name(text: str, limit: int = 100) -> str:
+    """`text` as a file name that Windows, macOS and Linux accept, cut to `limit` bytes."""
+    name = UNSAFE.sub("-", text).strip(" .")
+    cut = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore")
+    return cut.strip(" .") or "beatmap"
+
+
+def beatmap_stem(beatmap: Beatmap, version: str) -> str:
+    """A file name without suffix, as osu! makes them, for `beatmap` with a longer difficulty name.
+
+    What tells results apart is at the end of `version`, where it must not be cut off.
+    """
+    song = f"{beatmap.artist} - {beatmap.title}"
+    short = safe_name(beatmap.version, 40) + version.removeprefix(beatmap.version)
+    return f"{safe_name(song, 40)} ({safe_name(beatmap.creator, 20)}) [{safe_name(short, 160)}]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One new difficulty: its name, its file (in the folder, or in the archive), its picture."""
+
+    version: str
+    file: str
+    picture: Path
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of a job: of every beatmap its variants, perhaps an archive, a report."""
+
+    folder: Path
+    results: list[list[Result]]
+    archive: Path | None
+    report: Path
+
+    @classmethod
+    def plan(cls, job: Job, output: Path, versions: list[str], variants: int) -> Outputs:
+        """Names for a job's results below `output`; versions[k] is beatmaps[k]'s new name.
+
+        The folder's name has eight digits of the source's hash, with an archive also of the
+        chosen difficulties': results of two maps, or two states of one map, never meet.
+        """
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"--output {output} is a file: give a folder")
+        first = job.beatmaps[0]
+        tail = safe_name(versions[0].removeprefix(first.version))
+        if len(job.beatmaps) == 1:
+            chosen = f"[{safe_name(first.version, 25)}] {tail}"
+        else:
+            chosen = f"[all] {tail}"
+        if job.archive is None:
+            number = f"{first.beatmap_id} " if first.beatmap_id > 0 else ""
+            song = safe_name(f"{number}{first.artist} - {first.title}", 60)
+            folder = output / f"{song} {job.md5[:8]}"
+            archive = None
+            report = folder / f"{safe_name(first.version, 40)} {tail}.result.json"
+        else:
+            digest = hashlib.sha256("".join([job.md5, *(b.md5 for b in job.beatmaps)]).encode())
+            folder = output / f"{safe_name(job.title, 30)} {digest.hexdigest()[:8]} {chosen}"
+            name = f"{safe_name(job.title, 60)} {chosen}" if job.separate_set else job.title
+            archive = folder / f"{safe_name(name, 140)}.osz"
+            report = folder / f"{safe_name(name, 140)}.result.json"
+        return cls(folder, _plan_results(job, folder, versions, variants), archive, report)
+
+    def finished(self, key: dict[str, Any], pictures: bool) -> bool:
+        """Whether the results of the run with this `key` are there, whole.
+
+        Raises ValueError when those of another run are in their place, or changed ones.
+        """
+        if not self.report.exists():
+            return False  # files of a run that was broken off are compared when they are written
+        try:
+            report = json.loads(self.report.read_bytes())
+            same = run_key(report) == key
+            hashes = {entry["file"]: entry["sha256"] for entry in report["files"]}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            same = False
+        if not same:
+            raise ValueError(f"{self.report} exists, of a run with other options: {ADVICE}")
+        whole = all(result.picture.exists() for row in self.results for result in row if pictures)
+        for path in self.files():
+            if not path.exists():
+                whole = False
+            elif file_sha256(path) != hashes.get(path.name):
+                raise ValueError(f"{path} exists and was changed since it was written: {ADVICE}")
+        return whole
+
+    def files(self) -> list[Path]:
+        """The archive, or the beatmaps."""
+        if self.archive is not None:
+            return [self.archive]
+        return [self.folder / result.file for row in self.results for result in row]
+
+    def write(self, job: Job, data: list[list[bytes]], overwrite: bool) -> list[dict[str, str]]:
+        """Writes data[k][v], variant v of beatmaps[k]; returns the names and hashes of `files`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.archive is None:
+            contents = [content for row in data for content in row]
+            pairs = zip(self.files(), contents, strict=True)
+            return [put_bytes(path, content, overwrite) for path, content in pairs]
+        assert job.archive is not None
+        archive, keep = job.archive, job.archive.members
+        if job.separate_set:
+            keep = [member for member in keep if not member.name.lower().endswith(".osu")]
+        added = {
+            result.file: (content, member.date)
+            for member, results, row in zip(job.members, self.results, data, strict=True)
+            for result, content in zip(results, row, strict=True)
+        }
+        return [put(self.archive, lambda p: write_archive(p, archive, keep, added), overwrite)]
+
+
+def _plan_results(job: Job, folder: Path, versions: list[str], variants: int) -> list[list[Result]]:
+    taken = [] if job.archive is None else [member.name for member in job.archive.members]
+    pictures: list[str] = []
+    rows = []
+    for k, beatmap in enumerate(job.beatmaps):
+        row = []
+        place = PurePosixPath(job.members[k].name).parent if job.members else PurePosixPath()
+        for v in range(variants):
+            version = f"{versions[k]} #{v + 1}" if variants > 1 else versions[k]
+            stem = beatmap_stem(beatmap, version)
+            taken.append(free_name(str(place / f"{stem}.osu"), taken))
+            pictures.append(free_name(f"{stem}.png", pictures))
+            row.append(Result(version, taken[-1], folder / pictures[-1]))
+        rows.append(row)
+    return rows
+
+
+def run_key(report: dict[str, Any]) -> dict[str, Any]:
+    """What a report says of all that its results depend on; equal keys mean equal results."""
+    arguments = {k: v for k, v in report["arguments"].items() if k not in INDIFFERENT}
+    key = {
+        "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
+        "checkpoint": report["checkpoint"]["sha256"],
+        "options": report["options"],
+        "arguments": arguments,
+    }
+    result: dict[str, Any] = json.loads(json.dumps(key))  # as it reads after storing
+    return result
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(path: Path, write: Callable[[Path], object], overwrite: bool) -> dict[str, str]:
+    """Writes a file whole or not at all, by `write` to a temporary name; returns name and hash.
+
+    A file that is there already stays unless it has the same content or `overwrite` is true:
+    ValueError.
+    """
+    with replacing(path) as temporary:
+        write(temporary)
+        if path.exists() and not overwrite and not filecmp.cmp(temporary, path, shallow=False):
+            raise ValueError(f"{path} exists: {ADVICE}")
+        digest = file_sha256(temporary)
+    return {"file": path.name, "sha256": digest}
+
+
+def put_bytes(path: Path, data: bytes, overwrite: bool) -> dict[str, str]:
+    """`put` for content that is at hand."""
+    return put(path, lambda temporary: temporary.write_bytes(data), overwrite)
