@@ -202,7 +202,7 @@ class Archive:
         starts = sorted(info.header_offset for info in infos)
         if len(set(starts)) < len(starts):
             raise self.refuse("has members that overlap: pack it again")
-        ends = dict(zip(starts, [*starts[1:], self.directory_start], strict=True))
+        ends = dict(zip(starts, [*starts, self.directory_start][1:], strict=True))
         members, names, at = [], set(), 0
         for info in infos:
             length = _RECORD.size + sum(struct.unpack_from("<3H", directory, at + 28))

@@ -10,6 +10,7 @@ import faulthandler
 import io
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from beatmap import BeatmapError, edit_metadata, parse_beatmap  # noqa: E402
 from checkpoint import CheckpointError, load_model, save_training_checkpoint  # noqa: E402
 from data_loading import load_beatmap_idx, save_beatmap_idx  # noqa: E402
+from osz import Archive, ArchiveError, write_archive  # noqa: E402
 from sequence import apply_coordinates, beatmap_to_sequence  # noqa: E402
 
 MAX_SECONDS = 5.0
@@ -154,6 +156,24 @@ any_files = st.booleans().flatmap(lambda b: corpus_files if b and corpus else be
 moves = st.tuples(any_files, st.integers(0, 2**32 - 1), st.sampled_from([1.0, 40.0, 1e5]))
 
 
+names = st.one_of(
+    st.sampled_from(["a.osu", "b.mp3", "sb/c.png", "../d.osu", "/e", "C:f", "g\\h", "A.OSU", "."]),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8),
+)
+
+
+@st.composite
+def archive_files(draw: st.DrawFn) -> bytes:
+    """A ZIP file with names and contents of all kinds, perhaps damaged."""
+    file = io.BytesIO()
+    method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
+        warnings.simplefilter("ignore")  # names that occur twice are part of the game
+        for name in draw(st.lists(names, max_size=4)):
+            archive.writestr(name, draw(st.binary(max_size=99)))
+    return draw(damaged(file.getvalue()))
+
+
 @cache
 def index_bytes() -> bytes:
     """A small beatmap index as the program writes it."""
@@ -240,6 +260,23 @@ def write(move: tuple[bytes, int, float]) -> None:
         assert abs(before.end_time - after.end_time) <= 1
 
 
+def read_archive(data: bytes) -> None:
+    """An archive whose copy holds the same members, or an `ArchiveError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy.osz")
+        try:
+            with Archive(io.BytesIO(data), "fuzz") as archive:
+                contents = {member.name: archive.read(member) for member in archive.members}
+                added = {"new of fuzzing.osu": (b"new", (2000, 1, 1, 0, 0, 0))}
+                write_archive(copy, archive, archive.members, added)
+        except ArchiveError as error:
+            assert "\n" not in str(error)
+            return
+        with Archive.open(copy) as archive:
+            again = {member.name: archive.read(member) for member in archive.members}
+        assert again == contents | {"new of fuzzing.osu": b"new"}
+
+
 def read_index(data: bytes) -> None:
     """A dict of ints, or a `ValueError`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -266,6 +303,7 @@ def read_checkpoint(data: bytes) -> None:
 TARGETS: dict[str, tuple[Target, st.SearchStrategy[Any]]] = {
     "reader": (read, any_files),
     "writer": (write, moves),
+    "osz": (read_archive, archive_files() | st.binary(max_size=200)),
     "beatmap_idx": (read_index, st.deferred(lambda: damaged(index_bytes()) | st.binary())),
     "checkpoint": (read_checkpoint, checkpoint_files()),
 }
