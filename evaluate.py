@@ -28,6 +28,7 @@ from generation import (
 )
 from sample import DEFAULT_MODEL, remapped_file
 from sequence import Sequence, beatmap_to_sequence
+from spacing import CHOICES, Spacing
 from star_rating import star_rating
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
@@ -160,8 +161,8 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
-    add("--spacing", choices=["keep", "model"], default="keep")
-    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--spacing", default="keep", help=CHOICES)
+    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--half-window", type=int, help="attention half window; default: the model's")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
     return parser.parse_args()
@@ -174,7 +175,7 @@ def main() -> int:
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         seed=args.seed,
-        spacing=args.spacing,
+        spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.half_window,
     )

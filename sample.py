@@ -21,6 +21,7 @@ from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
 from models import SIZES
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
+from spacing import CHOICES, Spacing, suggestion
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
@@ -66,8 +67,8 @@ def parse_args() -> argparse.Namespace:
     add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
-    add("--spacing", choices=["keep", "model"], default="keep", help="keep: the source's distances")
-    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
+    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
     add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
@@ -128,7 +129,7 @@ def options_from(
         style=style,
         variants=args.num_variants,
         seed=args.seed,
-        spacing=args.spacing,
+        spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.seq_len,
         use_amp=device.type == "cuda" if args.use_amp is None else args.use_amp,
@@ -181,6 +182,8 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     check_picture(beatmap, args)
     sequence = beatmap_to_sequence(beatmap)
     print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
+    if hint := suggestion(sequence, options.spacing):
+        print(hint, file=sys.stderr)
     with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
         raw, placed = generate(
             loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
