@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class SampleOptions:
 
     style is a class index of the model, None for no style; half_window overrides the model's
     attention band; bounds "playfield" or "screen" (the editor's limits) keeps objects there, "off"
-    does not.
+    does not; use_amp computes in bf16, by default where the device does that natively.
     """
 
     steps: int = DEFAULT_STEPS
@@ -60,7 +61,7 @@ class SampleOptions:
     spacing: Spacing = KEEP
     bounds: str = "playfield"
     half_window: int | None = None
-    use_amp: bool = False
+    use_amp: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -217,11 +218,21 @@ def make_network(
     )
     context = context.repeat(len(classes)).with_classes(classes.to(device))
 
+    use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
+
     def network(x: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.use_amp):
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp):
             return model(x, labels, context, options.half_window).float()
 
     return guided_network(network, options.cfg_scale) if guided else network
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def constrained(
@@ -239,9 +250,17 @@ def constrained(
     return denoise
 
 
-def spacing_errors(source: Sequence, xy: FloatArray) -> FloatArray:
-    """(T,) px by which each distance of xy (T, 2) to the previous point is off that of `source`."""
-    return np.abs(replace(source, xy=xy).distances() - source.distances())
+def spacing_errors(
+    source: Sequence, xy: FloatArray, wanted: FloatArray | None = None
+) -> FloatArray:
+    """(T,) px by which each distance of xy (T, 2) to the previous point is off.
+
+    Off `wanted` (T,) where that is given and known, or else off that of `source`.
+    """
+    distances = source.distances()
+    if wanted is not None:
+        distances = np.where(wanted < 0, distances, wanted)
+    return np.abs(replace(source, xy=xy).distances() - distances)
 
 
 def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:
@@ -254,15 +273,15 @@ def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, 
     return result
 
 
-def measure(source: Sequence, xy: FloatArray) -> dict[str, float]:
-    """How well coordinates xy (T, 2) px keep the distances of `source` and the playfield.
+def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) -> dict[str, float]:
+    """How well coordinates xy (T, 2) px keep distances, see `spacing_errors`, and the playfield.
 
     Spacing errors in px, of all points, of those that start an object and of the inner ones;
     shares off the playfield of all points and of objects' centres.
     """
     off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
     starts = source.object_starts
-    result = summarise_errors(spacing_errors(source, xy), starts)
+    result = summarise_errors(spacing_errors(source, xy, wanted), starts)
     result["points_off_playfield"] = float(off.mean())
     result["centres_off_playfield"] = float(off[starts].mean())
     return result

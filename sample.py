@@ -21,7 +21,7 @@ from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
 from models import SIZES
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
-from spacing import CHOICES, Spacing, suggestion
+from spacing import CHOICES, Spacing, suggestion, wanted_distances
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
@@ -72,7 +72,12 @@ def parse_args() -> argparse.Namespace:
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
     add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
-    add("--use-amp", action=boolean, default=None, help="bf16 autocast; default: on CUDA")
+    add(
+        "--use-amp",
+        action=boolean,
+        default=None,
+        help="bf16 autocast; default: where it is fast",
+    )
     add("--seq-len", type=int, help="attention half window; default: the model's")
     add("--model", choices=list(SIZES), help="checked against the checkpoint")
     add("--num-classes", type=int, help="checked against the checkpoint")
@@ -118,9 +123,7 @@ def find_style(loaded: LoadedModel, args: argparse.Namespace) -> int | None:
     return index[args.style_id]
 
 
-def options_from(
-    args: argparse.Namespace, style: int | None, device: torch.device
-) -> SampleOptions:
+def options_from(args: argparse.Namespace, style: int | None) -> SampleOptions:
     """The sampling options that the command line asks for."""
     return SampleOptions(
         steps=args.num_sampling_steps,
@@ -132,7 +135,7 @@ def options_from(
         spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.seq_len,
-        use_amp=device.type == "cuda" if args.use_amp is None else args.use_amp,
+        use_amp=args.use_amp,
     )
 
 
@@ -176,14 +179,14 @@ class Outputs:
 def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     """Reads the beatmap, samples, writes all results and says what was written."""
     beatmap = read_beatmap(args.beatmap)
-    device = next(loaded.model.parameters()).device
-    options = options_from(args, find_style(loaded, args), device)
+    options = options_from(args, find_style(loaded, args))
     outputs = Outputs.plan(beatmap, args, options)
     check_picture(beatmap, args)
     sequence = beatmap_to_sequence(beatmap)
     print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
     if hint := suggestion(sequence, options.spacing):
         print(hint, file=sys.stderr)
+    wanted = wanted_distances(beatmap, sequence, options.spacing)
     with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
         raw, placed = generate(
             loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
@@ -193,7 +196,7 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     for k, xy in enumerate(placed):
         data = remapped_file(beatmap, sequence, xy, outputs.versions[k], args.seed)
         written = parse_beatmap(data, outputs.beatmaps[k].name)
-        errors = measure(sequence, beatmap_to_sequence(written).xy)
+        errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
         write_new_file(outputs.beatmaps[k], data, overwrite=args.overwrite)
         draw(beatmap, written, outputs.pictures[k], args)
         variants.append(
@@ -201,7 +204,7 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
                 "beatmap": outputs.beatmaps[k].name,
                 "picture": outputs.pictures[k].name,
                 "written": errors,
-                "before_rounding": measure(sequence, raw[k]),
+                "before_rounding": measure(sequence, raw[k], wanted),
             }
         )
         print(f"wrote {outputs.beatmaps[k]}")
