@@ -19,7 +19,7 @@ from constraints import (
     keep_spacing,
     keep_within,
 )
-from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
+from diffusion.gaussian import EDM, Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
     Callback,
@@ -100,7 +100,7 @@ def generate(
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    sigma = parametrisation.sigmas(options.steps)[0]
+    sigma = noise_levels(parametrisation, options)[0]
     x = noise.to(device) * float((sigma**2 + 1).sqrt())
 
     def report(step: int, x0: Tensor) -> None:
@@ -145,6 +145,13 @@ def make_placement(
     return Placement(beatmap, sequence, shapes, distances if met else None, kept, bounds)
 
 
+def noise_levels(parametrisation: EDM | LearnedVariance, options: SampleOptions) -> Tensor:
+    """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
+    if isinstance(parametrisation, LearnedVariance) and options.sampler != "ancestral":
+        return parametrisation.solver_sigmas(options.steps)
+    return parametrisation.sigmas(options.steps)
+
+
 def solve(
     loaded: LoadedModel,
     network: Network,
@@ -169,7 +176,7 @@ def solve(
             parametrisation, network, x, options.steps, constrain, report, generator=generators
         )
     denoise = constrained(predict, loaded, chain, options)
-    sigmas = parametrisation.sigmas(options.steps)
+    sigmas = noise_levels(parametrisation, options)
     if options.sampler == "ancestral":
         return sample_ancestral(denoise, x, sigmas, report, generator=generators)
     return DETERMINISTIC[options.sampler](denoise, x, sigmas, report)

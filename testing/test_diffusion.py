@@ -710,6 +710,21 @@ def test_an_exception_of_the_callback_ends_the_run_at_once(solver: str) -> None:
     assert len(calls) == (5 if solver == "heun" else 3)
 
 
+@pytest.mark.parametrize("steps", [1, 4, 12, 1000])
+def test_levels_for_solvers_of_the_reference_chain_lie_within_it(steps: int) -> None:
+    """Where the network was trained, and with most steps below the playfield's size."""
+    parametrisation = LearnedVariance()
+    sigmas = parametrisation.solver_sigmas(steps)
+    assert len(sigmas) == steps + 1 and sigmas[-1] == 0
+    assert bool((sigmas.diff() < 0).all())
+    chain = parametrisation.schedule.sigmas
+    assert bool((sigmas[:-1] <= chain[-1]).all() and (sigmas[:-1] >= chain[0]).all())
+    if steps >= 12:
+        below = (sigmas * 512 < 384).double().mean()
+        even = (parametrisation.sigmas(steps) * 512 < 384).double().mean()
+        assert below > 0.5 > even
+
+
 # --- the public osu-diffusion ---------------------------------------------------------------------
 
 
