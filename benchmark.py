@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+import benchmark_sample
 import cli
 
 Benchmark = Callable[[argparse.Namespace], int]
@@ -10,7 +11,14 @@ Benchmark = Callable[[argparse.Namespace], int]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_subparsers(required=True, metavar="WHAT")
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+    sampling = commands.add_parser(
+        "sample",
+        help="time, memory and quality of sampling",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    benchmark_sample.add_flags(sampling)
+    sampling.set_defaults(run=benchmark_sample.run)
     return parser.parse_args()
 
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from diffusion.gaussian import Denoise, Parametrisation
+from playfield import Bounds
 
-PLAYFIELD = (512.0, 384.0)
-
-SliderEnds = Callable[[Tensor], Tensor]
-"""(N, T, 2) px on the CPU -> (N, S, 2) px: where heads, anchors and lengths put the slider ends."""
+Settle = Callable[[Tensor], Tensor]
+"""(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,15 @@ class Chain:
     """What the constraints need to know of a sequence of T data points.
 
     distances (T,) px to the previous point, the first one's to `origin`; fixed (T,) bool marks
-    points that stay at `fixed_xy` (T, 2); ends (S,) are the indices of slider ends, which are a
-    function of the other points.
+    points that stay at `fixed_xy` (T, 2); `settle` knows what is no distance between neighbours:
+    path lengths, slider ends, bodies; points stay within `bounds`.
     """
 
     distances: Tensor
     fixed: Tensor
     fixed_xy: Tensor
-    ends: Tensor
-    slider_ends: SliderEnds
+    settle: Settle
+    bounds: Bounds | None = None
     origin: tuple[float, float] = (256.0, 192.0)
     mobility: Tensor = field(init=False)
 
@@ -46,16 +45,12 @@ class Chain:
         """xy (N, T, 2) with the fixed points where they belong."""
         return torch.where(self.fixed[:, None].to(xy.device), self.fixed_xy.to(xy), xy)
 
-    def recompute_ends(self, xy: Tensor) -> Tensor:
-        """xy (N, T, 2) with slider ends where heads, anchors and lengths put them."""
-        if not len(self.ends):
-            return xy
-        result = xy.clone()
-        result[:, self.ends.to(xy.device)] = self.slider_ends(xy.detach().cpu()).to(xy)
-        return result
+    def settled(self, xy: Tensor) -> Tensor:
+        """xy (N, T, 2), on any device, with slider shapes and objects in place."""
+        return self.settle(xy.detach().cpu()).to(xy)
 
 
-def project_spacing(xy: Tensor, chain: Chain, sweeps: int, on_playfield: bool) -> Tensor:
+def project_spacing(xy: Tensor, chain: Chain, sweeps: int) -> Tensor:
     """Moves xy (N, T, 2) px towards the chain's distances; points move as little as it takes.
 
     Odd and even constraints in turn: those of one kind share no point, so each half sweep is one
@@ -68,9 +63,8 @@ def project_spacing(xy: Tensor, chain: Chain, sweeps: int, on_playfield: bool) -
     for _ in range(sweeps):
         for half in halves:
             _satisfy(x, mobility, distances, half)
-        if on_playfield:
-            inner = x[:, 1:]
-            x[:, 1:] = chain.pin(clamp(inner))
+        if chain.bounds is not None:
+            x[:, 1:] = chain.pin(clamp(x[:, 1:], chain.bounds))
     return x[:, 1:]
 
 
@@ -87,9 +81,9 @@ def _satisfy(x: Tensor, mobility: Tensor, distances: Tensor, half: slice) -> Non
     second -= correction * mobility[1:][half]
 
 
-def clamp(xy: Tensor) -> Tensor:
-    """xy (..., 2) px moved onto the playfield."""
-    return xy.clamp(min=0).minimum(xy.new_tensor(PLAYFIELD))
+def clamp(xy: Tensor, bounds: Bounds) -> Tensor:
+    """xy (..., 2) px moved into the bounds."""
+    return xy.maximum(xy.new_tensor(bounds.low)).minimum(xy.new_tensor(bounds.high))
 
 
 def keep_points(denoise: Denoise, parametrisation: Parametrisation, chain: Chain) -> Denoise:
@@ -107,36 +101,34 @@ def keep_spacing(
     parametrisation: Parametrisation,
     chain: Chain,
     *,
-    on_playfield: bool,
     below_px: float = 60.0,
     sweeps: int = 10,
 ) -> Denoise:
-    """A denoiser whose predictions keep the distances, at noise levels below `below_px`.
+    """A denoiser whose predictions keep distances, path lengths and bounds, below `below_px`.
 
-    Above that the prediction is a blurred mean that has no spacing yet.
+    At higher noise levels the prediction is a blurred mean that has no spacing yet.
     """
 
     def spaced(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoise(x, sigma)
         if float(sigma) * max(parametrisation.scale) >= below_px:
             return x0
-        xy = project_spacing(parametrisation.to_pixels(x0), chain, sweeps, on_playfield)
-        xy = chain.recompute_ends(xy)
-        return parametrisation.from_pixels(xy)
+        xy = project_spacing(parametrisation.to_pixels(x0), chain, sweeps)
+        return parametrisation.from_pixels(chain.settled(xy))
 
     return spaced
 
 
-def keep_on_playfield(
-    denoise: Denoise, parametrisation: Parametrisation, *, below_px: float = 60.0
+def keep_within(
+    denoise: Denoise, parametrisation: Parametrisation, bounds: Bounds, *, below_px: float = 60.0
 ) -> Denoise:
-    """A denoiser whose predictions stay on the playfield, without regard to spacing."""
+    """A denoiser whose predictions stay within bounds, without regard to spacing."""
 
     def bounded(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoise(x, sigma)
         if float(sigma) * max(parametrisation.scale) >= below_px:
             return x0
-        return parametrisation.from_pixels(clamp(parametrisation.to_pixels(x0)))
+        return parametrisation.from_pixels(clamp(parametrisation.to_pixels(x0), bounds))
 
     return bounded
 

@@ -18,6 +18,7 @@ from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap, write_ne
 from checkpoint import LoadedModel, load_model
 from create_dataset import find_beatmaps
 from diffusion.samplers import SAMPLERS
+from fidelity import count_faults, out_of_bounds
 from generation import (
     DEFAULT_STEPS,
     SampleOptions,
@@ -26,10 +27,31 @@ from generation import (
     spacing_errors,
     summarise_errors,
 )
+from playfield import Bounds, bounds_named
 from sample import DEFAULT_MODEL, remapped_file
 from sequence import Sequence, beatmap_to_sequence
+from spacing import CHOICES, Spacing, wanted_distances
 from star_rating import star_rating
 
+COUNTS = (
+    "objects_lost",
+    "objects_moved_in_time",
+    "objects_of_other_kind",
+    "objects_out_of_bounds",
+    "objects_drawn_out_of_bounds",
+    "stacks",
+    "stacks_broken",
+    "sliders",
+    "sliders_long_enough",
+    "paths_too_short",
+    "paths_of_other_length",
+)
+SHARES = (
+    ("stacks_broken_share", "stacks_broken", "stacks"),
+    ("paths_too_short_share", "paths_too_short", "sliders_long_enough"),
+    ("paths_of_other_length_share", "paths_of_other_length", "sliders"),
+)
+MARGIN = 1e-3  # px, for what rounding of floats puts out of bounds
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
 
@@ -110,9 +132,16 @@ def evaluate_one(
     after = parse_beatmap(data, path.name)
     written: Sequence = beatmap_to_sequence(after)
     row: dict[str, Any] = {"file": path.name, "points": len(sequence)}
-    row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0]).items()}
-    row |= measure(sequence, written.xy)
+    wanted = wanted_distances(beatmap, sequence, options.spacing)
+    row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0], wanted).items()}
+    row |= measure(sequence, written.xy, wanted)
     row |= count_changes(beatmap, after)
+    row |= count_faults(beatmap, sequence, written.xy)
+    bounds = bounds_named(options.bounds, beatmap) or Bounds()
+    plain, drawn = out_of_bounds(beatmap, sequence, written.xy, bounds)
+    row["objects_out_of_bounds"] = int((plain > MARGIN).sum())
+    row["objects_drawn_out_of_bounds"] = int((drawn > MARGIN).sum())
+    row["out_of_bounds"] = list_objects(beatmap, np.maximum(plain, drawn))
     stars = star_rating(beatmap.raw), star_rating(data)
     row["stars_before"], row["stars_after"] = stars
     if stars[0] and stars[1] is not None:
@@ -122,9 +151,15 @@ def evaluate_one(
         output.parent.mkdir(parents=True, exist_ok=True)
         write_new_file(output, data, overwrite=overwrite)
     pool.starts.append(sequence.object_starts)
-    pool.raw.append(spacing_errors(sequence, raw[0]))
-    pool.written.append(spacing_errors(sequence, written.xy))
+    pool.raw.append(spacing_errors(sequence, raw[0], wanted))
+    pool.written.append(spacing_errors(sequence, written.xy, wanted))
     return row
+
+
+def list_objects(beatmap: Beatmap, excess: np.ndarray) -> str:
+    """Times in ms of the objects that are out of bounds, and by how many px, for the table."""
+    found = np.flatnonzero(excess > MARGIN)
+    return " ".join(f"{beatmap.objects[i].time:.0f}:{excess[i]:.2f}px" for i in found)
 
 
 def summarise(table: pd.DataFrame, pool: Pool) -> dict[str, float]:
@@ -135,8 +170,10 @@ def summarise(table: pd.DataFrame, pool: Pool) -> dict[str, float]:
     for name in table.columns:
         if "off_playfield" in name:
             result[name] = float((table[name] * weight).sum())
-    for name in ("objects_lost", "objects_moved_in_time", "objects_of_other_kind"):
+    for name in COUNTS:
         result[name] = int(table[name].sum())
+    for share, fault, whole in SHARES:
+        result[share] = result[fault] / max(1, result[whole])
     result["other_bytes_changed"] = int(table["other_bytes_changed"].sum())
     if "star_rating_change" in table:
         change = table["star_rating_change"]
@@ -160,8 +197,8 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
-    add("--spacing", choices=["keep", "model"], default="keep")
-    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--spacing", default="keep", help=CHOICES)
+    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--half-window", type=int, help="attention half window; default: the model's")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
     return parser.parse_args()
@@ -174,7 +211,7 @@ def main() -> int:
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         seed=args.seed,
-        spacing=args.spacing,
+        spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.half_window,
     )

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from checkpoint import LoadedModel
 from constraints import (
     Chain,
     clamp_prediction,
-    keep_on_playfield,
     keep_points,
     keep_spacing,
+    keep_within,
 )
-from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
+from diffusion.gaussian import EDM, Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
     Callback,
@@ -26,12 +27,16 @@ from diffusion.samplers import (
     sample_learned_variance,
 )
 from models import make_context
-from placement import place
-from sequence import PointType, Sequence, SliderTopology, slider_topology
-from slider_path import PathSet
+from placement import Placement
+from playfield import bounds_named
+from sequence import PointType, Sequence, slider_topology
+from slider_shapes import SliderShapes
+from spacing import KEEP, Spacing, wanted_distances
 
 DEFAULT_STEPS = 12
 MAX_STEPS = 1000
+FITS, SWEEPS = 2, 10
+"""Iterations for slider shapes and for objects' places in every sampling step."""
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -43,8 +48,8 @@ class SampleOptions:
     """How to sample.
 
     style is a class index of the model, None for no style; half_window overrides the model's
-    attention band; spacing "keep" meets the source's distances, "model" takes what the network
-    gives; bounds "playfield" keeps objects on it, "off" does not.
+    attention band; bounds "playfield" or "screen" (the editor's limits) keeps objects there, "off"
+    does not; use_amp computes in bf16, by default where the device does that natively.
     """
 
     steps: int = DEFAULT_STEPS
@@ -53,10 +58,10 @@ class SampleOptions:
     style: int | None = None
     variants: int = 1
     seed: int = 0
-    spacing: str = "keep"
+    spacing: Spacing = KEEP
     bounds: str = "playfield"
     half_window: int | None = None
-    use_amp: bool = False
+    use_amp: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -86,16 +91,16 @@ def generate(
     slider ends where the game will have them. The result depends on the seed and the map alone; a
     variant is the same whatever their number.
     """
-    topology = slider_topology(beatmap, sequence)
-    distances = sequence.distances()
-    chain = make_chain(sequence, topology, distances)
+    check_spacing(loaded, options.spacing)
+    placement = make_placement(beatmap, sequence, options)
+    chain = make_chain(beatmap, placement, options)
     network = make_network(loaded, sequence, chain, options)
     parametrisation = loaded.parametrisation
     device = next(loaded.model.parameters()).device
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    sigma = parametrisation.sigmas(options.steps)[0]
+    sigma = noise_levels(parametrisation, options)[0]
     x = noise.to(device) * float((sigma**2 + 1).sqrt())
 
     def report(step: int, x0: Tensor) -> None:
@@ -104,18 +109,47 @@ def generate(
     with torch.inference_mode():
         x = solve(loaded, network, chain, options, x, report, generators)
         raw = parametrisation.to_pixels(x.float()).cpu().double().numpy()
-    placed = [
-        place(
-            sequence,
-            topology,
-            xy,
-            distances,
-            keep_spacing=options.spacing == "keep",
-            on_playfield=options.bounds == "playfield",
-        )
-        for xy in raw
-    ]
+    if options.spacing.mode == "free":
+        placed = [make_placement(beatmap, sequence, options, xy).place(xy) for xy in raw]
+    else:
+        placed = [placement.place(xy) for xy in raw]
     return raw, np.stack(placed)
+
+
+def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
+    """ValueError where the model cannot do without distances and is asked to."""
+    metadata = loaded.metadata
+    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
+    if spacing.mode == "free" and not dropout:
+        raise ValueError(
+            f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
+            "model trained with --distance-dropout, or --spacing snap:120"
+        )
+
+
+def make_placement(
+    beatmap: Beatmap, sequence: Sequence, options: SampleOptions, like: FloatArray | None = None
+) -> Placement:
+    """What moves objects to their distances, lengths and bounds.
+
+    With coordinates `like` (T, 2) those have the distances and path lengths to keep.
+    """
+    topology = slider_topology(beatmap, sequence)
+    distances = wanted_distances(beatmap, sequence, options.spacing)
+    if like is not None:
+        distances = replace(sequence, xy=like).distances()
+    kept = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    shapes = SliderShapes(sequence, topology, distances, kept, like)
+    met = options.spacing.kept or like is not None
+    bounds = bounds_named(options.bounds, beatmap)
+    return Placement(beatmap, sequence, shapes, distances if met else None, kept, bounds)
+
+
+def noise_levels(parametrisation: EDM | LearnedVariance, options: SampleOptions) -> Tensor:
+    """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
+    if isinstance(parametrisation, LearnedVariance) and options.sampler != "ancestral":
+        return parametrisation.solver_sigmas(options.steps)
+    return parametrisation.sigmas(options.steps)
 
 
 def solve(
@@ -142,7 +176,7 @@ def solve(
             parametrisation, network, x, options.steps, constrain, report, generator=generators
         )
     denoise = constrained(predict, loaded, chain, options)
-    sigmas = parametrisation.sigmas(options.steps)
+    sigmas = noise_levels(parametrisation, options)
     if options.sampler == "ancestral":
         return sample_ancestral(denoise, x, sigmas, report, generator=generators)
     return DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
@@ -153,21 +187,20 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
 
 
-def make_chain(sequence: Sequence, topology: SliderTopology, distances: FloatArray) -> Chain:
-    """What the constraints know of this map: distances, spinners in the middle, slider ends."""
-    paths = PathSet(topology.sliders)
+def make_chain(beatmap: Beatmap, placement: Placement, options: SampleOptions) -> Chain:
+    """What the constraints know of this map: distances, spinners in the middle, placement."""
+    sequence = placement.sequence
 
-    def slider_ends(xy: Tensor) -> Tensor:
-        ends = [paths.evaluate(points)[0] for points in xy.double().numpy()]
-        return torch.from_numpy(np.stack(ends))
+    def settle(xy: Tensor) -> Tensor:
+        moved = [placement.settle(points, FITS, SWEEPS) for points in xy.double().numpy()]
+        return torch.from_numpy(np.stack(moved))
 
-    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     return Chain(
-        distances=torch.from_numpy(distances).float(),
-        fixed=torch.from_numpy(spinner),
+        distances=torch.from_numpy(wanted_distances(beatmap, sequence, options.spacing)).float(),
+        fixed=torch.from_numpy(placement.kept),
         fixed_xy=torch.from_numpy(sequence.xy).float(),
-        ends=torch.from_numpy(topology.ends),
-        slider_ends=slider_ends,
+        settle=settle,
+        bounds=placement.bounds,
     )
 
 
@@ -192,11 +225,21 @@ def make_network(
     )
     context = context.repeat(len(classes)).with_classes(classes.to(device))
 
+    use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
+
     def network(x: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.use_amp):
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp):
             return model(x, labels, context, options.half_window).float()
 
     return guided_network(network, options.cfg_scale) if guided else network
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def constrained(
@@ -207,15 +250,24 @@ def constrained(
     if loaded.is_reference:
         denoise = clamp_prediction(denoise)
     denoise = keep_points(denoise, parametrisation, chain)
-    on_playfield = options.bounds == "playfield"
-    if options.spacing == "keep":
-        return keep_spacing(denoise, parametrisation, chain, on_playfield=on_playfield)
-    return keep_on_playfield(denoise, parametrisation) if on_playfield else denoise
+    if options.spacing.kept:
+        return keep_spacing(denoise, parametrisation, chain)
+    if chain.bounds is not None:
+        return keep_within(denoise, parametrisation, chain.bounds)
+    return denoise
 
 
-def spacing_errors(source: Sequence, xy: FloatArray) -> FloatArray:
-    """(T,) px by which each distance of xy (T, 2) to the previous point is off that of `source`."""
-    return np.abs(replace(source, xy=xy).distances() - source.distances())
+def spacing_errors(
+    source: Sequence, xy: FloatArray, wanted: FloatArray | None = None
+) -> FloatArray:
+    """(T,) px by which each distance of xy (T, 2) to the previous point is off.
+
+    Off `wanted` (T,) where that is given and known, or else off that of `source`.
+    """
+    distances = source.distances()
+    if wanted is not None:
+        distances = np.where(wanted < 0, distances, wanted)
+    return np.abs(replace(source, xy=xy).distances() - distances)
 
 
 def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:
@@ -228,15 +280,15 @@ def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, 
     return result
 
 
-def measure(source: Sequence, xy: FloatArray) -> dict[str, float]:
-    """How well coordinates xy (T, 2) px keep the distances of `source` and the playfield.
+def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) -> dict[str, float]:
+    """How well coordinates xy (T, 2) px keep distances, see `spacing_errors`, and the playfield.
 
     Spacing errors in px, of all points, of those that start an object and of the inner ones;
     shares off the playfield of all points and of objects' centres.
     """
     off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
     starts = source.object_starts
-    result = summarise_errors(spacing_errors(source, xy), starts)
+    result = summarise_errors(spacing_errors(source, xy, wanted), starts)
     result["points_off_playfield"] = float(off.mean())
     result["centres_off_playfield"] = float(off[starts].mean())
     return result

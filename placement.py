@@ -10,73 +10,184 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sequence import END, PLAYFIELD_CENTRE, PointType, Sequence, SliderTopology, separate
-from slider_path import PathSet
+from beatmap import Beatmap
+from playfield import Bounds, stack_shifts
+from sequence import END, PLAYFIELD_CENTRE, Sequence, separate
+from slider_shapes import SliderShapes
 
-PLAYFIELD = np.array([512.0, 384.0])
 ORIGIN = np.array(PLAYFIELD_CENTRE)
-BODY_SAMPLES = 16
-LENGTHEN_LIMIT = 1.5
+FITS = 6
+SETTLING_SWEEPS = 60
+STACKING_PASSES = 4
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
+Circle = tuple[FloatArray, float]
+"""Centre and radius in px: where a head has its distance from another object."""
 
 
 @dataclass(frozen=True)
-class Objects:
-    """The M hit objects of a sequence as rigid bodies.
+class Bodies:
+    """The M rigid bodies of a map: its objects, stacks (distance 0) as one.
 
-    starts (M,) index of the head's data point; heads (M, 2) px; ends (M, 2) px, the object's last
-    data point relative to its head; low and high (M, 2) px, where the head may be so that the body
-    stays on the playfield; fixed (M,) spinners; distances (M,) px wanted from the previous end.
+    heads (M, 2) px, of each body's first object; ends (M, 2) px, the last object's last data point
+    relative to it; low and high (M, 2) px, where the head may be so that everything stays within
+    bounds; fixed (M,), what must not move; distances (M,) px wanted from the previous body's end.
+    Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from the body's head.
     """
 
-    starts: NDArray[np.intp]
     heads: FloatArray
     ends: FloatArray
     low: FloatArray
     high: FloatArray
-    fixed: NDArray[np.bool_]
+    fixed: BoolArray
     distances: FloatArray
+    owners: IntArray
+    offsets: FloatArray
+
+    def range(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest heads (M, 2); where a stack fits nowhere, halfway between."""
+        fits = self.low <= self.high
+        half = (np.where(fits, 0, self.low) + np.where(fits, 0, self.high)) / 2
+        return np.where(fits, self.low, half), np.where(fits, self.high, half)
+
+    def whole_range(self) -> tuple[FloatArray, FloatArray]:
+        """The same in whole pixels."""
+        low, high = np.ceil(self.low), np.floor(self.high)
+        fits = low <= high
+        nearest = np.rint(self.range()[0])
+        return np.where(fits, low, nearest), np.where(fits, high, nearest)
 
 
-def place(
-    sequence: Sequence,
-    topology: SliderTopology,
-    xy: FloatArray,
-    distances: FloatArray,
-    *,
-    keep_spacing: bool,
-    on_playfield: bool,
-) -> FloatArray:
-    """Whole-pixel coordinates (T, 2) near `xy` (T, 2); slider ends are where the game has them.
+class Placement:
+    """A map's objects as rigid bodies: moves sampled ones into place, and onto whole pixels.
 
-    `distances` (T,) are the wanted distances to the previous data point. With `keep_spacing` every
-    object starts as near to its distance from the previous object's end as integers allow; with
-    `on_playfield` bodies stay on the playfield where they fit.
+    `distances` (T,) px are wanted to the previous data point, None where the sampled ones are to
+    be taken as they are. Points in `kept` (T,) stay where the sequence has them. Within `bounds`
+    objects are also where the game draws them after stacking.
     """
-    paths = PathSet(topology.sliders)
-    shaped = _round_shapes(sequence, xy)
-    if keep_spacing:
-        shaped = _lengthen(sequence, topology, paths, shaped)
-    objects, shaped = _rigid_objects(sequence, topology, paths, shaped, distances, xy)
-    if keep_spacing:
-        heads = _choose_pixels(objects, _settle(objects, on_playfield), on_playfield)
-    else:
-        heads = np.where(objects.fixed[:, None], objects.heads, np.rint(objects.heads))
-        if on_playfield:
-            heads = np.clip(heads, np.ceil(objects.low), np.floor(objects.high))
-    moved = heads - shaped[objects.starts]
-    return shaped + moved[sequence.objects]
 
+    def __init__(
+        self,
+        beatmap: Beatmap,
+        sequence: Sequence,
+        shapes: SliderShapes,
+        distances: FloatArray | None,
+        kept: BoolArray,
+        bounds: Bounds | None,
+    ) -> None:
+        self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
+        self.kept, self.bounds = kept, bounds
+        self.starts = np.flatnonzero(sequence.object_starts)
+        # The last point of an object, where the next one's distance is measured from.
+        self.stops = np.append(self.starts[1:], len(sequence)) - 1
+        self.distances = None if distances is None else distances[self.starts]
+        self.stacking = self._stacking(sequence.xy)
 
-def _round_shapes(sequence: Sequence, xy: FloatArray) -> FloatArray:
-    """Objects with whole-pixel heads, and anchors whole pixels away from them."""
-    heads = xy[np.flatnonzero(sequence.object_starts)][sequence.objects]
-    rounded = np.rint(heads) + np.rint(xy - heads)
-    return _separated(sequence, rounded, xy - heads + np.rint(heads))
+    def settle(self, xy: FloatArray, fits: int, sweeps: int) -> FloatArray:
+        """xy (T, 2) with slider shapes fitted and objects moved to their distances and bounds."""
+        shaped = self.shapes.fit(xy, fits)
+        bodies = self._bodies(shaped, shaped[self.starts], [self.stacking], whole=False)
+        return self._moved(shaped, bodies, _settle(bodies, sweeps))
+
+    def place(self, xy: FloatArray) -> FloatArray:
+        """Whole-pixel coordinates (T, 2) near `xy` (T, 2), slider ends where the game has them.
+
+        With distances every object is as near to its own from the previous object's end as
+        integers allow. All is placed again where that made stacks which the game would move out
+        of bounds.
+        """
+        xy = np.where(self.kept[:, None], self.sequence.xy, xy)
+        if self.distances is not None:
+            xy = self.shapes.fit(xy, FITS)
+        shaped = self._whole_shapes(xy)
+        stacking = [self.stacking]
+        for _ in range(STACKING_PASSES):
+            bodies = self._bodies(shaped, xy[self.starts], stacking, whole=True)
+            if self.distances is not None:
+                heads = _choose_pixels(bodies, _settle(bodies, SETTLING_SWEEPS))
+            else:
+                heads = np.clip(np.rint(bodies.heads), *bodies.whole_range())
+                heads = np.where(bodies.fixed[:, None], bodies.heads, heads)
+            placed = self._moved(shaped, bodies, heads)
+            stacking.append(self._stacking(placed))
+            if (np.max(stacking[:-1], axis=0) >= stacking[-1]).all():
+                break
+        return placed
+
+    def _whole_shapes(self, xy: FloatArray) -> FloatArray:
+        """xy (T, 2) with heads and anchors on whole pixels, slider ends in place."""
+        heads = xy[self.starts]
+        shift = (np.rint(heads) - heads)[self.sequence.objects]
+        shifted = np.where(self.kept[:, None], xy, xy + shift)
+        pixels = np.where(self.kept[:, None], xy, np.rint(shifted))
+        pixels = _separated(self.sequence, pixels, shifted)
+        if self.distances is not None:
+            pixels = self.shapes.improve(pixels, shifted)
+        return self.shapes.with_ends(pixels)
+
+    def _stacking(self, xy: FloatArray) -> FloatArray:
+        """(O,) px that the game moves each object up and left by at coordinates xy (T, 2)."""
+        return stack_shifts(self.beatmap, xy[self.starts], xy[self.stops])
+
+    def _moved(self, xy: FloatArray, bodies: Bodies, heads: FloatArray) -> FloatArray:
+        """xy (T, 2) with the bodies' heads at `heads` (M, 2)."""
+        wanted = heads[bodies.owners] + bodies.offsets
+        moved = xy + (wanted - xy[self.starts])[self.sequence.objects]
+        return np.where(self.kept[:, None], self.sequence.xy, moved)
+
+    def _bodies(
+        self, xy: FloatArray, heads: FloatArray, stacking: list[FloatArray], *, whole: bool
+    ) -> Bodies:
+        """The bodies with the shapes of xy (T, 2), slider ends in place, and objects at `heads`.
+
+        Bounds hold also where the game moves objects by any of the `stacking`, each (O,). With
+        `whole` the objects of a stack are whole pixels apart.
+        """
+        ends = xy[self.stops] - xy[self.starts]
+        fixed = self.kept[self.starts]
+        distances = np.ones(len(heads)) if self.distances is None else self.distances
+        joined = (distances == 0) & ~fixed
+        joined[0] = False
+        first = np.flatnonzero(~joined)
+        owners = np.cumsum(~joined) - 1
+        steps = np.rint(ends) if whole else ends
+        travelled = np.cumsum(steps, axis=0) - steps
+        offsets = travelled - travelled[first][owners]
+        last = np.append(first[1:], len(heads)) - 1
+        low, high = self._head_range(xy, stacking)
+        return Bodies(
+            heads=heads[first],
+            ends=offsets[last] + ends[last],
+            low=np.maximum.reduceat(low - offsets, first),
+            high=np.minimum.reduceat(high - offsets, first),
+            fixed=fixed[first],
+            distances=distances[first],
+            owners=owners,
+            offsets=offsets,
+        )
+
+    def _head_range(
+        self, xy: FloatArray, stacking: list[FloatArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest places (O, 2) of objects' heads that keep all within bounds."""
+        lowest, highest = np.zeros((2, len(self.starts), 2))
+        if self.bounds is None:
+            return lowest - np.inf, highest + np.inf
+        objects = self.sequence.objects[self.shapes.heads]
+        heads = xy[self.shapes.heads]
+        low, high = self.shapes.paths.extents(xy)
+        lowest[objects], highest[objects] = low - heads, high - heads
+        up = np.maximum(0, np.max(stacking, axis=0))[:, None]
+        down = np.minimum(0, np.min(stacking, axis=0))[:, None]
+        edge_low, edge_high = np.array(self.bounds.low), np.array(self.bounds.high)
+        low, high = edge_low - lowest + up, edge_high - highest + down
+        fits = low <= high  # by axis; a body larger than the playfield keeps its head on it
+        return np.where(fits, low, edge_low), np.where(fits, high, edge_high)
 
 
 def _separated(sequence: Sequence, rounded: FloatArray, wanted: FloatArray) -> FloatArray:
@@ -89,67 +200,15 @@ def _separated(sequence: Sequence, rounded: FloatArray, wanted: FloatArray) -> F
     return result
 
 
-def _lengthen(
-    sequence: Sequence, topology: SliderTopology, paths: PathSet, xy: FloatArray
-) -> FloatArray:
-    """Widens sliders whose path came out shorter than their pixel length.
+def _settle(bodies: Bodies, sweeps: int) -> FloatArray:
+    """Heads (M, 2) moved until distances and bounds agree, unrounded.
 
-    The game would extend them straight on, which looks wrong and sends their end elsewhere.
-    Sliders that are too short in the source too are left alone.
+    Position-based dynamics of rigid bodies that do not turn, as in `constraints.project_spacing`.
     """
-    wanted = np.array([length for _, length in topology.sliders])
-    source = paths.evaluate(sequence.xy)[1]
-    result = xy
-    for turn in range(5):
-        natural = paths.evaluate(result)[1]
-        short = (natural < wanted) & (source >= wanted - 0.5) & (natural > 1)
-        if not short.any():
-            break
-        # A little more every time, or rounding gives the same pixels again.
-        target = 1.005 * wanted + 0.5 * turn
-        factor = np.where(short, target / np.maximum(natural, 1), 1.0)
-        by_object = np.ones(int(sequence.objects[-1]) + 1)
-        by_object[topology.objects] = np.minimum(factor, LENGTHEN_LIMIT)
-        heads = result[np.flatnonzero(sequence.object_starts)][sequence.objects]
-        scaled = heads + (result - heads) * by_object[sequence.objects][:, None]
-        result = _separated(sequence, np.rint(scaled), scaled)
-    return result
-
-
-def _rigid_objects(
-    sequence: Sequence,
-    topology: SliderTopology,
-    paths: PathSet,
-    shaped: FloatArray,
-    distances: FloatArray,
-    xy: FloatArray,
-) -> tuple[Objects, FloatArray]:
-    """The objects at their unrounded heads in `xy`, and `shaped` with its slider ends in place."""
-    starts = np.flatnonzero(sequence.object_starts)
-    ends = np.zeros((len(starts), 2))
-    lowest, highest = np.zeros_like(ends), np.zeros_like(ends)
-    shaped = shaped.copy()
-    if len(topology.objects):
-        shaped[topology.ends] = paths.evaluate(shaped)[0]
-        heads = shaped[topology.heads]
-        bodies = paths.bodies(shaped, BODY_SAMPLES) - heads[:, None]
-        ends[topology.objects] = shaped[topology.ends] - heads
-        lowest[topology.objects] = bodies.min(axis=1)
-        highest[topology.objects] = bodies.max(axis=1)
-    low, high = -lowest, PLAYFIELD - highest
-    fits = low <= high  # by axis; a body larger than the playfield keeps its head on it
-    low, high = np.where(fits, low, 0.0), np.where(fits, high, PLAYFIELD)
-    fixed = sequence.types[starts] == PointType.SPINNER
-    heads = np.where(fixed[:, None], ORIGIN, xy[starts])
-    return Objects(starts, heads, ends, low, high, fixed, distances[starts]), shaped
-
-
-def _settle(objects: Objects, on_playfield: bool, sweeps: int = 60) -> FloatArray:
-    """Heads (M, 2) moved as rigid bodies until distances and playfield agree, unrounded."""
-    heads = np.concatenate([ORIGIN[None], objects.heads])
-    ends = np.concatenate([np.zeros((1, 2)), objects.ends])
-    mobile = np.concatenate([[0.0], (~objects.fixed).astype(np.float64)])[:, None]
-    free = mobile[1:] > 0
+    heads = np.concatenate([ORIGIN[None], bodies.heads])
+    ends = np.concatenate([np.zeros((1, 2)), bodies.ends])
+    mobile = np.concatenate([[0.0], (~bodies.fixed).astype(np.float64)])[:, None]
+    low, high = bodies.range()
     for _ in range(sweeps):
         for parity in (0, 1):
             half = slice(parity, None, 2)
@@ -157,66 +216,61 @@ def _settle(objects: Objects, on_playfield: bool, sweeps: int = 60) -> FloatArra
             masses = np.maximum(mobile[:-1][half] + mobile[1:][half], 1.0)
             offset = second - (first + ends[:-1][half])
             length = np.hypot(*offset.T)[:, None]
-            wanted = objects.distances[half][:, None]
+            wanted = bodies.distances[half][:, None]
             excess = np.where(length > 1e-6, 1 - wanted / np.maximum(length, 1e-6), 0.0)
             correction = offset * excess / masses
             first += correction * mobile[:-1][half]
             second -= correction * mobile[1:][half]
-        if on_playfield:
-            clipped = np.clip(heads[1:], objects.low, objects.high)
-            heads[1:] = np.where(free, clipped, heads[1:])
+        heads[1:] = np.where(bodies.fixed[:, None], heads[1:], np.clip(heads[1:], low, high))
     return heads[1:]
 
 
-def _choose_pixels(objects: Objects, targets: FloatArray, on_playfield: bool) -> FloatArray:
+def _choose_pixels(bodies: Bodies, targets: FloatArray) -> FloatArray:
     """Whole-pixel heads (M, 2), one after the other, each at its distance from the last end.
 
     Among the pixels around the target, brought to its distance, the one that meets the distance
-    best is taken; nearness to the target decides between equals. Where the playfield's edge leaves
-    none, pixels all around the circle of that distance are looked at.
+    best is taken; nearness to the target decides between equals. Where the bounds leave none,
+    pixels all around the circle of that distance are looked at. Before a body that stays, the
+    distance to that one counts as well.
     """
     heads = targets.copy()
+    low, high = bodies.whole_range()
     end = ORIGIN
     for i, target in enumerate(targets):
-        if not objects.fixed[i]:
-            bounds = (np.ceil(objects.low[i]), np.floor(objects.high[i]))
-            heads[i] = _best_pixel(
-                target, end, objects.distances[i], bounds if on_playfield else None
-            )
-        end = heads[i] + objects.ends[i]
+        if not bodies.fixed[i]:
+            circles = [(end, bodies.distances[i])]
+            if i + 1 < len(targets) and bodies.fixed[i + 1]:
+                circles.append((heads[i + 1] - bodies.ends[i], bodies.distances[i + 1]))
+            heads[i] = _best_pixel(target, circles, low[i], high[i])
+        end = heads[i] + bodies.ends[i]
     return heads
 
 
 def _best_pixel(
-    target: FloatArray,
-    end: FloatArray,
-    distance: float,
-    bounds: tuple[FloatArray, FloatArray] | None,
+    target: FloatArray, circles: list[Circle], low: FloatArray, high: FloatArray
 ) -> FloatArray:
-    """The pixel at `distance` from `end`, as nearly as possible, and then nearest to `target`."""
+    """The pixel within bounds that is nearest to the one or two circles, and then to `target`."""
+    end, distance = circles[0]
     offset = target - end
     length = np.hypot(*offset)
     direction = offset / length if length > 1e-6 else np.array([1.0, 0.0])
-    centre = end + direction * distance
-    best, error = _score(np.rint(centre) + _GRID, target, end, distance, bounds)
-    if error > 1.0:
-        around, other = _score(np.rint(end + distance * _CIRCLE), target, end, distance, bounds)
-        if other < error:
-            best = around
+    near = np.rint(end + direction * distance) + _GRID
+    best, error = _score(np.clip(near, low, high), target, circles)
+    if error > len(circles):
+        around = np.rint(end + distance * _CIRCLE)
+        other, smaller = _score(np.clip(around, low, high), target, circles)
+        if smaller < error:
+            best = other
     return best
 
 
 def _score(
-    pixels: FloatArray,
-    target: FloatArray,
-    end: FloatArray,
-    distance: float,
-    bounds: tuple[FloatArray, FloatArray] | None,
+    pixels: FloatArray, target: FloatArray, circles: list[Circle]
 ) -> tuple[FloatArray, float]:
-    """The best of `pixels` (K, 2), brought within bounds, and its error of the distance in px."""
-    if bounds is not None and bool((bounds[0] <= bounds[1]).all()):
-        pixels = np.clip(pixels, *bounds)
-    error = np.abs(np.hypot(*(pixels - end).T) - distance)
+    """The best of `pixels` (K, 2), and its px off the circles, summed."""
+    error = np.zeros(len(pixels))
+    for centre, radius in circles:
+        error += np.abs(np.hypot(*(pixels - centre).T) - radius)
     away = np.hypot(*(pixels - target).T)
     index = int(np.argmin(error + 0.1 * away))
     return pixels[index], float(error[index])

@@ -24,6 +24,7 @@ from models import SIZES
 from outputs import Outputs, put_bytes, run_key
 from ranks import Ranks, process_group
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
+from spacing import CHOICES, Spacing, suggestion, wanted_distances
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
@@ -85,12 +86,17 @@ def parse_args() -> argparse.Namespace:
     add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
-    add("--spacing", choices=["keep", "model"], default="keep", help="keep: the source's distances")
-    add("--bounds", choices=["playfield", "off"], default="playfield")
+    add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
+    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
     add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
-    add("--use-amp", action=boolean, default=None, help="bf16 autocast; default: on CUDA")
+    add(
+        "--use-amp",
+        action=boolean,
+        default=None,
+        help="bf16 autocast; default: where it is fast",
+    )
     add("--seq-len", type=int, help="attention half window; default: the model's")
     add("--model", choices=list(SIZES), help="checked against the checkpoint")
     add("--num-classes", type=int, help="checked against the checkpoint")
@@ -136,9 +142,7 @@ def find_style(loaded: LoadedModel, args: argparse.Namespace) -> int | None:
     return index[args.style_id]
 
 
-def options_from(
-    args: argparse.Namespace, style: int | None, device: torch.device
-) -> SampleOptions:
+def options_from(args: argparse.Namespace, style: int | None) -> SampleOptions:
     """The sampling options that the command line asks for."""
     return SampleOptions(
         steps=args.num_sampling_steps,
@@ -147,10 +151,10 @@ def options_from(
         style=style,
         variants=args.num_variants,
         seed=args.seed,
-        spacing=args.spacing,
+        spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.seq_len,
-        use_amp=device.type == "cuda" if args.use_amp is None else args.use_amp,
+        use_amp=args.use_amp,
     )
 
 
@@ -176,6 +180,9 @@ def sample_beatmap(
     sequence = beatmap_to_sequence(beatmap)
     if not quiet:
         print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
+    if hint := suggestion(sequence, options.spacing):
+        tqdm.write(f"{beatmap.name}: {hint}", file=sys.stderr)
+    wanted = wanted_distances(beatmap, sequence, options.spacing)
     with tqdm(
         total=options.steps, desc="sampling", unit="step", file=sys.stderr, disable=quiet
     ) as bar:
@@ -186,8 +193,8 @@ def sample_beatmap(
     for k, version in enumerate(versions):
         data = remapped_file(beatmap, sequence, placed[k], version, options.seed, set_id)
         written = parse_beatmap(data, beatmap.name)
-        errors = measure(sequence, beatmap_to_sequence(written).xy)
-        result.append(Remapped(data, written, errors, measure(sequence, raw[k])))
+        errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
+        result.append(Remapped(data, written, errors, measure(sequence, raw[k], wanted)))
     return result
 
 
@@ -353,7 +360,7 @@ def main() -> int:
         device = cli.pick_device(args.device, ranks.local_rank)
         loaded = load_model(args.ckpt, device)
         check_model(loaded, args)
-        options = options_from(args, find_style(loaded, args), device)
+        options = options_from(args, find_style(loaded, args))
         paths, copies = find_inputs(args.beatmap, args.output)
         single = len(paths) == 1 and not copies and not args.all_difficulties
         if args.picture is None:

@@ -482,6 +482,27 @@ class PathSet:
         natural = ~(np.isfinite(lengths) & (lengths > 0))
         self._pixel_length = np.where(natural, np.nan, lengths)
 
+    def copies(self, which: np.ndarray, shifts: np.ndarray) -> PathSet:
+        """The set of the sliders `which` (C,), repeats allowed, indices moved by `shifts`.
+
+        That evaluates many variations of a slider at once, each with points of its own.
+        """
+        sizes = np.diff(self._last, prepend=-1)  # segments a slider
+        last = np.cumsum(sizes[which]) - 1
+        groups = []
+        for key, numbers, indices in self._groups:
+            owner = np.searchsorted(self._last, numbers)  # rises, as numbers do
+            begin, stop = np.searchsorted(owner, which), np.searchsorted(owner, which, "right")
+            count = stop - begin
+            copy = np.repeat(np.arange(len(which)), count)
+            rows = np.arange(len(copy)) + np.repeat(begin - (np.cumsum(count) - count), count)
+            before_last = self._last[owner[rows]] - numbers[rows]
+            groups.append((key, last[copy] - before_last, indices[rows] + shifts[copy][:, None]))
+        result = PathSet([])
+        result._groups = [group for group in groups if len(group[1])]
+        result._last, result._pixel_length = last, self._pixel_length[which]
+        return result
+
     def __len__(self) -> int:
         return len(self._last)
 
@@ -494,6 +515,10 @@ class PathSet:
         """(S, samples, 2) positions at equal steps of arc length from head to end."""
         walk = self._walk(points)
         return walk.at(walk.length[:, None] * np.linspace(0, 1, samples))
+
+    def extents(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest x and y, each (S, 2), of all sliders' bodies, head to end."""
+        return self._walk(points).extents()
 
     def _walk(self, points: np.ndarray) -> _Walk:
         """Flatten all segments, group by group, into one array in the order of the sliders."""
@@ -555,3 +580,15 @@ class _Walk:
         extension = beyond[..., None] * self._direction[:, None]
         position: np.ndarray = a + fraction * (b - a) + extension
         return position
+
+    def extents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (S, 2) of the rectangles that hold the paths up to their lengths."""
+        ends = self.at(self.length[:, None])[:, 0]
+        if len(ends) == 0:
+            return ends, ends
+        sizes = self._last - self._first + 1
+        travelled = self._cumulative - np.repeat(self._cumulative[self._first], sizes)
+        inside = (travelled <= np.repeat(self.length, sizes))[:, None]
+        low = np.minimum.reduceat(np.where(inside, self._vertices, np.inf), self._first)
+        high = np.maximum.reduceat(np.where(inside, self._vertices, -np.inf), self._first)
+        return np.minimum(low, ends), np.maximum(high, ends)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
 
+SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX = 0.02, 5.0
+"""Noise of few-step runs of a `LearnedVariance` model, in its units: 10 and 2,560 px."""
+
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x (N, T, 2), noise labels (N,)) -> (N, T, C): a model with its context already bound."""
 
@@ -180,6 +183,14 @@ class LearnedVariance:
         """Noise levels at `steps` evenly spaced timesteps of the chain and a final 0, float64."""
         levels = self.schedule.sigmas[self.schedule.spaced(steps)]
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+    def solver_sigmas(self, steps: int) -> Tensor:
+        """Noise levels (steps + 1,) for deterministic solvers, float64, the last one 0.
+
+        Of few evenly spaced timesteps most have more noise than the playfield has pixels, and the
+        last step would jump from about 80 px to 0: spaced as for EDM they lose much less.
+        """
+        return karras_sigmas(steps, SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n timesteps (n,) int64, uniform over the chain."""

@@ -8,41 +8,43 @@ import torch
 from torch import Tensor
 
 from constraints import (
-    PLAYFIELD,
     Chain,
     clamp,
     clamp_prediction,
-    keep_on_playfield,
     keep_points,
     keep_spacing,
+    keep_within,
     project_spacing,
 )
 from diffusion.gaussian import EDM, LearnedVariance
+from playfield import PLAYFIELD, Bounds
 
 CENTRE = (256.0, 192.0)
+PLAYFIELD_BOUNDS = Bounds()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def no_ends(xy: Tensor) -> Tensor:
-    raise AssertionError("a chain without slider ends asked for them")
+def as_it_is(xy: Tensor) -> Tensor:
+    """Settles nothing: a chain of points that are objects of their own."""
+    return xy
 
 
 def chain_of(
     distances: Tensor,
     fixed: dict[int, tuple[float, float]] | None = None,
-    ends: tuple[int, ...] = (),
-    slider_ends: Callable[[Tensor], Tensor] = no_ends,
+    settle: Callable[[Tensor], Tensor] = as_it_is,
+    bounds: Bounds | None = PLAYFIELD_BOUNDS,
 ) -> Chain:
-    """A chain with the given points fixed and the given ones as slider ends."""
+    """A chain with the given points fixed, on the playfield unless told otherwise."""
     fixed_at = torch.zeros(len(distances), dtype=torch.bool)
     fixed_xy = torch.zeros(len(distances), 2)
     for index, xy in (fixed or {}).items():
         fixed_at[index] = True
         fixed_xy[index] = torch.tensor(xy)
-    return Chain(distances, fixed_at, fixed_xy, torch.tensor(ends, dtype=torch.long), slider_ends)
+    return Chain(distances, fixed_at, fixed_xy, settle, bounds)
 
 
 def walk(length: int, fixed: tuple[int, ...] = (), seed: int = 0) -> Tensor:
@@ -72,14 +74,14 @@ def jitter(xy: Tensor, pixels: float) -> Tensor:
 
 
 @pytest.mark.parametrize("fixed", [(), (0,), (11, 12, 30)])
-@pytest.mark.parametrize("on_playfield", [False, True])
-def test_feasible_distances_are_met(fixed: tuple[int, ...], on_playfield: bool) -> None:
+@pytest.mark.parametrize("bounds", [None, PLAYFIELD_BOUNDS])
+def test_feasible_distances_are_met(fixed: tuple[int, ...], bounds: Bounds | None) -> None:
     truth = walk(40, fixed)
-    chain = chain_of(distances_of(truth)[0], dict.fromkeys(fixed, CENTRE))
-    projected = project_spacing(jitter(truth, 25.0), chain, 1000, on_playfield)
+    chain = chain_of(distances_of(truth)[0], dict.fromkeys(fixed, CENTRE), bounds=bounds)
+    projected = project_spacing(jitter(truth, 25.0), chain, 1000)
     torch.testing.assert_close(distances_of(projected), distances_of(truth), rtol=0, atol=1e-3)
-    if on_playfield:
-        assert torch.equal(clamp(projected), projected)
+    if bounds is not None:
+        assert torch.equal(clamp(projected, bounds), projected)
     for index in fixed:
         assert projected[0, index].tolist() == list(CENTRE)
 
@@ -89,7 +91,7 @@ def test_the_first_sweeps_already_bring_the_distances_closer() -> None:
     chain = chain_of(distances_of(truth)[0])
     start = jitter(truth, 25.0)
     errors = [
-        (distances_of(project_spacing(start, chain, n, True)) - chain.distances).abs().mean()
+        (distances_of(project_spacing(start, chain, n)) - chain.distances).abs().mean()
         for n in (0, 1, 10, 100)
     ]
     assert errors[0] > 2 * errors[1] > 4 * errors[2] > 8 * errors[3]
@@ -98,24 +100,25 @@ def test_the_first_sweeps_already_bring_the_distances_closer() -> None:
 def test_an_exact_chain_does_not_move() -> None:
     truth = walk(60, fixed=(5, 40)).double()
     chain = chain_of(distances_of(truth)[0], {5: CENTRE, 40: CENTRE})
-    projected = project_spacing(truth, chain, 30, on_playfield=True)
+    projected = project_spacing(truth, chain, 30)
     torch.testing.assert_close(projected, truth, rtol=0, atol=1e-9)
 
 
 def test_points_off_the_playfield_come_back_and_keep_their_distances() -> None:
     chain = chain_of(torch.tensor([250.0, 30.0, 40.0]))
     start = torch.tensor([[[530.0, 200.0], [560.0, 200.0], [600.0, 200.0]]])
-    projected = project_spacing(start, chain, 1000, on_playfield=True)
+    projected = project_spacing(start, chain, 1000)
     torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
-    assert torch.equal(clamp(projected), projected)
-    free = project_spacing(start, chain, 1000, on_playfield=False)
+    assert torch.equal(clamp(projected, PLAYFIELD_BOUNDS), projected)
+    unbounded = chain_of(chain.distances, bounds=None)
+    free = project_spacing(start, unbounded, 1000)
     torch.testing.assert_close(distances_of(free)[0], chain.distances, rtol=0, atol=1e-3)
     assert free[0, 1:, 0].min() > PLAYFIELD[0]
 
 
 def test_fixed_points_may_lie_off_the_playfield() -> None:
     chain = chain_of(torch.tensor([100.0, 10.0]), {1: (600.0, -50.0)})
-    projected = project_spacing(torch.zeros(1, 2, 2), chain, 5, on_playfield=True)
+    projected = project_spacing(torch.zeros(1, 2, 2), chain, 5)
     assert projected[0, 1].tolist() == [600.0, -50.0]
 
 
@@ -123,7 +126,7 @@ def test_the_first_point_moves_straight_to_its_distance_from_the_origin() -> Non
     """The origin cannot move, so the point makes the whole correction."""
     chain = chain_of(torch.tensor([50.0]))
     start = torch.tensor([[[256.0 + 30.0, 192.0 + 40.0]]]) + torch.tensor([30.0, 40.0])
-    projected = project_spacing(start, chain, 1, on_playfield=True)
+    projected = project_spacing(start, chain, 1)
     torch.testing.assert_close(projected, torch.tensor([[[286.0, 232.0]]]))
 
 
@@ -135,7 +138,7 @@ def test_two_free_points_share_a_correction() -> None:
     """
     chain = chain_of(torch.tensor([0.0, 50.0, 40.0]), {0: CENTRE})
     start = torch.tensor([[[256.0, 192.0], [306.0, 192.0], [406.0, 192.0]]])
-    projected = project_spacing(start, chain, 1, on_playfield=True)
+    projected = project_spacing(start, chain, 1)
     expected = torch.tensor([[[256.0, 192.0], [306.0, 192.0], [376.0, 192.0]]])
     torch.testing.assert_close(projected, expected)
 
@@ -143,26 +146,26 @@ def test_two_free_points_share_a_correction() -> None:
 def test_a_point_beside_a_fixed_one_makes_the_whole_correction() -> None:
     chain = chain_of(torch.tensor([0.0, 40.0]), {0: CENTRE})
     start = torch.tensor([[[256.0, 192.0], [356.0, 192.0]]])
-    projected = project_spacing(start, chain, 1, on_playfield=True)
+    projected = project_spacing(start, chain, 1)
     torch.testing.assert_close(projected[0, 1], torch.tensor([296.0, 192.0]))
 
 
 def test_coincident_points_have_no_direction_to_part_in_and_stay() -> None:
     chain = chain_of(torch.tensor([0.0, 80.0, 80.0, 0.0]))
     start = torch.tensor(CENTRE).expand(1, 4, 2)
-    assert torch.equal(project_spacing(start, chain, 20, on_playfield=True), start)
+    assert torch.equal(project_spacing(start, chain, 20), start)
 
 
 def test_coincident_points_follow_neighbours_that_move() -> None:
     chain = chain_of(torch.tensor([60.0, 0.0, 50.0]))
     start = torch.tensor([[[300.0, 192.0], [300.0, 192.0], [420.0, 192.0]]])
-    projected = project_spacing(start, chain, 1000, on_playfield=True)
+    projected = project_spacing(start, chain, 1000)
     torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
 
 
 def test_a_distance_of_zero_is_met() -> None:
     chain = chain_of(torch.tensor([0.0, 80.0, 0.0]))
-    projected = project_spacing(jitter(walk(3), 30.0), chain, 2000, on_playfield=True)
+    projected = project_spacing(jitter(walk(3), 30.0), chain, 2000)
     torch.testing.assert_close(distances_of(projected)[0], chain.distances, rtol=0, atol=1e-3)
 
 
@@ -171,8 +174,8 @@ def test_samples_of_a_batch_are_projected_alone_and_the_input_is_kept() -> None:
     chain = chain_of(distances_of(truth)[0])
     start = torch.cat([jitter(truth, 10.0), jitter(truth, 40.0)])
     copy = start.clone()
-    both = project_spacing(start, chain, 10, on_playfield=True)
-    alone = project_spacing(start[1:], chain, 10, on_playfield=True)
+    both = project_spacing(start, chain, 10)
+    alone = project_spacing(start[1:], chain, 10)
     torch.testing.assert_close(both[1:], alone)
     assert torch.equal(start, copy)
 
@@ -180,9 +183,9 @@ def test_samples_of_a_batch_are_projected_alone_and_the_input_is_kept() -> None:
 def test_the_origin_of_a_chain_can_be_set() -> None:
     base = chain_of(torch.tensor([50.0]))
     chain = Chain(
-        base.distances, base.fixed, base.fixed_xy, base.ends, no_ends, origin=(100.0, 100.0)
+        base.distances, base.fixed, base.fixed_xy, as_it_is, PLAYFIELD_BOUNDS, (100.0, 100.0)
     )
-    projected = project_spacing(torch.tensor([[[100.0, 200.0]]]), chain, 1, on_playfield=True)
+    projected = project_spacing(torch.tensor([[[100.0, 200.0]]]), chain, 1)
     torch.testing.assert_close(projected, torch.tensor([[[100.0, 150.0]]]))
 
 
@@ -195,25 +198,17 @@ def test_pin_puts_fixed_points_where_they_belong_and_no_others() -> None:
     assert pinned.tolist() == [[[1.0, 2.0], [7.0, 9.0], [5.0, 6.0]]]
 
 
-def test_slider_ends_come_from_the_callable() -> None:
+def test_a_chain_settles_a_copy_without_its_history() -> None:
     seen: list[Tensor] = []
 
     def mirrored(xy: Tensor) -> Tensor:
         seen.append(xy)
-        return -xy[:, [0, 2]]
+        return -xy
 
-    chain = chain_of(torch.ones(4), ends=(1, 3), slider_ends=mirrored)
     xy = torch.arange(8.0, requires_grad=True).reshape(1, 4, 2)
-    expected = [[[0.0, 1.0], [0.0, -1.0], [4.0, 5.0], [-4.0, -5.0]]]
-    assert chain.recompute_ends(xy).tolist() == expected
+    assert torch.equal(chain_of(torch.ones(4), settle=mirrored).settled(xy), -xy)
     assert torch.equal(seen[0], xy)
     assert not seen[0].requires_grad
-    assert xy[0, 1].tolist() == [2.0, 3.0]  # the input is kept
-
-
-def test_a_chain_without_slider_ends_asks_for_none() -> None:
-    xy = walk(3)
-    assert chain_of(torch.ones(3)).recompute_ends(xy) is xy
 
 
 # --- wrappers of denoise --------------------------------------------------------------------------
@@ -244,42 +239,43 @@ def test_keep_spacing_acts_below_its_level_only(parametrisation: EDM | LearnedVa
     truth = walk(30)
     chain = chain_of(distances_of(truth)[0])
     x0 = prediction(jitter(truth, 20.0), parametrisation)
-    spaced = keep_spacing(
-        lambda x, s: x0, parametrisation, chain, on_playfield=True, below_px=60.0, sweeps=1000
-    )
+    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, below_px=60.0, sweeps=1000)
     assert spaced(x0, levels(parametrisation, 60.1)) is x0
     pixels = parametrisation.to_pixels(spaced(x0, levels(parametrisation, 59.9)))
     torch.testing.assert_close(distances_of(pixels)[0], chain.distances, rtol=0, atol=1e-3)
 
 
-def test_keep_spacing_recomputes_slider_ends_of_the_projected_points() -> None:
-    def ends(xy: Tensor) -> Tensor:
-        return xy[:, :1] + torch.tensor([3.0, 4.0])
+def test_keep_spacing_settles_the_projected_points() -> None:
+    def beside_the_head(xy: Tensor) -> Tensor:
+        torch.testing.assert_close(distances_of(xy)[0, 0], torch.tensor(50.0))
+        return torch.cat([xy[:, :1], xy[:, :1] + torch.tensor([3.0, 4.0])], dim=1)
 
     parametrisation = EDM()
-    chain = chain_of(torch.tensor([50.0, 5.0]), ends=(1,), slider_ends=ends)
+    chain = chain_of(torch.tensor([50.0, 5.0]), settle=beside_the_head)
     x0 = prediction(walk(2), parametrisation)
-    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, on_playfield=True)
+    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, sweeps=1000)
     head, end = parametrisation.to_pixels(spaced(x0, torch.tensor(0.01)))[0]
     torch.testing.assert_close(end - head, torch.tensor([3.0, 4.0]), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
-def test_keep_on_playfield_acts_below_its_level_only(
+def test_keep_within_acts_below_its_level_only(
     parametrisation: EDM | LearnedVariance,
 ) -> None:
     outside = torch.tensor([[[-30.0, 500.0], [100.0, 100.0], [700.0, -1.0]]])
     x0 = prediction(outside, parametrisation)
-    bounded = keep_on_playfield(lambda x, s: x0, parametrisation, below_px=60.0)
+    bounded = keep_within(lambda x, s: x0, parametrisation, PLAYFIELD_BOUNDS, below_px=60.0)
     assert bounded(x0, levels(parametrisation, 60.1)) is x0
     pixels = parametrisation.to_pixels(bounded(x0, levels(parametrisation, 59.9)))
     expected = torch.tensor([[[0.0, 384.0], [100.0, 100.0], [512.0, 0.0]]])
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
 
 
-def test_clamp_moves_points_onto_the_playfield() -> None:
+def test_clamp_moves_points_within_the_bounds() -> None:
     xy = torch.tensor([[-1.0, -1.0], [0.0, 384.0], [512.5, 384.5], [3.0, 4.0]])
-    assert clamp(xy).tolist() == [[0.0, 0.0], [0.0, 384.0], [512.0, 384.0], [3.0, 4.0]]
+    assert clamp(xy, Bounds()).tolist() == [[0.0, 0.0], [0.0, 384.0], [512.0, 384.0], [3.0, 4.0]]
+    narrow = clamp(xy, Bounds((1.0, 2.0), (300.0, 200.0)))
+    assert narrow.tolist() == [[1.0, 2.0], [1.0, 200.0], [300.0, 200.0], [3.0, 4.0]]
 
 
 def test_clamp_prediction_limits_x0_in_network_units() -> None:

@@ -495,15 +495,23 @@ def test_guidance_takes_networks_without_variance() -> None:
 
 
 def solver_error(solver: str, steps: int) -> float:
-    """Error on Gaussian data between sigma 5 and 0.1, whose flow is known in closed form."""
-    sigmas = torch.linspace(math.log(5.0), math.log(0.1), steps + 1, dtype=torch.float64).exp()
+    """Error on Gaussian data between sigma 5 and 0.1, whose flow is known in closed form.
+
+    The first two steps, in which multistep solvers gather predictions, are as short as the square
+    of the others: their lower order must not show.
+    """
+    places = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    places = torch.cat([torch.tensor([0, 1, 2], dtype=torch.float64) / steps**2, places[1:]])
+    sigmas = (math.log(5.0) + places * math.log(0.1 / 5.0)).exp()
     x = normal(1, 6, 2) * 5 + MU
     solved = DETERMINISTIC[solver](gaussian_denoise, x, sigmas, lambda step, x0: None)
     shrink = math.sqrt((SPREAD**2 + 0.1**2) / (SPREAD**2 + 5.0**2))
     return (solved - (MU + (x - MU) * shrink)).abs().max().item()
 
 
-@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("heun", 2), ("dpmpp-2m", 2)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [("ddim", 1), ("heun", 2), ("dpmpp-2m", 2), ("dpmpp-3m", 3)]
+)
 def test_solvers_converge_with_their_order(solver: str, order: int) -> None:
     steps = [40, 80, 160, 320]
     errors = [solver_error(solver, n) for n in steps]
@@ -542,6 +550,27 @@ def test_one_heun_step_by_hand() -> None:
     sigmas = torch.tensor([4.0, 1.0])
     solved = sample_heun(lambda x, s: x / 2, torch.full((1, 1, 2), 8.0), sigmas)
     assert solved.flatten().tolist() == [2.75, 2.75]
+
+
+def test_dpmpp_3m_is_exact_for_predictions_that_are_a_parabola() -> None:
+    """With t = -ln sigma and x0 = t^2, dx/dt = x0 - x has the solution t^2 - 2 t + 2 + c sigma.
+
+    The first two steps are of lower order, so the run begins with the exact solution behind it.
+    """
+    sigmas = torch.tensor([1.0, 0.7, 0.4, 0.25, 0.1], dtype=torch.float64)
+    times = -sigmas.log()
+    exact = times**2 - 2 * times + 2 + 3 * sigmas
+    calls = iter(range(4))
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        i = next(calls)
+        if i <= 2:
+            x.fill_(exact[i])  # where the solver goes on from
+        return torch.full_like(x, float(times[i] ** 2))
+
+    start = torch.zeros(1, 1, 2, dtype=torch.float64)
+    solved = DETERMINISTIC["dpmpp-3m"](denoise, start, sigmas, lambda step, x0: None)
+    torch.testing.assert_close(solved, torch.full_like(solved, float(exact[4])))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' own
@@ -679,6 +708,21 @@ def test_an_exception_of_the_callback_ends_the_run_at_once(solver: str) -> None:
     with pytest.raises(Cancelled):
         run_solver(solver, denoise, cancel)
     assert len(calls) == (5 if solver == "heun" else 3)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 12, 1000])
+def test_levels_for_solvers_of_the_reference_chain_lie_within_it(steps: int) -> None:
+    """Where the network was trained, and with most steps below the playfield's size."""
+    parametrisation = LearnedVariance()
+    sigmas = parametrisation.solver_sigmas(steps)
+    assert len(sigmas) == steps + 1 and sigmas[-1] == 0
+    assert bool((sigmas.diff() < 0).all())
+    chain = parametrisation.schedule.sigmas
+    assert bool((sigmas[:-1] <= chain[-1]).all() and (sigmas[:-1] >= chain[0]).all())
+    if steps >= 12:
+        below = (sigmas * 512 < 384).double().mean()
+        even = (parametrisation.sigmas(steps) * 512 < 384).double().mean()
+        assert below > 0.5 > even
 
 
 # --- the public osu-diffusion ---------------------------------------------------------------------

@@ -10,7 +10,7 @@ from conftest import beatmap_text, random_objects, read_json, run_command, write
 
 import evaluate
 from beatmap import parse_beatmap
-from evaluate import Pool, count_changes, evaluate_one, summarise
+from evaluate import COUNTS, Pool, count_changes, evaluate_one, summarise
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
 OBJECTS = (
@@ -193,9 +193,11 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
         {
             "points": [100, 300],
             "points_off_playfield": [0.0, 0.4],
+            **{name: [0, 0] for name in COUNTS},
             "objects_lost": [1, 2],
-            "objects_moved_in_time": [0, 0],
             "objects_of_other_kind": [0, 3],
+            "stacks": [0, 40],
+            "stacks_broken": [0, 2],
             "other_bytes_changed": [5, 0],
             "seconds_per_1000_points": [1.0, 3.0],
         }
@@ -210,6 +212,8 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
     assert summary["object_spacing_error_median"] == 0.0
     assert summary["points_off_playfield"] == pytest.approx(0.3)
     assert (summary["objects_lost"], summary["objects_of_other_kind"]) == (3, 3)
+    assert summary["stacks_broken_share"] == 0.05
+    assert summary["paths_too_short_share"] == 0
     assert (summary["other_bytes_changed"], summary["seconds_per_1000_points"]) == (5, 2.0)
 
 

@@ -5,19 +5,14 @@ import pytest
 from conftest import beatmap_text, random_objects
 
 from beatmap import Beatmap, parse_beatmap
-from placement import (
-    FloatArray,
-    _choose_pixels,
-    _rigid_objects,
-    _round_shapes,
-    _settle,
-    place,
-)
+from placement import FloatArray, Placement, _choose_pixels, _settle
+from playfield import Bounds, stack_shifts
 from sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from slider_path import PathSet
+from slider_shapes import SliderShapes
 
 SEEDS = range(5)
-KEEP = {"keep_spacing": True, "on_playfield": True}
+ON_PLAYFIELD = Bounds()
 
 
 def made_up(seed: int, *, sliders: bool = True) -> tuple[Beatmap, Sequence]:
@@ -33,9 +28,33 @@ def noisy(sequence: Sequence, seed: int, px: float) -> FloatArray:
     return sequence.xy + np.where(spinner[:, None], 0, noise)
 
 
-def run(beatmap: Beatmap, sequence: Sequence, xy: FloatArray, **options: bool) -> FloatArray:
-    topology = slider_topology(beatmap, sequence)
-    return place(sequence, topology, xy, sequence.distances(), **{**KEEP, **options})
+def placement_of(
+    beatmap: Beatmap,
+    sequence: Sequence,
+    *,
+    keep_spacing: bool = True,
+    bounds: Bounds | None = ON_PLAYFIELD,
+    kept: tuple[int, ...] = (),
+) -> Placement:
+    """With spinners and the objects `kept` fixed."""
+    fixed = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    fixed |= np.isin(sequence.objects, kept)
+    distances = sequence.distances()
+    shapes = SliderShapes(sequence, slider_topology(beatmap, sequence), distances, fixed)
+    return Placement(beatmap, sequence, shapes, distances if keep_spacing else None, fixed, bounds)
+
+
+def run(
+    beatmap: Beatmap,
+    sequence: Sequence,
+    xy: FloatArray,
+    *,
+    keep_spacing: bool = True,
+    bounds: Bounds | None = ON_PLAYFIELD,
+    kept: tuple[int, ...] = (),
+) -> FloatArray:
+    placement = placement_of(beatmap, sequence, keep_spacing=keep_spacing, bounds=bounds, kept=kept)
+    return placement.place(xy)
 
 
 def spacing_errors(sequence: Sequence, xy: FloatArray) -> FloatArray:
@@ -71,23 +90,17 @@ def test_the_distances_of_sliders_and_circles_are_met(seed: int) -> None:
 def test_choosing_pixels_is_no_worse_than_rounding(seed: int) -> None:
     """Of the same settled heads."""
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    placement = placement_of(beatmap, sequence)
     xy = noisy(sequence, seed, 10.0)
-    objects, _ = _rigid_objects(
-        sequence,
-        topology,
-        PathSet(topology.sliders),
-        _round_shapes(sequence, xy),
-        sequence.distances(),
-        xy,
-    )
-    settled = _settle(objects, True)
+    shaped = placement._whole_shapes(xy)
+    bodies = placement._bodies(shaped, xy[placement.starts], [placement.stacking], whole=True)
+    settled = _settle(bodies, 60)
 
     def errors(heads: FloatArray) -> FloatArray:
-        ends = np.concatenate([[[256.0, 192.0]], (heads + objects.ends)[:-1]])
-        return np.abs(np.hypot(*(heads - ends).T) - objects.distances)[~objects.fixed]
+        ends = np.concatenate([[[256.0, 192.0]], (heads + bodies.ends)[:-1]])
+        return np.abs(np.hypot(*(heads - ends).T) - bodies.distances)[~bodies.fixed]
 
-    chosen = _choose_pixels(objects, settled, True)
+    chosen = _choose_pixels(bodies, settled)
     assert (chosen == np.rint(chosen)).all()
     assert errors(chosen).mean() <= errors(np.rint(settled)).mean()
     assert np.median(errors(chosen)) <= np.median(errors(np.rint(settled)))
@@ -147,7 +160,7 @@ def test_paths_are_as_long_as_their_sliders(seed: int, shrink: float) -> None:
     wanted = np.array([length for _, length in topology.sliders])
     assert (paths.evaluate(sequence.xy)[1] >= wanted).all()
     xy = sequence.xy - (1 - shrink) * from_heads(sequence, sequence.xy)
-    assert (paths.evaluate(_round_shapes(sequence, xy))[1] < wanted).any()
+    assert (paths.evaluate(np.rint(xy))[1] < wanted).any()
     placed = run(beatmap, sequence, xy)
     assert (paths.evaluate(placed)[1] >= wanted).all()
 
@@ -156,7 +169,7 @@ def test_a_slider_that_was_too_short_before_is_left_alone() -> None:
     text = beatmap_text("100,100,500,2,0,B|150:110|200:100,1,300")
     beatmap = parse_beatmap(text.encode(), "short")
     sequence = beatmap_to_sequence(beatmap)
-    xy = run(beatmap, sequence, sequence.xy, on_playfield=True)
+    xy = run(beatmap, sequence, sequence.xy)
     np.testing.assert_allclose(from_heads(sequence, xy)[:3], [[0, 0], [50, 10], [100, 0]])
 
 
@@ -179,7 +192,7 @@ def test_objects_are_on_the_playfield(seed: int, keep_spacing: bool) -> None:
 def test_bounds_can_be_off() -> None:
     beatmap, sequence = made_up(0, sliders=False)
     xy = sequence.xy + np.array([400.0, 0.0])
-    placed = run(beatmap, sequence, xy, keep_spacing=False, on_playfield=False)
+    placed = run(beatmap, sequence, xy, keep_spacing=False, bounds=None)
     assert (placed[:-2] == xy[:-2]).all()
     assert placed[:, 0].max() > 700
 
@@ -202,3 +215,86 @@ def test_coinciding_anchors_are_parted() -> None:
         inner = sequence.anchors[1:] > 0
         assert inner.sum() > 10
         assert not (placed[1:] == placed[:-1]).all(axis=1)[inner].any()
+
+
+def stacks(seed: int) -> tuple[Beatmap, Sequence]:
+    """A map of stacks of one to four circles, some topped by a slider."""
+    rng = np.random.default_rng(seed)
+    lines, time = [], 500
+    for _ in range(12):
+        x, y = rng.integers(100, 400), rng.integers(100, 300)
+        for _ in range(rng.integers(1, 5)):
+            lines.append(f"{x},{y},{time},1,0,0:0:0:0:")
+            time += 100
+        if rng.random() < 0.5:
+            curve = f"B|{x + 30}:{y + 20}|{x + 60}:{y}"
+            lines.append(f"{x},{y},{time},2,0,{curve},1,60")
+        time += 1000
+    beatmap = parse_beatmap(beatmap_text("\n".join(lines)).encode(), "stacks")
+    return beatmap, beatmap_to_sequence(beatmap)
+
+
+def drawn_at(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> FloatArray:
+    """All data points but inactive control points where the game draws them, after stacking."""
+    starts = np.flatnonzero(sequence.object_starts)
+    tails = np.append(starts[1:], len(sequence)) - 1
+    shift = stack_shifts(beatmap, xy[starts], xy[tails])[:, None]
+    bodies = PathSet(slider_topology(beatmap, sequence).sliders).extents(xy)
+    objects = sequence.objects[slider_topology(beatmap, sequence).heads]
+    return np.concatenate([xy[starts] - shift, *(corner - shift[objects] for corner in bodies)])
+
+
+@pytest.mark.parametrize("px", [1.0, 20.0])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stacks_stay_on_one_pixel(seed: int, px: float) -> None:
+    beatmap, sequence = stacks(seed)
+    stacked = sequence.object_starts & (sequence.distances() == 0)
+    assert stacked.sum() > 10
+    xy = run(beatmap, sequence, noisy(sequence, seed, px))
+    assert (xy[1:] == xy[:-1]).all(axis=1)[stacked[1:]].all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stacks_are_drawn_within_bounds(seed: int) -> None:
+    """The game moves all but the last circle of a stack up and to the left."""
+    beatmap, sequence = stacks(seed)
+    corner = noisy(sequence, seed, 1.0) - sequence.xy[sequence.object_starts][sequence.objects]
+    for keep_spacing in (True, False):
+        xy = run(beatmap, sequence, corner, keep_spacing=keep_spacing)
+        assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, xy)).max() <= 1e-6
+    unbounded = run(beatmap, sequence, corner, keep_spacing=False, bounds=None)
+    assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, unbounded)).max() > 5
+
+
+def test_other_bounds_hold_too() -> None:
+    beatmap, sequence = made_up(2)
+    narrow = Bounds((100.0, 50.0), (420.0, 300.0))
+    placed = run(beatmap, sequence, noisy(sequence, 0, 30.0), bounds=narrow)
+    drawn = drawn_at(beatmap, sequence, placed)
+    movable = np.delete(drawn, len(beatmap.objects) - 1, axis=0)  # all but the spinner
+    assert narrow.excess(movable).max() <= 1e-6
+    assert ON_PLAYFIELD.excess(movable).max() == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kept_objects_stay_and_the_others_join_them(seed: int) -> None:
+    beatmap, sequence = made_up(seed)
+    kept = tuple(range(20, 40))
+    xy = run(beatmap, sequence, noisy(sequence, seed, 10.0), kept=kept)
+    mine = np.isin(sequence.objects, kept)
+    assert (xy == sequence.xy)[mine].all()
+    assert (xy != sequence.xy)[~mine].any()
+    first = int(np.flatnonzero(mine)[0])
+    joint = spacing_errors(sequence, xy)[sequence.objects[first]]
+    assert joint < 2
+
+
+def test_sampled_objects_are_settled_unrounded() -> None:
+    """Distances, path lengths and bounds, as the sampling loop needs them."""
+    beatmap, sequence = made_up(0)
+    placement = placement_of(beatmap, sequence)
+    before = noisy(sequence, 0, 6.0)
+    settled = placement.settle(before, 6, 300)
+    assert np.quantile(spacing_errors(sequence, settled)[:-1], 0.9) < 0.1
+    assert (settled[:-1] != np.rint(settled[:-1])).mean() > 0.9
+    assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, settled)).max() <= 1e-6

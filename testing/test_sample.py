@@ -30,6 +30,7 @@ from generation import SampleOptions, generate, measure
 from outputs import safe_name
 from sample import EXAMPLE
 from sequence import beatmap_to_sequence
+from spacing import Spacing
 
 ROOT = Path(__file__).resolve().parent.parent
 UNCHANGED = {
@@ -249,7 +250,7 @@ def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, sm
 
     def raw(style: int | None, cfg_scale: float = 1.0) -> np.ndarray:
         options = SampleOptions(
-            steps=3, style=style, cfg_scale=cfg_scale, spacing="model", bounds="off"
+            steps=3, style=style, cfg_scale=cfg_scale, spacing=Spacing("model"), bounds="off"
         )
         return generate(loaded, beatmap, sequence, options)[0]
 

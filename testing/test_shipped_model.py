@@ -13,6 +13,7 @@ from evaluate import count_changes
 from generation import SampleOptions, generate, measure
 from sample import DEFAULT_MODEL, EXAMPLE, remapped_file
 from sequence import beatmap_to_sequence
+from spacing import Spacing
 
 CLASSES = DEFAULT_MODEL.with_name(DEFAULT_MODEL.stem + ".classes.csv")
 
@@ -59,7 +60,9 @@ def test_network_alone_keeps_the_spacing_roughly(shipped: LoadedModel) -> None:
     """An untrained network is off by about 100 px, in the median, on the example."""
     before = read_beatmap(EXAMPLE)
     sequence = beatmap_to_sequence(before)
-    raw, _ = generate(shipped, before, sequence, SampleOptions(spacing="model", bounds="off"))
+    raw, _ = generate(
+        shipped, before, sequence, SampleOptions(spacing=Spacing("model"), bounds="off")
+    )
     assert measure(sequence, raw[0])["all_spacing_error_median"] <= 12
 
 

@@ -349,6 +349,52 @@ def test_path_set_equals_single_paths(
     np.testing.assert_allclose(paths.bodies(flat, samples), expected, atol=1e-5)
 
 
+def drawn_sliders(seed: int, count: int) -> list[tuple[list[Segment], float | None]]:
+    """Sliders of all kinds, some with a red anchor, some longer than their path."""
+    rng = np.random.default_rng(seed)
+    kinds = [("L", 3), ("P", 3), ("B", 3), ("B", 5), ("C", 4)]
+    sliders: list[tuple[list[Segment], float | None]] = []
+    for index in range(count):
+        kind, size = kinds[rng.integers(len(kinds))]
+        points = rng.uniform(0, 400, (size, 2))
+        if index % 3 == 0:
+            points = np.concatenate([points, points[-1:], rng.uniform(0, 400, (2, 2))])
+        sliders.append((split_segments(kind, points), float(rng.uniform(50, 900))))
+    return sliders
+
+
+def test_copies_of_a_path_set_are_its_sliders_with_points_of_their_own() -> None:
+    sliders = drawn_sliders(0, 12)
+    paths, flat = path_set(sliders)
+    which = np.array([3, 3, 0, 11, 7, 3])
+    far = np.random.default_rng(1).uniform(0, 400, (len(which), *flat.shape))
+    copies = paths.copies(which, len(flat) * np.arange(len(which)))
+    assert len(copies) == len(which)
+    ends, natural = copies.evaluate(far.reshape(-1, 2))
+    for slider, points, end, length in zip(which, far, ends, natural, strict=True):
+        all_ends, all_lengths = paths.evaluate(points)
+        np.testing.assert_allclose(end, all_ends[slider])
+        np.testing.assert_allclose(length, all_lengths[slider])
+
+
+def test_no_copies_of_a_path_set_are_an_empty_one() -> None:
+    paths, _ = path_set(drawn_sliders(0, 3))
+    nothing = np.zeros(0, dtype=np.intp)
+    assert len(paths.copies(nothing, nothing)) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_extents_hold_the_body_and_touch_it(seed: int) -> None:
+    sliders = drawn_sliders(seed, 20)
+    paths, flat = path_set(sliders)
+    low, high = paths.extents(flat)
+    for index, (segments, length) in enumerate(sliders):
+        line = SliderPath(flatten(segments), length).polyline()
+        np.testing.assert_allclose(low[index], line.min(axis=0), atol=1e-6)
+        np.testing.assert_allclose(high[index], line.max(axis=0), atol=1e-6)
+    assert PathSet([]).extents(np.zeros((0, 2)))[0].shape == (0, 2)
+
+
 def test_path_set_takes_new_coordinates() -> None:
     """An arc becomes a line, and the reverse, as its points move."""
     paths = PathSet([([("P", None, np.arange(3))], 60.0), ([("L", None, np.array([3, 4]))], 9.0)])

@@ -1,0 +1,237 @@
+"""Time, memory and quality of sampling, also beside the public implementation.
+
+Every measurement of memory runs in a process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import cli
+from beatmap import Beatmap, parse_beatmap, read_beatmap, write_new_file
+from benchmark_reference import NUM_CLASSES
+from checkpoint import load_model, save_training_checkpoint
+from create_dataset import find_beatmaps
+from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
+from models import SIZES, DiT_models
+from sample import DEFAULT_MODEL
+from sequence import Sequence, beatmap_to_sequence
+from spacing import Spacing
+
+FloatArray = NDArray[np.float64]
+POINTS_OF_REFERENCE = 2365
+QUALITY_STEPS = (4, 6, 8, 12, 16, 24)
+HEADER = (
+    "osu file format v14\n\n[General]\nMode: 0\n\n[Metadata]\nTitle:Benchmark\nArtist:Nobody\n"
+    "Creator:Nobody\nVersion:Made up\n\n[Difficulty]\nCircleSize:4\nOverallDifficulty:7\n"
+    "SliderMultiplier:1.4\n\n[TimingPoints]\n0,400,4,1,0,100,1,0\n\n[HitObjects]\n"
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `benchmark.py sample`."""
+    add = parser.add_argument
+    add("--lengths", type=int, nargs="+", default=[1000, 3000, 6000, 20_000], help="data points")
+    add("--steps", type=int, nargs="+", default=[DEFAULT_STEPS])
+    add(
+        "--sizes",
+        nargs="+",
+        choices=["bundled", *SIZES],
+        default=["bundled"],
+        help="the bundled model, or random weights in the architecture of the public osu-diffusion",
+    )
+    add("--repeats", type=int, default=3, help="of which the fastest counts")
+    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--reference", type=Path, help="checkout of the public osu-diffusion to measure beside")
+    add("--timed", type=int, default=3, help="steps of it that are timed, of its 250")
+    add("--maps", type=Path, help="folder of beatmaps for quality against steps")
+    add("--limit", type=int, default=8, help="of them, evenly spread")
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model for quality against steps")
+    add("--output", type=Path, help="write the figures to this .json file")
+    add("--overwrite", action=cli.BooleanFlag, default=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`benchmark.py sample`: prints the tables that the flags ask for."""
+    if args.output is not None and args.output.exists() and not args.overwrite:
+        raise ValueError(f"{args.output} exists: add --overwrite or choose another --output")
+    if args.reference is not None and not (args.reference / "models.py").is_file():
+        raise ValueError(f"--reference {args.reference} is no checkout of osu-diffusion")
+    torch.set_num_threads(args.threads)
+    result: dict[str, Any] = {"torch": torch.__version__, "threads": args.threads}
+    cases = [(s, n, t) for s in args.sizes for n in args.steps for t in args.lengths]
+    rows = [in_own_process(time_case, args, *case) for case in tqdm(cases, desc="sampling")]
+    result["sampling"] = show("Sampling", rows)
+    if args.reference is not None:
+        result["reference"] = show("Beside the public implementation", compare(args))
+    if args.maps is not None:
+        result["quality"] = show("Quality against steps, without constraints", quality(args))
+    if args.output is not None:
+        text = json.dumps(result, indent=1)
+        write_new_file(args.output, text.encode("utf-8"), overwrite=args.overwrite)
+    return 0
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prints a table and hands it back."""
+    print(f"\n{title}\n{pd.DataFrame(rows).to_string(index=False)}")
+    return rows
+
+
+def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a top-level function returns, run in a new process, whose memory begins at nothing."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, arguments)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process has held, the device's on CUDA; NaN on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> dict[str, Any]:
+    """One row: the fastest of some warm runs of `generate` on a made-up map."""
+    torch.set_num_threads(args.threads)
+    device = cli.pick_device(args.device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = DEFAULT_MODEL
+        if size != "bundled":
+            path = write_reference_checkpoint(Path(folder) / "random.pt", size)
+        loaded = load_model(path, device)
+    beatmap, sequence = made_up_map(points)
+    options = SampleOptions(steps=steps)
+    short = made_up_map(100)
+    generate(loaded, *short, options)  # warm
+    seconds = []
+    for _ in range(args.repeats):
+        started = time.perf_counter()
+        generate(loaded, beatmap, sequence, options)
+        seconds.append(time.perf_counter() - started)
+    return {
+        "size": size,
+        "device": str(device),
+        "steps": steps,
+        "points": len(sequence),
+        "seconds": round(min(seconds), 3),
+        "points_per_second": round(len(sequence) / min(seconds)),
+        "peak_memory_mb": round(peak_memory_mb(device)),
+    }
+
+
+def made_up_map(points: int, seed: int = 0) -> tuple[Beatmap, Sequence]:
+    """A map of so many data points or a few less: two circles, then a slider, over and over."""
+    rng = np.random.default_rng(seed)
+    lines, place = [], np.array([256, 192])
+    for index in range(max(1, points // 2)):  # a pair of circles or half a slider, two points each
+        time_ms = 1000 + 200 * index
+        if index % 3 != 2:
+            place = np.clip(place + rng.integers(-90, 91, 2), (100, 80), (412, 304))
+        if index % 3 == 0:
+            lines.append(f"{place[0]},{place[1]},{time_ms},1,0\n")
+            lines.append(f"{place[0] + 40},{place[1]},{time_ms + 100},1,0\n")
+        elif index % 3 == 1:
+            curve = f"B|{place[0] + 40}:{place[1] + 30}|{place[0] + 80}:{place[1]}"
+            lines.append(f"{place[0]},{place[1]},{time_ms},2,0,{curve},1,80\n")
+    beatmap = parse_beatmap((HEADER + "".join(lines)).encode(), "made up")
+    return beatmap, beatmap_to_sequence(beatmap)
+
+
+def write_reference_checkpoint(path: Path, size: str) -> Path:
+    """A model of random weights in the public implementation's architecture and file format."""
+    torch.manual_seed(0)
+    state = DiT_models[size](reference=True, num_classes=NUM_CLASSES).state_dict()
+    state["xoc_embedder.playfield_size"] = torch.tensor([512.0, 384.0])
+    save_training_checkpoint(path, {"ema": state})
+    return path
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Defaults here and there, and one DiT-B checkpoint in both, on a map of 2,365 data points."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_reference_checkpoint(Path(folder) / "DiT-B.pt", "DiT-B")
+        theirs = time_reference(args, checkpoint)
+    full = theirs["seconds_a_step"] * theirs["steps"]
+    case = (DEFAULT_STEPS, POINTS_OF_REFERENCE)
+    rows = [{"what": f"theirs: DiT-B, {theirs['steps']} steps, extrapolated", "seconds": full}]
+    for what, size in (("bundled model", "bundled"), ("the same DiT-B", "DiT-B")):
+        row = in_own_process(time_case, args, size, *case)
+        name = f"ours: {what}, {DEFAULT_STEPS} steps, constraints"
+        rows.append({"what": name, "seconds": row["seconds"], "faster": full / row["seconds"]})
+    return rows
+
+
+def time_reference(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
+    """Runs `benchmark_reference.py` on the checkout."""
+    script = Path(__file__).parent / "benchmark_reference.py"
+    flags = {"points": POINTS_OF_REFERENCE, "timed": args.timed, "threads": args.threads}
+    command = [sys.executable, str(script), str(args.reference.resolve()), str(checkpoint)]
+    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ran.returncode:
+        raise ValueError(f"--reference {args.reference}: its sampling code failed, see above")
+    result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return result
+
+
+def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Errors of spacing, and how far turns are from real maps', by the number of steps."""
+    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    paths = [source.path for source in find_beatmaps(args.maps)]
+    chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
+    maps = [read_beatmap(paths[i]) for i in chosen]
+    sequences = [beatmap_to_sequence(beatmap) for beatmap in maps]
+    real = np.concatenate([turning_angles(s, s.xy) for s in sequences])
+    rows = []
+    for steps in tqdm(QUALITY_STEPS, desc="quality", unit="steps"):
+        options = SampleOptions(steps=steps, spacing=Spacing("model"), bounds="off")
+        raws = [
+            generate(loaded, *pair, options)[0][0] for pair in zip(maps, sequences, strict=True)
+        ]
+        pairs = list(zip(sequences, raws, strict=True))
+        errors = np.concatenate([spacing_errors(*pair) for pair in pairs])
+        turns = np.concatenate([turning_angles(*pair) for pair in pairs])
+        rows.append(
+            {
+                "steps": steps,
+                "spacing_error_median": float(np.median(errors)),
+                "spacing_error_p95": float(np.quantile(errors, 0.95)),
+                "turning_distance": wasserstein(turns, real),
+            }
+        )
+    return rows
+
+
+def turning_angles(sequence: Sequence, xy: FloatArray) -> FloatArray:
+    """|turns| in radians at objects of xy (T, 2) at least 5 px from both neighbours."""
+    steps = np.diff(xy[sequence.object_starts], axis=0)
+    angles = np.diff(np.arctan2(steps[:, 1], steps[:, 0]))
+    apart = np.hypot(steps[:, 0], steps[:, 1]) >= 5
+    turns: FloatArray = np.abs((angles + np.pi) % (2 * np.pi) - np.pi)
+    return turns[apart[1:] & apart[:-1]]
+
+
+def wasserstein(a: FloatArray, b: FloatArray) -> float:
+    """Wasserstein-1 distance of two samples."""
+    levels = (np.arange(2000) + 0.5) / 2000
+    return float(np.abs(np.quantile(a, levels) - np.quantile(b, levels)).mean())

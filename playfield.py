@@ -1,0 +1,129 @@
+"""Where objects may be: the playfield or the editor's screen, and where stacking moves them.
+
+The game draws objects that share a place one behind the other, up and to the left; that happens
+when a map is loaded, so coordinates here and in files are those before it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beatmap import Beatmap
+
+PLAYFIELD = (512.0, 384.0)
+SCREEN = ((-67.0, -60.0), (579.0, 428.0))
+"""What the editor counts as on screen, for a position and the circle's radius around it, in px."""
+STACK_DISTANCE = 3.0
+STACK_STEP = 6.4
+FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The rectangle from `low` to `high` (x, y) px that objects' centres and bodies stay in."""
+
+    low: tuple[float, float] = (0.0, 0.0)
+    high: tuple[float, float] = PLAYFIELD
+
+    def excess(self, xy: FloatArray) -> FloatArray:
+        """(...,) px by which points xy (..., 2) are outside; 0 inside."""
+        beyond = np.maximum(np.array(self.low) - xy, xy - np.array(self.high)).max(axis=-1)
+        return np.maximum(beyond, 0.0)
+
+
+def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
+    """The rectangle of `--bounds`: "playfield", "screen" (the editor's limits) or "off", None."""
+    if name == "off":
+        return None
+    if name == "playfield":
+        return Bounds()
+    if name != "screen":
+        raise ValueError(f"--bounds {name}: give playfield, screen or off")
+    radius = 64 * circle_scale(beatmap)
+    (left, top), (right, bottom) = SCREEN
+    return Bounds((left + radius, top + radius), (right - radius, bottom - radius))
+
+
+def circle_scale(beatmap: Beatmap) -> float:
+    """Size of the map's circles; their radius is 64 px times this."""
+    return (1 - 0.7 * (beatmap.circle_size - 5) / 5) / 2
+
+
+def stack_shifts(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
+    """(M,) px by which the game moves each object left and up (negative: right and down).
+
+    heads and tails (M, 2) are where objects begin and where their paths end.
+    """
+    if beatmap.format_version >= FIRST_STACKING_VERSION:
+        heights = _heights(beatmap, heads, tails)
+    else:
+        heights = _old_heights(beatmap, heads, tails)
+    return heights * STACK_STEP * circle_scale(beatmap)
+
+
+def _threshold(beatmap: Beatmap) -> float:
+    """ms within which objects at one place are stacked: a part of the time they are visible."""
+    rate = beatmap.approach_rate
+    preempt = 1200 + (600 if rate < 5 else 750) * (5 - rate) / 5
+    return preempt * beatmap.stack_leniency
+
+
+def _heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
+    """Places in the stacks (M,), as the game has them since version 6: from the last to the first.
+
+    Where a slider's end has circles on it, those go under it, downwards: negative heights.
+    """
+    objects, threshold = beatmap.objects, _threshold(beatmap)
+    # Where the object is left: a slider with an even number of slides ends at its head.
+    ends = np.where([[h.kind == "slider" and h.slides % 2 == 1] for h in objects], tails, heads)
+    heights = [0] * len(objects)
+    for last in range(len(objects) - 1, 0, -1):
+        if heights[last] != 0 or objects[last].kind == "spinner":
+            continue
+        top = last
+        for n in range(last - 1, -1, -1):
+            under = objects[n]
+            if under.kind == "spinner":
+                continue
+            slider = objects[last].kind == "slider"
+            if objects[top].time - (under.time if slider else under.end_time) > threshold:
+                break
+            if not slider and under.kind == "slider" and _near(ends[n], heads[top]):
+                offset = heights[top] - heights[n] + 1
+                for j in range(n + 1, last + 1):
+                    if _near(ends[n], heads[j]):
+                        heights[j] -= offset
+                break
+            if _near(ends[n] if slider else heads[n], heads[top]):
+                heights[n] = heights[top] + 1
+                top = n
+    return np.array(heights, dtype=np.float64)
+
+
+def _old_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
+    """Places in the stacks (M,) of maps before version 6: from the first to the last."""
+    objects, threshold = beatmap.objects, _threshold(beatmap)
+    heights = [0] * len(objects)
+    for i, hit in enumerate(objects):
+        if heights[i] != 0 and hit.kind != "slider":
+            continue
+        until, under = hit.end_time, 0
+        for j in range(i + 1, len(objects)):
+            if objects[j].time - threshold > until:
+                break
+            if _near(heads[j], heads[i]):
+                heights[i] += 1
+                until = objects[j].end_time
+            elif _near(heads[j], tails[i]):
+                under += 1
+                heights[j] -= under
+                until = objects[j].end_time
+    return np.array(heights, dtype=np.float64)
+
+
+def _near(a: FloatArray, b: FloatArray) -> bool:
+    """Whether two places (2,) count as one."""
+    return bool((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 < STACK_DISTANCE**2)

@@ -1,0 +1,102 @@
+"""What distances a remap is asked for: the source's, scaled ones, ones from the rhythm, or none."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beatmap import Beatmap
+from sequence import PointType, Sequence
+
+PLAIN = ("keep", "model", "free")
+WITH_FACTOR = ("scale", "snap")
+FACTOR_LIMITS = {"scale": 10.0, "snap": 1000.0}
+LONGEST_SNAP = 256.0
+"""px: half the playfield's width, which is within reach from everywhere on it."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """Which distances between objects to ask for, and whether to meet them.
+
+    keep: those of the source; model: the same, but what the network gives is taken as it is;
+    scale: `factor` times the source's; snap: `factor` px a beat since the previous object's end;
+    free: none, the network chooses. Slider lengths, and so distances within sliders, stay.
+    """
+
+    mode: str = "keep"
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in PLAIN + WITH_FACTOR:
+            raise ValueError(f"--spacing {self.mode}: give {CHOICES}")
+        limit = FACTOR_LIMITS.get(self.mode, math.inf)
+        if not 0 < self.factor <= limit:
+            raise ValueError(
+                f"--spacing {self.mode}:{self.factor:g}: the number must be above 0 and at most "
+                f"{limit:g}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Spacing":
+        """From what `--spacing` takes: keep, model, free, scale:1.2 or snap:120."""
+        mode, *rest = re.split(r"[:\s]+", text.strip())
+        if mode in WITH_FACTOR and len(rest) == 1:
+            try:
+                return cls(mode, float(rest[0]))
+            except ValueError as error:
+                if "could not convert" not in str(error):
+                    raise
+        elif mode in PLAIN and not rest:
+            return cls(mode)
+        raise ValueError(f"--spacing {text}: give {CHOICES}")
+
+    @property
+    def kept(self) -> bool:
+        """Whether sampled coordinates are moved to meet the distances."""
+        return self.mode not in ("model", "free")
+
+
+KEEP = Spacing()
+CHOICES = "keep, model, free, scale:FACTOR or snap:PX (px a beat)"
+
+
+def wanted_distances(beatmap: Beatmap, sequence: Sequence, spacing: Spacing) -> FloatArray:
+    """(T,) px wanted from each data point to the previous one; -1 where none is asked for.
+
+    Only the distances of points that start an object depend on the mode. With `snap` the first
+    object keeps its own, and after a pause none is longer than `LONGEST_SNAP`.
+    """
+    distances = sequence.distances()
+    if spacing.mode == "free":
+        return np.full_like(distances, -1.0)
+    starts = np.flatnonzero(sequence.object_starts)
+    if spacing.mode == "scale":
+        distances[starts] *= spacing.factor
+    if spacing.mode == "snap":
+        before, after = beatmap.objects[:-1], beatmap.objects[1:]
+        beats = [
+            max(0.0, b.time - a.end_time) / beatmap.beat_length_at(a.end_time)
+            for a, b in zip(before, after, strict=True)
+        ]
+        distances[starts[1:]] = np.minimum(spacing.factor * np.array(beats), LONGEST_SNAP)
+    return distances
+
+
+def suggestion(sequence: Sequence, spacing: Spacing) -> str | None:
+    """What to say about a map most of whose objects lie on each other; None for other maps."""
+    starts = sequence.object_starts & (sequence.types != PointType.SPINNER)
+    starts[0] = False  # its distance is to the playfield's centre
+    if spacing.mode not in ("keep", "model", "scale") or not starts.any():
+        return None
+    share = float((sequence.distances()[starts] == 0).mean())
+    if share <= 0.5:
+        return None
+    return (
+        f"{share:.0%} of the objects lie on the one before, and are kept there: for a map that has "
+        "only its rhythm add --spacing snap:120 (px a beat)"
+    )

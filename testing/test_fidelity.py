@@ -1,0 +1,65 @@
+"""Counts of what a remap spoils, on maps spoilt by hand."""
+
+import numpy as np
+from conftest import beatmap_text
+
+from beatmap import Beatmap, parse_beatmap
+from fidelity import count_faults, out_of_bounds
+from playfield import Bounds
+from sequence import Sequence, beatmap_to_sequence
+
+# Two stacked circles, a slider 10 px longer than its length, one that is too short, a spinner.
+OBJECTS = (
+    "100,100,1000,1,0\n100,100,1100,1,0\n200,100,1500,2,0,L|300:100,1,90\n"
+    "200,300,3500,2,0,L|300:300,1,120\n256,192,6000,12,0,7000,0:0:0:0:"
+)
+
+
+def example() -> tuple[Beatmap, Sequence]:
+    beatmap = parse_beatmap(beatmap_text(OBJECTS).encode(), "four")
+    return beatmap, beatmap_to_sequence(beatmap)
+
+
+def test_the_source_has_no_faults() -> None:
+    beatmap, sequence = example()
+    assert count_faults(beatmap, sequence, sequence.xy) == {
+        "stacks": 1,
+        "stacks_broken": 0,
+        "sliders": 2,
+        "sliders_long_enough": 1,
+        "paths_too_short": 0,
+        "paths_of_other_length": 0,
+    }
+
+
+def test_faults_are_counted() -> None:
+    beatmap, sequence = example()
+    xy = sequence.xy.copy()
+    xy[1] += (1, 0)  # off the stack
+    xy[3] = (286, 100)  # 86 px of path for 90, and 14 % less than it was
+    xy[6] = (304, 300)  # 4 % more
+    faults = count_faults(beatmap, sequence, xy)
+    assert faults["stacks_broken"] == 1
+    assert faults["paths_too_short"] == 1
+    assert faults["paths_of_other_length"] == 1
+
+
+def test_bodies_and_stacks_count_where_they_are_drawn() -> None:
+    beatmap, sequence = example()
+    xy = sequence.xy.copy()
+    xy[:2] = (1, 100)  # the first of the stack is drawn 3.648 px up and left
+    xy[2:5] += (215, 0)  # the body, without what is beyond the length, ends at 505
+    xy[5:8] += (100, 80)  # it is extended to 420, on y 380
+    plain, drawn = out_of_bounds(beatmap, sequence, xy, Bounds())
+    np.testing.assert_allclose(plain, 0, atol=1e-9)
+    np.testing.assert_allclose(drawn, [2.648, 0, 0, 0, 0], atol=1e-9)
+    plain, _ = out_of_bounds(beatmap, sequence, xy, Bounds((0.0, 0.0), (400.0, 370.0)))
+    np.testing.assert_allclose(plain, [0, 0, 105, 20, 0], atol=1e-9)
+
+
+def test_maps_without_sliders_or_of_one_object() -> None:
+    beatmap = parse_beatmap(beatmap_text("256,192,0,1,0").encode(), "one")
+    sequence = beatmap_to_sequence(beatmap)
+    faults = count_faults(beatmap, sequence, sequence.xy)
+    assert not any(faults.values())
+    assert out_of_bounds(beatmap, sequence, sequence.xy, Bounds())[0].tolist() == [0]
