@@ -18,6 +18,7 @@ ORIGIN = np.array(PLAYFIELD_CENTRE)
 BODY_SAMPLES = 16
 LENGTHEN_LIMIT = 1.5
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
+_WIDE_GRID = np.array([(x, y) for x in range(-6, 7) for y in range(-6, 7)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
@@ -30,7 +31,8 @@ class Objects:
 
     starts (M,) index of the head's data point; heads (M, 2) px; ends (M, 2) px, the object's last
     data point relative to its head; low and high (M, 2) px, where the head may be so that the body
-    stays on the playfield; fixed (M,) spinners; distances (M,) px wanted from the previous end.
+    stays on the playfield; fixed (M,) those that stay; distances (M,) px wanted from the previous
+    end.
     """
 
     starts: NDArray[np.intp]
@@ -50,26 +52,34 @@ def place(
     *,
     keep_spacing: bool,
     on_playfield: bool,
+    kept: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Whole-pixel coordinates (T, 2) near `xy` (T, 2); slider ends are where the game has them.
 
     `distances` (T,) are the wanted distances to the previous data point. With `keep_spacing` every
     object starts as near to its distance from the previous object's end as integers allow; with
-    `on_playfield` bodies stay on the playfield where they fit.
+    `on_playfield` bodies stay on the playfield where they fit. Spinners and the objects marked in
+    `kept` (M,) stay exactly where `sequence` has them, and the others join them.
     """
     paths = PathSet(topology.sliders)
+    fixed = sequence.types[sequence.object_starts] == PointType.SPINNER
+    if kept is not None:
+        fixed = fixed | kept
+    fixed_points = fixed[sequence.objects][:, None]  # (T, 1)
+    xy = np.where(fixed_points, sequence.xy, xy)
     shaped = _round_shapes(sequence, xy)
     if keep_spacing:
         shaped = _lengthen(sequence, topology, paths, shaped)
-    objects, shaped = _rigid_objects(sequence, topology, paths, shaped, distances, xy)
+    shaped = np.where(fixed_points, sequence.xy, shaped)
+    objects, shaped = _rigid_objects(sequence, topology, paths, shaped, distances, xy, fixed)
     if keep_spacing:
         heads = _choose_pixels(objects, _settle(objects, on_playfield), on_playfield)
     else:
-        heads = np.where(objects.fixed[:, None], objects.heads, np.rint(objects.heads))
+        heads = np.rint(objects.heads)
         if on_playfield:
             heads = np.clip(heads, np.ceil(objects.low), np.floor(objects.high))
     moved = heads - shaped[objects.starts]
-    return shaped + moved[sequence.objects]
+    return np.where(fixed_points, sequence.xy, shaped + moved[sequence.objects])
 
 
 def _round_shapes(sequence: Sequence, xy: FloatArray) -> FloatArray:
@@ -123,6 +133,7 @@ def _rigid_objects(
     shaped: FloatArray,
     distances: FloatArray,
     xy: FloatArray,
+    fixed: NDArray[np.bool_],
 ) -> tuple[Objects, FloatArray]:
     """The objects at their unrounded heads in `xy`, and `shaped` with its slider ends in place."""
     starts = np.flatnonzero(sequence.object_starts)
@@ -139,9 +150,7 @@ def _rigid_objects(
     low, high = -lowest, PLAYFIELD - highest
     fits = low <= high  # by axis; a body larger than the playfield keeps its head on it
     low, high = np.where(fits, low, 0.0), np.where(fits, high, PLAYFIELD)
-    fixed = sequence.types[starts] == PointType.SPINNER
-    heads = np.where(fixed[:, None], ORIGIN, xy[starts])
-    return Objects(starts, heads, ends, low, high, fixed, distances[starts]), shaped
+    return Objects(starts, xy[starts], ends, low, high, fixed, distances[starts]), shaped
 
 
 def _settle(objects: Objects, on_playfield: bool, sweeps: int = 60) -> FloatArray:
@@ -173,34 +182,44 @@ def _choose_pixels(objects: Objects, targets: FloatArray, on_playfield: bool) ->
 
     Among the pixels around the target, brought to its distance, the one that meets the distance
     best is taken; nearness to the target decides between equals. Where the playfield's edge leaves
-    none, pixels all around the circle of that distance are looked at.
+    none, pixels all around the circle of that distance are looked at. Before an object that stays,
+    the distance to that one counts as well.
     """
     heads = targets.copy()
     end = ORIGIN
     for i, target in enumerate(targets):
         if not objects.fixed[i]:
             bounds = (np.ceil(objects.low[i]), np.floor(objects.high[i]))
-            heads[i] = _best_pixel(
-                target, end, objects.distances[i], bounds if on_playfield else None
-            )
+            circles = [(end, objects.distances[i])]
+            if i + 1 < len(targets) and objects.fixed[i + 1]:
+                circles.append((heads[i + 1] - objects.ends[i], objects.distances[i + 1]))
+            heads[i] = _best_pixel(target, circles, bounds if on_playfield else None)
         end = heads[i] + objects.ends[i]
     return heads
 
 
+Circle = tuple[FloatArray, float]
+"""Centre and radius in px: where a head has its distance from another object."""
+
+
 def _best_pixel(
     target: FloatArray,
-    end: FloatArray,
-    distance: float,
+    circles: list[Circle],
     bounds: tuple[FloatArray, FloatArray] | None,
 ) -> FloatArray:
-    """The pixel at `distance` from `end`, as nearly as possible, and then nearest to `target`."""
+    """The pixel nearest to the (one or two) circles, and then nearest to `target`."""
+    end, distance = circles[0]
     offset = target - end
     length = np.hypot(*offset)
     direction = offset / length if length > 1e-6 else np.array([1.0, 0.0])
-    centre = end + direction * distance
-    best, error = _score(np.rint(centre) + _GRID, target, end, distance, bounds)
-    if error > 1.0:
-        around, other = _score(np.rint(end + distance * _CIRCLE), target, end, distance, bounds)
+    near = np.rint(end + direction * distance) + _GRID
+    if len(circles) > 1:
+        near = np.concatenate([near, np.rint(target) + _WIDE_GRID])
+    best, error = _score(near, target, circles, bounds)
+    if error > len(circles):
+        around, other = _score(np.rint(end + distance * _CIRCLE), target, circles, bounds)
+        if len(circles) > 1:
+            around, other = _score(around + _WIDE_GRID, target, circles, bounds)
         if other < error:
             best = around
     return best
@@ -209,14 +228,15 @@ def _best_pixel(
 def _score(
     pixels: FloatArray,
     target: FloatArray,
-    end: FloatArray,
-    distance: float,
+    circles: list[Circle],
     bounds: tuple[FloatArray, FloatArray] | None,
 ) -> tuple[FloatArray, float]:
-    """The best of `pixels` (K, 2), brought within bounds, and its error of the distance in px."""
+    """The best of `pixels` (K, 2), brought within bounds, and its px off the circles, summed."""
     if bounds is not None and bool((bounds[0] <= bounds[1]).all()):
         pixels = np.clip(pixels, *bounds)
-    error = np.abs(np.hypot(*(pixels - end).T) - distance)
+    error = np.zeros(len(pixels))
+    for centre, radius in circles:
+        error += np.abs(np.hypot(*(pixels - centre).T) - radius)
     away = np.hypot(*(pixels - target).T)
     index = int(np.argmin(error + 0.1 * away))
     return pixels[index], float(error[index])

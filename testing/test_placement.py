@@ -1,5 +1,8 @@
 """From sampled coordinates to pixels: distances, shapes, the playfield, on made-up maps."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import beatmap_text, random_objects
@@ -13,7 +16,14 @@ from placement import (
     _settle,
     place,
 )
-from sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
+from sequence import (
+    END,
+    PointType,
+    Sequence,
+    beatmap_to_sequence,
+    recompute_ends,
+    slider_topology,
+)
 from slider_path import PathSet
 
 SEEDS = range(5)
@@ -33,7 +43,7 @@ def noisy(sequence: Sequence, seed: int, px: float) -> FloatArray:
     return sequence.xy + np.where(spinner[:, None], 0, noise)
 
 
-def run(beatmap: Beatmap, sequence: Sequence, xy: FloatArray, **options: bool) -> FloatArray:
+def run(beatmap: Beatmap, sequence: Sequence, xy: FloatArray, **options: Any) -> FloatArray:
     topology = slider_topology(beatmap, sequence)
     return place(sequence, topology, xy, sequence.distances(), **{**KEEP, **options})
 
@@ -80,6 +90,7 @@ def test_choosing_pixels_is_no_worse_than_rounding(seed: int) -> None:
         _round_shapes(sequence, xy),
         sequence.distances(),
         xy,
+        sequence.types[sequence.object_starts] == PointType.SPINNER,
     )
     settled = _settle(objects, True)
 
@@ -135,6 +146,34 @@ def test_spinners_stay_in_the_middle(keep_spacing: bool) -> None:
     spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     assert spinner.sum() == 2
     assert xy[spinner].tolist() == [[256, 192], [256, 192]]
+
+
+@pytest.mark.parametrize("keep_spacing", [True, False])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_objects_that_stay_are_left_exactly_where_they_were(seed: int, keep_spacing: bool) -> None:
+    """Also where they lie between pixels, off the playfield, or are shorter than they should be."""
+    beatmap, sequence = made_up(seed)
+    rng = np.random.default_rng(seed)
+    kept = rng.random(len(beatmap.objects)) < 0.5
+    odd = sequence.xy * (1.4, 1.0) + rng.random(sequence.xy.shape)
+    source = replace(sequence, xy=recompute_ends(beatmap, sequence, odd))
+    xy = noisy(source, seed, 20.0)
+    placed = run(beatmap, source, xy, keep_spacing=keep_spacing, kept=kept)
+    stays = kept[source.objects]
+    assert (placed[stays] == source.xy[stays]).all()
+    assert (placed[~stays] != source.xy[~stays]).any(axis=1).mean() > 0.8
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_distances_are_met_on_both_sides_of_objects_that_stay(seed: int) -> None:
+    """Ten in a row are moved, ten stay; the tenth has two distances to meet with one pixel."""
+    beatmap, sequence = made_up(seed, sliders=False)
+    kept = np.arange(len(beatmap.objects)) // 10 % 2 == 0
+    placed = run(beatmap, sequence, noisy(sequence, seed, 25.0), kept=kept)
+    errors = spacing_errors(sequence, placed)
+    joins = kept[1:] != kept[:-1]
+    assert joins.sum() == 7
+    assert errors[1:][joins].max() <= 1.5 and np.median(errors[:-1][~kept[:-1]]) < 0.3
 
 
 @pytest.mark.parametrize("shrink", [0.3, 0.6, 0.8])
