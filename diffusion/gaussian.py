@@ -51,8 +51,11 @@ class Parametrisation(Protocol):
         """Playfield px -> network units."""
         ...
 
-    def sigmas(self, steps: int) -> Tensor:
-        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0."""
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
+        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0.
+
+        They begin at the highest level, or at `start`.
+        """
         ...
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -105,9 +108,9 @@ class EDM:
         out = network(x / norm, noise)[..., :2]
         return x / norm**2 + s / norm * out
 
-    def sigmas(self, steps: int) -> Tensor:
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels of a sampling run: (steps + 1,) float64, the last one 0."""
-        return karras_sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
+        return karras_sigmas(steps, self.sigma_min, start or self.sigma_max, self.rho)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n log-normal sigmas (n,) (EDM, table 1)."""
@@ -176,9 +179,9 @@ class LearnedVariance:
         posterior = (1 - ab[u] / ab[s]) * (1 - ab[s]) / (1 - ab[u])
         return posterior.log(), (1 - ab[t + 1] / ab[previous + 1]).log()
 
-    def sigmas(self, steps: int) -> Tensor:
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels at `steps` evenly spaced timesteps of the chain and a final 0, float64."""
-        levels = self.schedule.sigmas[self.schedule.spaced(steps)]
+        levels = self.schedule.sigmas[self.schedule.spaced(steps, start)]
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
