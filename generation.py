@@ -1,6 +1,7 @@
 """Samples new coordinates for a beatmap's data points: the one entry that all commands share."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from constraints import (
     keep_points,
     keep_spacing,
 )
+from controls import Controls
 from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
@@ -27,11 +29,16 @@ from diffusion.samplers import (
 )
 from models import make_context
 from placement import place
+from selection import Mask, excerpt, hull
 from sequence import PointType, Sequence, SliderTopology, slider_topology
 from slider_path import PathSet
+from style import Style
 
 DEFAULT_STEPS = 12
 MAX_STEPS = 1000
+MIN_EDIT_STEPS = 4
+EDIT_RAMP_PX = (1.31, 655.0)
+"""Noise in px from which an edit of strength just above 0, and one of 1, starts."""
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -42,21 +49,23 @@ Progress = Callable[[int, int], None]
 class SampleOptions:
     """How to sample.
 
-    style is a class index of the model, None for no style; half_window overrides the model's
-    attention band; spacing "keep" meets the source's distances, "model" takes what the network
-    gives; bounds "playfield" keeps objects on it, "off" does not.
+    half_window overrides the model's attention band; spacing "keep" meets the source's distances,
+    "model" takes what the network gives; bounds "playfield" keeps objects on it, "off" does not.
+    strength 1 starts from noise, less from the source's own positions with so much noise, 0 leaves
+    them; refine_iterations at the lowest noise level follow.
     """
 
     steps: int = DEFAULT_STEPS
     sampler: str = "dpmpp-2m"
     cfg_scale: float = 1.0
-    style: int | None = None
     variants: int = 1
     seed: int = 0
     spacing: str = "keep"
     bounds: str = "playfield"
     half_window: int | None = None
     use_amp: bool = False
+    strength: float = 1.0
+    refine_iterations: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -67,10 +76,37 @@ class SampleOptions:
             raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
         if self.half_window is not None and self.half_window < 1:
             raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"--strength {self.strength}: give a number from 0 to 1")
+        if not 0 <= self.refine_iterations <= MAX_STEPS:
+            raise ValueError(
+                f"--refine-iters {self.refine_iterations}: give a number from 0 to {MAX_STEPS}"
+            )
+
+    @property
+    def sampling_steps(self) -> int:
+        """Steps of the solver: a weaker edit has less noise to remove."""
+        least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
+        return max(least, math.ceil(self.strength * self.steps))
 
 
 def _no_progress(done: int, total: int) -> None:
     """For callers that do not watch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a map that one run works on: its T data points in M objects, and what is known.
+
+    times (T,) are ms since the map's first data point, distances (T,) px to the previous point,
+    kept (M,) marks objects that stay.
+    """
+
+    sequence: Sequence
+    topology: SliderTopology
+    times: FloatArray
+    distances: FloatArray
+    kept: Mask
 
 
 def generate(
@@ -79,43 +115,124 @@ def generate(
     sequence: Sequence,
     options: SampleOptions,
     progress: Progress = _no_progress,
+    controls: Controls | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Samples new coordinates for every data point of `sequence`.
+    """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
 
     Returns (raw, placed), each (variants, T, 2) px: what the sampler gives, and whole pixels, with
-    slider ends where the game will have them. The result depends on the seed and the map alone; a
-    variant is the same whatever their number.
+    slider ends where the game will have them; objects that are not remapped are exactly as in
+    `sequence`. The result depends on the seed, the map and the choice alone; a variant is the same
+    whatever their number. Of a long map only the chosen range and its surroundings are sampled.
     """
-    topology = slider_topology(beatmap, sequence)
+    controls = controls or Controls()
     distances = sequence.distances()
-    chain = make_chain(sequence, topology, distances)
-    network = make_network(loaded, sequence, chain, options)
-    parametrisation = loaded.parametrisation
-    device = next(loaded.model.parameters()).device
+    chosen = controls.chosen
+    if chosen is None:
+        chosen = np.ones(len(beatmap.objects), dtype=bool)
+    first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
+    part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
+    part = Part(
+        part_sequence,
+        slider_topology(part_beatmap, part_sequence),
+        part_sequence.times - sequence.times[0],
+        distances[points],
+        ~chosen[first:stop],
+    )
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    sigma = parametrisation.sigmas(options.steps)[0]
-    x = noise.to(device) * float((sigma**2 + 1).sqrt())
-
-    def report(step: int, x0: Tensor) -> None:
-        progress(step + 1, options.steps)
-
-    with torch.inference_mode():
-        x = solve(loaded, network, chain, options, x, report, generators)
-        raw = parametrisation.to_pixels(x.float()).cpu().double().numpy()
-    placed = [
+    raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
+    if options.sampling_steps + options.refine_iterations == 0:
+        return raw, placed
+    sampled = sample_part(loaded, part, noise[:, points], generators, options, controls, progress)
+    raw[:, points] = sampled
+    placed[:, points] = [
         place(
-            sequence,
-            topology,
+            part.sequence,
+            part.topology,
             xy,
-            distances,
+            part.distances,
             keep_spacing=options.spacing == "keep",
             on_playfield=options.bounds == "playfield",
+            kept=part.kept,
         )
-        for xy in raw
+        for xy in sampled
     ]
-    return raw, np.stack(placed)
+    return raw, placed
+
+
+def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
+    """Data points on either side of a range that sampling sees: twice the attention's reach.
+
+    Through all layers a point is reached from further away, but to no effect: see NOTES.md.
+    """
+    return 2 * (options.half_window or loaded.model.config.half_window)
+
+
+def sample_part(
+    loaded: LoadedModel,
+    part: Part,
+    noise: Tensor,
+    generators: list[torch.Generator],
+    options: SampleOptions,
+    controls: Controls,
+    progress: Progress,
+) -> FloatArray:
+    """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined."""
+    steps, total = options.sampling_steps, options.sampling_steps + options.refine_iterations
+    chain = make_chain(part)
+    source = torch.from_numpy(part.sequence.xy).float().expand_as(noise)
+
+    def report(step: int, x0: Tensor) -> None:
+        progress(step + 1, total)
+
+    def report_refining(step: int, x0: Tensor) -> None:
+        progress(steps + step + 1, total)
+
+    with torch.inference_mode():
+        xy = source
+        if steps:
+            network = make_network(loaded, part, options, controls.style)
+            x = start(loaded, chain, options, source, noise)
+            x = solve(loaded, network, chain, options, x, report, generators)
+            xy = loaded.parametrisation.to_pixels(x.float()).cpu()
+        if options.refine_iterations:
+            refiner, style = loaded, controls.style
+            if controls.refiner is not None:
+                refiner, style = controls.refiner, controls.refiner_style
+            network = make_network(refiner, part, options, style)
+            xy = refine(refiner, network, chain, options, xy, report_refining)
+        # Float32 cannot hold every coordinate of a file.
+        kept = part.kept[part.sequence.objects][:, None]
+        return np.where(kept, part.sequence.xy, xy.double().numpy())
+
+
+def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
+    """The noise level from which an edit starts; None for the model's highest.
+
+    Strength runs along the ramp on which sampling spaces its levels (EDM, equation 5, rho 7),
+    so that an edit of strength s does about the last share s of a whole run's steps.
+    """
+    if options.strength == 1:
+        return None
+    low, high = (px ** (1 / 7) for px in EDIT_RAMP_PX)
+    return (low + options.strength * (high - low)) ** 7 / max(loaded.parametrisation.scale)
+
+
+def start(
+    loaded: LoadedModel, chain: Chain, options: SampleOptions, source: Tensor, noise: Tensor
+) -> Tensor:
+    """What a solver starts from (N, T, 2): noise, about the source's positions for an edit.
+
+    The points that are known have theirs from the beginning. `source` is (N, T, 2) px.
+    """
+    parametrisation = loaded.parametrisation
+    sigmas = parametrisation.sigmas(options.sampling_steps, start_level(loaded, options))
+    sigma = float(sigmas[0])
+    about = parametrisation.from_pixels(source) + sigma * noise
+    if options.strength == 1:
+        about = torch.where(chain.fixed[:, None], about, noise * math.sqrt(sigma**2 + 1))
+    return about.to(next(loaded.model.parameters()).device)
 
 
 def solve(
@@ -129,9 +246,7 @@ def solve(
 ) -> Tensor:
     """Runs the solver that the options name from noise x (N, T, 2) to coordinates, unitless."""
     parametrisation = loaded.parametrisation
-
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(network, x, sigma)
+    steps, level = options.sampling_steps, start_level(loaded, options)
 
     def unchanged(x0: Tensor, sigma: Tensor) -> Tensor:
         return x0
@@ -139,13 +254,52 @@ def solve(
     if options.sampler == "ancestral" and isinstance(parametrisation, LearnedVariance):
         constrain = constrained(unchanged, loaded, chain, options)
         return sample_learned_variance(
-            parametrisation, network, x, options.steps, constrain, report, generator=generators
+            parametrisation,
+            network,
+            x,
+            steps,
+            constrain,
+            report,
+            generator=generators,
+            start=level,
         )
-    denoise = constrained(predict, loaded, chain, options)
-    sigmas = parametrisation.sigmas(options.steps)
+    denoise = constrained(predictor(loaded, network), loaded, chain, options)
+    sigmas = parametrisation.sigmas(steps, level)
     if options.sampler == "ancestral":
         return sample_ancestral(denoise, x, sigmas, report, generator=generators)
     return DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
+
+
+def predictor(loaded: LoadedModel, network: Network) -> Denoise:
+    """`denoise` of a model's network, without constraints."""
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return loaded.parametrisation.denoise(network, x, sigma)
+
+    return predict
+
+
+def refine(
+    loaded: LoadedModel,
+    network: Network,
+    chain: Chain,
+    options: SampleOptions,
+    xy: Tensor,
+    report: Callback,
+) -> Tensor:
+    """Coordinates xy (N, T, 2) px cleaned up: denoised again and again at the lowest noise level.
+
+    For models of the public osu-diffusion that is its refinement: the ancestral step at timestep
+    0, which adds no noise, repeated.
+    """
+    parametrisation = loaded.parametrisation
+    denoise = constrained(predictor(loaded, network), loaded, chain, options)
+    sigma = parametrisation.sigmas(2)[1]
+    x = parametrisation.from_pixels(xy.to(next(loaded.model.parameters()).device))
+    for i in range(options.refine_iterations):
+        x = denoise(x, sigma)
+        report(i, x)
+    return parametrisation.to_pixels(x.float()).cpu()
 
 
 def _seed_of(text: str) -> int:
@@ -153,44 +307,44 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
 
 
-def make_chain(sequence: Sequence, topology: SliderTopology, distances: FloatArray) -> Chain:
-    """What the constraints know of this map: distances, spinners in the middle, slider ends."""
-    paths = PathSet(topology.sliders)
+def make_chain(part: Part) -> Chain:
+    """What the constraints know of a part: distances, objects that stay, slider ends."""
+    paths = PathSet(part.topology.sliders)
 
     def slider_ends(xy: Tensor) -> Tensor:
         ends = [paths.evaluate(points)[0] for points in xy.double().numpy()]
         return torch.from_numpy(np.stack(ends))
 
+    sequence = part.sequence
     spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     return Chain(
-        distances=torch.from_numpy(distances).float(),
-        fixed=torch.from_numpy(spinner),
+        distances=torch.from_numpy(part.distances).float(),
+        fixed=torch.from_numpy(spinner | part.kept[sequence.objects]),
         fixed_xy=torch.from_numpy(sequence.xy).float(),
-        ends=torch.from_numpy(topology.ends),
+        ends=torch.from_numpy(part.topology.ends),
         slider_ends=slider_ends,
     )
 
 
-def make_network(
-    loaded: LoadedModel, sequence: Sequence, chain: Chain, options: SampleOptions
-) -> Network:
-    """The model with this map and style bound to it, guided where that makes a difference."""
+def make_network(loaded: LoadedModel, part: Part, options: SampleOptions, style: Style) -> Network:
+    """The model with a part of a map and a style bound to it, guided where that matters."""
     model = loaded.model
     device = next(model.parameters()).device
-    guided = options.style is not None and options.cfg_scale != 1
-    n = options.variants
-    classes = torch.full((n,), model.null_class if options.style is None else options.style)
+    null = model.y_embedder.embedding_table.weight[model.null_class]
+    wanted = null if style.embedding is None else style.embedding.to(device)
+    unwanted = null if style.negative is None else style.negative.to(device)
+    guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
+    classes = wanted.expand(options.variants, -1)  # (N, D)
     if guided:
-        classes = torch.cat([classes, torch.full((n,), model.null_class)])
-    times = torch.from_numpy(sequence.times - sequence.times[0])
+        classes = torch.cat([classes, unwanted.expand(options.variants, -1)])
     context = make_context(
         model.config,
-        times[None],
-        chain.distances[None].to(device),
-        torch.from_numpy(sequence.types)[None].to(device),
+        torch.from_numpy(part.times)[None],
+        torch.from_numpy(part.distances).float()[None].to(device),
+        torch.from_numpy(part.sequence.types)[None].to(device),
         torch.zeros(1, dtype=torch.int64, device=device),
     )
-    context = context.repeat(len(classes)).with_classes(classes.to(device))
+    context = context.repeat(len(classes)).with_classes(classes)
 
     def network(x: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=options.use_amp):

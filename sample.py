@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 import cli
+import controls
 from beatmap import Beatmap, edit_metadata, parse_beatmap, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
-from data_loading import load_beatmap_idx
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
 from models import SIZES
@@ -29,10 +29,9 @@ TAG = "osu-diffusion"
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
-def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | None) -> str:
-    """The new difficulty's name, which says what it is."""
-    style = "" if style_id is None else f" style {style_id}"
-    return f"{beatmap.version} (AI remap{style} seed {options.seed})"
+def result_version(beatmap: Beatmap, options: SampleOptions, label: str) -> str:
+    """The new difficulty's name, which says what it is; `label` is that of the controls."""
+    return f"{beatmap.version} (AI remap{label and ' ' + label} seed {options.seed})"
 
 
 def safe_name(text: str, limit: int = 100) -> str:
@@ -62,8 +61,6 @@ def parse_args() -> argparse.Namespace:
     add("--overwrite", action=boolean, default=False, help="replace existing results")
     add("--seed", type=int, default=0, help="another seed gives another map")
     add("--num-variants", type=int, default=1, help="different maps of one run")
-    add("--style-id", type=int, help="beatmap ID of a training map whose style to use")
-    add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
     add("--spacing", choices=["keep", "model"], default="keep", help="keep: the source's distances")
@@ -77,8 +74,7 @@ def parse_args() -> argparse.Namespace:
     add("--num-classes", type=int, help="checked against the checkpoint")
     add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
     add("--make-animation", action=boolean, default=False, help="not available yet")
-    add("--refine-ckpt", type=Path, help="not available yet")
-    add("--refine-iters", type=int, default=10, help="not available yet")
+    controls.add_flags(parser)
     return parser.parse_args()
 
 
@@ -96,42 +92,20 @@ def check_model(loaded: LoadedModel, args: argparse.Namespace) -> None:
         )
 
 
-def find_style(loaded: LoadedModel, args: argparse.Namespace) -> int | None:
-    """The class index of --style-id, checked against the model."""
-    if args.style_id is None:
-        return None
-    path = args.beatmap_idx or loaded.class_index_path()
-    index = load_beatmap_idx(path)
-    classes = loaded.model.config.num_classes
-    if index and max(index.values()) >= classes:
-        raise ValueError(
-            f"{path} has class {max(index.values())}, the checkpoint only {classes} classes: "
-            "give the model's own index with --beatmap-idx"
-        )
-    if args.style_id not in index:
-        near = sorted(index, key=lambda known: abs(known - args.style_id))[:3]
-        raise ValueError(
-            f"--style-id {args.style_id} is not among the {len(index)} styles of {path.name}; "
-            f"the nearest IDs are {', '.join(map(str, near))}"
-        )
-    return index[args.style_id]
-
-
-def options_from(
-    args: argparse.Namespace, style: int | None, device: torch.device
-) -> SampleOptions:
+def options_from(args: argparse.Namespace, device: torch.device) -> SampleOptions:
     """The sampling options that the command line asks for."""
     return SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         cfg_scale=args.cfg_scale,
-        style=style,
         variants=args.num_variants,
         seed=args.seed,
         spacing=args.spacing,
         bounds=args.bounds,
         half_window=args.seq_len,
         use_amp=device.type == "cuda" if args.use_amp is None else args.use_amp,
+        strength=0.0 if args.refine else args.strength,
+        refine_iterations=controls.refine_iterations(args),
     )
 
 
@@ -153,7 +127,7 @@ class Outputs:
         song = f"{beatmap.artist} - {beatmap.title}"
         number = f"{beatmap.beatmap_id} " if beatmap.beatmap_id > 0 else ""
         folder = args.output / safe_name(f"{number}{song}", 60)
-        version = result_version(beatmap, options, args.style_id)
+        version = result_version(beatmap, options, controls.label(args))
         several = options.variants > 1
         versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
         stem, short = safe_name(song, 40), safe_name(beatmap.version, 40)
@@ -172,18 +146,25 @@ class Outputs:
         return plan
 
 
-def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
+def remap(loaded: LoadedModel, refiner: LoadedModel | None, args: argparse.Namespace) -> int:
     """Reads the beatmap, samples, writes all results and says what was written."""
     beatmap = read_beatmap(args.beatmap)
     device = next(loaded.model.parameters()).device
-    options = options_from(args, find_style(loaded, args), device)
+    options = options_from(args, device)
     outputs = Outputs.plan(beatmap, args, options)
     check_picture(beatmap, args)
+    steering = controls.load_controls(loaded, refiner, beatmap, args)
     sequence = beatmap_to_sequence(beatmap)
     print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
-    with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
+    total = options.sampling_steps + options.refine_iterations
+    with tqdm(total=total, desc="sampling", unit="step", file=sys.stderr) as bar:
         raw, placed = generate(
-            loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
+            loaded,
+            beatmap,
+            sequence,
+            options,
+            lambda done, total: bar.update(done - bar.n),
+            steering,
         )
     outputs.folder.mkdir(parents=True, exist_ok=True)
     variants = []
@@ -248,9 +229,9 @@ def describe(
     return {
         "source": {"file": Path(args.beatmap).name, "md5": beatmap.md5},
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
-        "style_id": args.style_id,
+        "style": controls.wanted_style(args).describe() or None,
         "options": asdict(options),
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "arguments": json.loads(json.dumps(vars(args), default=str)),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -263,14 +244,14 @@ def describe(
 
 def main() -> int:
     args = parse_args()
-    if args.cfg_scale != 1 and args.style_id is None:
-        raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
-    if args.make_animation or args.refine_ckpt is not None:
-        raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
+    controls.check_flags(args)
+    if args.make_animation:
+        raise ValueError("--make-animation is not available yet: leave it out")
     device = cli.pick_device(args.device)
     loaded = load_model(args.ckpt, device)
     check_model(loaded, args)
-    return remap(loaded, args)
+    refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
+    return remap(loaded, refiner, args)
 
 
 if __name__ == "__main__":
