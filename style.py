@@ -78,9 +78,9 @@ class Learning:
 
     steps: int = 60
     windows: int = 16
-    lr: float = 0.02
+    lr: float = 0.03
     seed: int = 0
-    candidates: int = 32
+    candidates: int = 16
     nearest: int = 4
 
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,7 +134,10 @@ class Judge:
 
     def __init__(self, train: list[Features]) -> None:
         table = np.stack(train)
-        self.mean, self.std = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+        known = np.isfinite(table)
+        count = np.maximum(known.sum(axis=0), 1)
+        mean = np.where(known, table, 0).sum(axis=0) / count
+        self.std = np.sqrt((np.where(known, table - mean, 0) ** 2).sum(axis=0) / count)
         self.used = self.std > 1e-9
 
     def distance(self, a: Features, b: Features) -> float:
@@ -161,19 +164,66 @@ def read_maps(paths: list[Path]) -> list[tuple[Beatmap, Sequence]]:
     return maps
 
 
-def remapped_features(
-    loaded: LoadedModel,
-    source: tuple[Beatmap, Sequence],
-    embedding: torch.Tensor | None,
-    options: SampleOptions,
-) -> Features:
-    """Features of a source map in a style."""
-    beatmap, sequence = source
-    if embedding is None:
-        options = replace(options, cfg_scale=1.0)
-    controls = Controls(style=Style(embedding))
-    _, placed = generate(loaded, beatmap, sequence, options, controls=controls)
-    return features(replace(sequence, xy=placed[0]))
+@dataclass(frozen=True)
+class Setting:
+    """What all trials share: the model, the maps and their features, how to learn and sample."""
+
+    loaded: LoadedModel
+    held_out: list[tuple[Beatmap, Sequence]]
+    train: list[tuple[Beatmap, Sequence]]
+    held_out_features: list[Features]
+    train_features: list[Features]
+    judge: Judge
+    index: dict[int, int]
+    learning: Learning
+    options: SampleOptions
+    scales: list[float]
+    max_points: int
+
+    def others(self, *mappers: str) -> list[Features]:
+        """Features of the held-out maps that none of these mappers made."""
+        pairs = zip(self.held_out, self.held_out_features, strict=True)
+        return [found for (beatmap, _), found in pairs if beatmap.creator not in mappers]
+
+    def remapped(
+        self, source: tuple[Beatmap, Sequence], embedding: torch.Tensor | None, scale: float
+    ) -> Features:
+        """Features of a source map in a style."""
+        beatmap, sequence = source
+        options = replace(self.options, cfg_scale=scale)
+        controls = Controls(style=Style(embedding))
+        _, placed = generate(self.loaded, beatmap, sequence, options, controls=controls)
+        return features(replace(sequence, xy=placed[0]))
+
+    def trial(self, k: int, rng: np.random.Generator) -> dict[str, float]:
+        """Shares of other maps further away than the style's: held-out map k, and a class."""
+        mapper = self.held_out[k][0].creator
+        short = [
+            i
+            for i, (beatmap, sequence) in enumerate(self.held_out)
+            if beatmap.creator != mapper and len(sequence) <= self.max_points
+        ]
+        source = self.held_out[rng.choice(short)]
+        target, others = self.held_out_features[k], self.others(mapper, source[0].creator)
+        rows = [i for i, (b, _) in enumerate(self.train) if b.beatmap_id in self.index]
+        row = int(rng.choice(rows))
+        class_target = self.train_features[row]
+        class_others = [f for i, f in enumerate(self.train_features) if i != row]
+        trained = embeddings_of(self.loaded)[self.index[self.train[row][0].beatmap_id]]
+        started = time.perf_counter()
+        learnt = learn_embedding(self.loaded, [self.held_out[k][1]], self.learning)
+        result = {"seconds of learning": time.perf_counter() - started}
+        share = self.judge.share_nearer
+        null = self.remapped(source, None, 1.0)
+        result["source map itself"] = share(features(source[1]), target, others)
+        result["no style, to the held-out map"] = share(null, target, others)
+        result["no style, to the trained map"] = share(null, class_target, class_others)
+        for scale in self.scales:
+            found = self.remapped(source, learnt, scale)
+            result[f"learnt, cfg {scale:g}"] = share(found, target, others)
+            found = self.remapped(source, trained, scale)
+            result[f"trained class, cfg {scale:g}"] = share(found, class_target, class_others)
+        return result
 
 
 def parse_args() -> argparse.Namespace:
@@ -199,69 +249,44 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def make_setting(args: argparse.Namespace, rng: np.random.Generator) -> Setting:
+    """Reads the model and the maps."""
+    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    held_out = read_maps(sorted(args.held_out.rglob("*.osu")))
+    paths = sorted(args.train.rglob("*.osu"))
+    train = read_maps([paths[i] for i in rng.permutation(len(paths))[: args.train_limit]])
+    if len(held_out) < 3 or len(train) < 2:
+        raise ValueError("at least 3 held-out and 2 training maps are needed")
+    train_features = [features(sequence) for _, sequence in train]
+    learning = Learning(args.steps, args.windows, args.lr, args.seed, args.candidates, args.nearest)
+    return Setting(
+        loaded,
+        held_out,
+        train,
+        [features(sequence) for _, sequence in held_out],
+        train_features,
+        Judge(train_features),
+        read_index(loaded, None),
+        learning,
+        SampleOptions(seed=args.seed),
+        args.cfg_scale,
+        args.max_points,
+    )
+
+
 def main() -> int:
     args = parse_args()
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
     rng = np.random.default_rng(args.seed)
-    held_out = read_maps(sorted(args.held_out.rglob("*.osu")))
-    train_paths = np.array(sorted(args.train.rglob("*.osu")))
-    chosen = rng.permutation(len(train_paths))[: args.train_limit]
-    train = read_maps([train_paths[i] for i in chosen])
-    train_features = [features(sequence) for _, sequence in train]
-    judge = Judge(train_features)
-    held_out_features = [features(sequence) for _, sequence in held_out]
-    index = read_index(loaded, None)
-    known = [i for i, (beatmap, _) in enumerate(train) if beatmap.beatmap_id in index]
-    learning = Learning(args.steps, args.windows, args.lr, args.seed, args.candidates, args.nearest)
-    shares: dict[str, list[float]] = {}
-    seconds = []
-    for k in tqdm(rng.permutation(len(held_out))[: args.maps], desc="styles", file=sys.stderr):
-        mapper = held_out[k][0].creator
-        short = [
-            i
-            for i, (beatmap, sequence) in enumerate(held_out)
-            if beatmap.creator != mapper and len(sequence) <= args.max_points
-        ]
-        source = held_out[rng.choice(short)]
-        others = [
-            held_out_features[i]
-            for i, (beatmap, _) in enumerate(held_out)
-            if beatmap.creator not in (mapper, source[0].creator)
-        ]
-        started = time.perf_counter()
-        embedding = learn_embedding(loaded, [held_out[k][1]], learning)
-        seconds.append(time.perf_counter() - started)
-        row = known[rng.integers(len(known))]
-        trained = embeddings_of(loaded)[index[train[row][0].beatmap_id]]
-        options = SampleOptions(seed=args.seed)
-
-        null = remapped_features(loaded, source, None, options)
-        target = held_out_features[k]
-        other_train = [f for i, f in enumerate(train_features) if i != row]
-        shares.setdefault("source map", []).append(
-            judge.share_nearer(features(source[1]), target, others)
-        )
-        shares.setdefault("no style", []).append(judge.share_nearer(null, target, others))
-        shares.setdefault("no style, for the class", []).append(
-            judge.share_nearer(null, train_features[row], other_train)
-        )
-        for scale in args.cfg_scale:
-            scaled = replace(options, cfg_scale=scale)
-            result = remapped_features(loaded, source, embedding, scaled)
-            shares.setdefault(f"learnt, cfg {scale:g}", []).append(
-                judge.share_nearer(result, target, others)
-            )
-            result = remapped_features(loaded, source, trained, scaled)
-            shares.setdefault(f"trained class, cfg {scale:g}", []).append(
-                judge.share_nearer(result, train_features[row], other_train)
-            )
-    report = {
-        "checkpoint": loaded.sha256,
-        "learning": str(learning),
-        "seconds_of_learning_median": float(np.median(seconds)),
-        "share_nearer_to_the_style": {name: float(np.mean(v)) for name, v in shares.items()},
-        "standard_error": {name: float(np.std(v) / np.sqrt(len(v))) for name, v in shares.items()},
-    }
+    setting = make_setting(args, rng)
+    rows: list[dict[str, float]] = []
+    for k in tqdm(rng.permutation(len(setting.held_out))[: args.maps], file=sys.stderr):
+        rows.append(setting.trial(int(k), rng))
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    report = {"checkpoint": setting.loaded.sha256, "learning": str(setting.learning)}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        error = values.std() / np.sqrt(len(values))
+        report[name] = f"{values.mean():.3f} +- {error:.3f}, median {np.median(values):.3f}"
     text = json.dumps(report, indent=1)
     print(text)
     if args.output is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import beatmap_text, random_objects, read_json, run_command
+from style_test import Judge, features
 
 import sample
 import style
@@ -323,3 +324,33 @@ def test_bad_controls_are_one_line_and_write_nothing(
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1].startswith("error: ") and message in captured.err
     assert "Traceback" not in captured.err and not output.exists()
+
+
+# --- the measurement of styles --------------------------------------------------------------------
+
+
+def zigzag(step: tuple[int, int], count: int = 40) -> Sequence:
+    """Circles 150 ms apart that go to and fro between two places, or on and on."""
+    places = [(100 + step[0] * (i % 2), 100 + step[1] * i) for i in range(count)]
+    lines = [f"{x},{y},{1000 + 150 * i},1,0" for i, (x, y) in enumerate(places)]
+    return beatmap_to_sequence(parse_beatmap(beatmap_text("\n".join(lines)).encode(), "zigzag"))
+
+
+def test_the_measured_features_tell_flow_from_jumps() -> None:
+    """Turning cosine 1 for a straight line, -1 for to and fro, in the bin of 80 px and 150 ms."""
+    straight, jumps = features(zigzag((0, 80), 40)), features(zigzag((80, 0), 40))
+    known = np.flatnonzero(np.isfinite(straight[:27]))
+    assert known.tolist() == [9, 10, 11]  # second bin of spacing, first of time
+    np.testing.assert_allclose(straight[9:11], (1, 0), atol=1e-9)
+    np.testing.assert_allclose(jumps[9:11], (-1, 0), atol=1e-9)
+
+
+def test_the_judge_prefers_what_is_alike() -> None:
+    rng = np.random.default_rng(0)
+    maps = [features(made_up(seed)) for seed in range(12)]
+    judge = Judge(maps)
+    noisy = maps[3] + 0.1 * judge.std * rng.normal(size=len(maps[3]))
+    others = [found for i, found in enumerate(maps) if i != 3]
+    assert judge.share_nearer(noisy, maps[3], others) == 1
+    assert judge.share_nearer(noisy, maps[4], [maps[3], maps[3]]) == 0
+    assert judge.distance(maps[3], maps[3]) == 0
