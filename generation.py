@@ -1,6 +1,7 @@
 """Samples new coordinates for a beatmap's data points: the one entry that all commands share."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,8 @@ from constraints import (
     keep_spacing,
     keep_within,
 )
-from diffusion.gaussian import EDM, Denoise, LearnedVariance, Network, guided_network
+from controls import Controls
+from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
     Callback,
@@ -29,14 +31,19 @@ from diffusion.samplers import (
 from models import make_context
 from placement import Placement
 from playfield import bounds_named
+from selection import Mask, excerpt, hull
 from sequence import PointType, Sequence, slider_topology
 from slider_shapes import SliderShapes
 from spacing import KEEP, Spacing, wanted_distances
+from style import Style
 
 DEFAULT_STEPS = 12
 MAX_STEPS = 1000
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
+MIN_EDIT_STEPS = 4
+EDIT_RAMP_PX = (1.31, 655.0)
+"""Noise in px from which an edit of strength just above 0, and one of 1, starts."""
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -47,21 +54,23 @@ Progress = Callable[[int, int], None]
 class SampleOptions:
     """How to sample.
 
-    style is a class index of the model, None for no style; half_window overrides the model's
-    attention band; bounds "playfield" or "screen" (the editor's limits) keeps objects there, "off"
-    does not; use_amp computes in bf16, by default where the device does that natively.
+    half_window overrides the model's attention band; bounds "playfield" or "screen" (the editor's
+    limits) keeps objects there, "off" does not; use_amp computes in bf16, by default where the
+    device does that natively. strength 1 starts from noise, less from the source's own positions
+    with so much noise, 0 leaves them; refine_iterations at the lowest noise level follow.
     """
 
     steps: int = DEFAULT_STEPS
     sampler: str = "dpmpp-2m"
     cfg_scale: float = 1.0
-    style: int | None = None
     variants: int = 1
     seed: int = 0
     spacing: Spacing = KEEP
     bounds: str = "playfield"
     half_window: int | None = None
     use_amp: bool | None = None
+    strength: float = 1.0
+    refine_iterations: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -72,10 +81,37 @@ class SampleOptions:
             raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
         if self.half_window is not None and self.half_window < 1:
             raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"--strength {self.strength}: give a number from 0 to 1")
+        if not 0 <= self.refine_iterations <= MAX_STEPS:
+            raise ValueError(
+                f"--refine-iters {self.refine_iterations}: give a number from 0 to {MAX_STEPS}"
+            )
+
+    @property
+    def sampling_steps(self) -> int:
+        """Steps of the solver: a weaker edit has less noise to remove."""
+        least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
+        return max(least, math.ceil(self.strength * self.steps))
 
 
 def _no_progress(done: int, total: int) -> None:
     """For callers that do not watch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a map that one run works on: its T data points, and what is known of them.
+
+    times (T,) are ms since the map's first data point, distances (T,) px wanted to the previous
+    point or -1, kept (T,) marks points that stay.
+    """
+
+    beatmap: Beatmap
+    sequence: Sequence
+    times: FloatArray
+    distances: FloatArray
+    kept: Mask
 
 
 def generate(
@@ -84,36 +120,113 @@ def generate(
     sequence: Sequence,
     options: SampleOptions,
     progress: Progress = _no_progress,
+    controls: Controls | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Samples new coordinates for every data point of `sequence`.
+    """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
 
     Returns (raw, placed), each (variants, T, 2) px: what the sampler gives, and whole pixels, with
-    slider ends where the game will have them. The result depends on the seed and the map alone; a
-    variant is the same whatever their number.
+    slider ends where the game will have them; objects that are not remapped are exactly as in
+    `sequence`. The result depends on the seed, the map and the choice alone; a variant is the same
+    whatever their number. Of a long map only the chosen range and its surroundings are sampled.
     """
+    controls = controls or Controls()
     check_spacing(loaded, options.spacing)
-    placement = make_placement(beatmap, sequence, options)
-    chain = make_chain(beatmap, placement, options)
-    network = make_network(loaded, sequence, chain, options)
-    parametrisation = loaded.parametrisation
-    device = next(loaded.model.parameters()).device
+    raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
+    if options.sampling_steps + options.refine_iterations == 0:
+        return raw, placed
+    part, points = choose_part(loaded, beatmap, sequence, options, controls.chosen)
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    sigma = noise_levels(parametrisation, options)[0]
-    x = noise.to(device) * float((sigma**2 + 1).sqrt())
+    placement = make_placement(part, options)
+    raw[:, points] = sample_part(
+        loaded, part, placement, noise[:, points], generators, options, controls, progress
+    )
+    for k, xy in enumerate(raw[:, points]):
+        if options.spacing.mode == "free":
+            placement = make_placement(part, options, like=xy)
+        placed[k, points] = placement.place(xy)
+    return raw, placed
+
+
+def choose_part(
+    loaded: LoadedModel,
+    beatmap: Beatmap,
+    sequence: Sequence,
+    options: SampleOptions,
+    chosen: Mask | None,
+) -> tuple[Part, slice]:
+    """The chosen objects (M,) and what sampling must see around them, and their data points."""
+    if chosen is None:
+        chosen = np.ones(len(beatmap.objects), dtype=bool)
+    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    kept = spinner | ~chosen[sequence.objects]
+    distances = wanted_distances(beatmap, sequence, options.spacing)
+    # From one known point to the next the distance is what it is.
+    known = kept & np.append(True, kept[:-1])
+    distances = np.where(known, sequence.distances(), distances)
+    first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
+    part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
+    times = part_sequence.times - sequence.times[0]
+    return Part(part_beatmap, part_sequence, times, distances[points], kept[points]), points
+
+
+def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
+    """Data points on either side of a range that sampling sees: twice the attention's reach.
+
+    Through all layers a point is reached from further away, but to no effect: see NOTES.md.
+    """
+    return 2 * (options.half_window or loaded.model.config.half_window)
+
+
+def sample_part(
+    loaded: LoadedModel,
+    part: Part,
+    placement: Placement,
+    noise: Tensor,
+    generators: list[torch.Generator],
+    options: SampleOptions,
+    controls: Controls,
+    progress: Progress,
+) -> FloatArray:
+    """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined."""
+    steps, total = options.sampling_steps, options.sampling_steps + options.refine_iterations
+    chain = make_chain(part, placement)
+    source = torch.from_numpy(part.sequence.xy).float().expand_as(noise)
 
     def report(step: int, x0: Tensor) -> None:
-        progress(step + 1, options.steps)
+        progress(step + 1, total)
+
+    def report_refining(step: int, x0: Tensor) -> None:
+        progress(steps + step + 1, total)
 
     with torch.inference_mode():
-        x = solve(loaded, network, chain, options, x, report, generators)
-        raw = parametrisation.to_pixels(x.float()).cpu().double().numpy()
-    if options.spacing.mode == "free":
-        placed = [make_placement(beatmap, sequence, options, xy).place(xy) for xy in raw]
-    else:
-        placed = [placement.place(xy) for xy in raw]
-    return raw, np.stack(placed)
+        xy = source
+        if steps:
+            network = make_network(loaded, part, options, controls.style)
+            x = start(loaded, chain, options, source, noise)
+            x = solve(loaded, network, chain, options, x, report, generators)
+            xy = loaded.parametrisation.to_pixels(x.float()).cpu()
+        if options.refine_iterations:
+            refiner, style = loaded, controls.style
+            if controls.refiner is not None:
+                refiner, style = controls.refiner, controls.refiner_style
+            network = make_network(refiner, part, options, style)
+            xy = refine(refiner, network, chain, options, xy, report_refining)
+        # Float32 cannot hold every coordinate of a file.
+        return np.where(part.kept[:, None], part.sequence.xy, xy.double().numpy())
+
+
+def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
+    """The noise level from which an edit starts; None for the model's highest.
+
+    Strength runs along the ramp on which sampling spaces its levels (EDM, equation 5, rho 7),
+    so that an edit of strength s does about the last share s of a whole run's steps.
+    """
+    if options.strength == 1:
+        return None
+    low, high = (px ** (1 / 7) for px in EDIT_RAMP_PX)
+    return (low + options.strength * (high - low)) ** 7 / max(loaded.parametrisation.scale)
 
 
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
@@ -127,29 +240,44 @@ def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
         )
 
 
-def make_placement(
-    beatmap: Beatmap, sequence: Sequence, options: SampleOptions, like: FloatArray | None = None
-) -> Placement:
+def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:
     """What moves objects to their distances, lengths and bounds.
 
     With coordinates `like` (T, 2) those have the distances and path lengths to keep.
     """
-    topology = slider_topology(beatmap, sequence)
-    distances = wanted_distances(beatmap, sequence, options.spacing)
+    topology = slider_topology(part.beatmap, part.sequence)
+    distances = part.distances
     if like is not None:
-        distances = replace(sequence, xy=like).distances()
-    kept = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
-    shapes = SliderShapes(sequence, topology, distances, kept, like)
+        distances = replace(part.sequence, xy=like).distances()
+    shapes = SliderShapes(part.sequence, topology, distances, part.kept, like)
     met = options.spacing.kept or like is not None
-    bounds = bounds_named(options.bounds, beatmap)
-    return Placement(beatmap, sequence, shapes, distances if met else None, kept, bounds)
+    bounds = bounds_named(options.bounds, part.beatmap)
+    return Placement(
+        part.beatmap, part.sequence, shapes, distances if met else None, part.kept, bounds
+    )
 
 
-def noise_levels(parametrisation: EDM | LearnedVariance, options: SampleOptions) -> Tensor:
+def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:
     """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
+    parametrisation, level = loaded.parametrisation, start_level(loaded, options)
     if isinstance(parametrisation, LearnedVariance) and options.sampler != "ancestral":
-        return parametrisation.solver_sigmas(options.steps)
-    return parametrisation.sigmas(options.steps)
+        return parametrisation.solver_sigmas(options.sampling_steps, level)
+    return parametrisation.sigmas(options.sampling_steps, level)
+
+
+def start(
+    loaded: LoadedModel, chain: Chain, options: SampleOptions, source: Tensor, noise: Tensor
+) -> Tensor:
+    """What a solver starts from (N, T, 2): noise, about the source's positions for an edit.
+
+    The points that are known have theirs from the beginning. `source` is (N, T, 2) px.
+    """
+    parametrisation = loaded.parametrisation
+    sigma = float(noise_levels(loaded, options)[0])
+    about = parametrisation.from_pixels(source) + sigma * noise
+    if options.strength == 1:
+        about = torch.where(chain.fixed[:, None], about, noise * math.sqrt(sigma**2 + 1))
+    return about.to(next(loaded.model.parameters()).device)
 
 
 def solve(
@@ -164,22 +292,58 @@ def solve(
     """Runs the solver that the options name from noise x (N, T, 2) to coordinates, unitless."""
     parametrisation = loaded.parametrisation
 
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(network, x, sigma)
-
     def unchanged(x0: Tensor, sigma: Tensor) -> Tensor:
         return x0
 
     if options.sampler == "ancestral" and isinstance(parametrisation, LearnedVariance):
         constrain = constrained(unchanged, loaded, chain, options)
         return sample_learned_variance(
-            parametrisation, network, x, options.steps, constrain, report, generator=generators
+            parametrisation,
+            network,
+            x,
+            options.sampling_steps,
+            constrain,
+            report,
+            generator=generators,
+            start=start_level(loaded, options),
         )
-    denoise = constrained(predict, loaded, chain, options)
-    sigmas = noise_levels(parametrisation, options)
+    denoise = constrained(predictor(loaded, network), loaded, chain, options)
+    sigmas = noise_levels(loaded, options)
     if options.sampler == "ancestral":
         return sample_ancestral(denoise, x, sigmas, report, generator=generators)
     return DETERMINISTIC[options.sampler](denoise, x, sigmas, report)
+
+
+def predictor(loaded: LoadedModel, network: Network) -> Denoise:
+    """`denoise` of a model's network, without constraints."""
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return loaded.parametrisation.denoise(network, x, sigma)
+
+    return predict
+
+
+def refine(
+    loaded: LoadedModel,
+    network: Network,
+    chain: Chain,
+    options: SampleOptions,
+    xy: Tensor,
+    report: Callback,
+) -> Tensor:
+    """Coordinates xy (N, T, 2) px cleaned up: denoised again and again at the lowest noise level.
+
+    For models of the public osu-diffusion that is its refinement: the ancestral step at timestep
+    0, which adds no noise, repeated.
+    """
+    parametrisation = loaded.parametrisation
+    denoise = constrained(predictor(loaded, network), loaded, chain, options)
+    sigma = parametrisation.sigmas(2)[1]
+    x = parametrisation.from_pixels(xy.to(next(loaded.model.parameters()).device))
+    for i in range(options.refine_iterations):
+        x = denoise(x, sigma)
+        report(i, x)
+    return parametrisation.to_pixels(x.float()).cpu()
 
 
 def _seed_of(text: str) -> int:
@@ -187,44 +351,41 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
 
 
-def make_chain(beatmap: Beatmap, placement: Placement, options: SampleOptions) -> Chain:
-    """What the constraints know of this map: distances, spinners in the middle, placement."""
-    sequence = placement.sequence
+def make_chain(part: Part, placement: Placement) -> Chain:
+    """What the constraints know of a part: distances, points that stay, placement."""
 
     def settle(xy: Tensor) -> Tensor:
         moved = [placement.settle(points, FITS, SWEEPS) for points in xy.double().numpy()]
         return torch.from_numpy(np.stack(moved))
 
     return Chain(
-        distances=torch.from_numpy(wanted_distances(beatmap, sequence, options.spacing)).float(),
-        fixed=torch.from_numpy(placement.kept),
-        fixed_xy=torch.from_numpy(sequence.xy).float(),
+        distances=torch.from_numpy(part.distances).float(),
+        fixed=torch.from_numpy(part.kept),
+        fixed_xy=torch.from_numpy(part.sequence.xy).float(),
         settle=settle,
         bounds=placement.bounds,
     )
 
 
-def make_network(
-    loaded: LoadedModel, sequence: Sequence, chain: Chain, options: SampleOptions
-) -> Network:
-    """The model with this map and style bound to it, guided where that makes a difference."""
+def make_network(loaded: LoadedModel, part: Part, options: SampleOptions, style: Style) -> Network:
+    """The model with a part of a map and a style bound to it, guided where that matters."""
     model = loaded.model
     device = next(model.parameters()).device
-    guided = options.style is not None and options.cfg_scale != 1
-    n = options.variants
-    classes = torch.full((n,), model.null_class if options.style is None else options.style)
+    null = model.y_embedder.embedding_table.weight[model.null_class]
+    wanted = null if style.embedding is None else style.embedding.to(device)
+    unwanted = null if style.negative is None else style.negative.to(device)
+    guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
+    classes = wanted.expand(options.variants, -1)  # (N, D)
     if guided:
-        classes = torch.cat([classes, torch.full((n,), model.null_class)])
-    times = torch.from_numpy(sequence.times - sequence.times[0])
+        classes = torch.cat([classes, unwanted.expand(options.variants, -1)])
     context = make_context(
         model.config,
-        times[None],
-        chain.distances[None].to(device),
-        torch.from_numpy(sequence.types)[None].to(device),
+        torch.from_numpy(part.times)[None],
+        torch.from_numpy(part.distances).float()[None].to(device),
+        torch.from_numpy(part.sequence.types)[None].to(device),
         torch.zeros(1, dtype=torch.int64, device=device),
     )
-    context = context.repeat(len(classes)).with_classes(classes.to(device))
-
+    context = context.repeat(len(classes)).with_classes(classes)
     use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
 
     def network(x: Tensor, labels: Tensor) -> Tensor:

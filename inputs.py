@@ -170,6 +170,12 @@ def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]
             yield [_job_of_folder(path, beatmap, archive, choice)], []
 
 
+def read_beatmaps(path: Path) -> list[Beatmap]:
+    """The beatmap of a .osu file, or every osu!standard one of an archive."""
+    with open_jobs(path, Choice(all_difficulties=True, format="osu")) as (jobs, _):
+        return [beatmap for job in jobs for beatmap in job.beatmaps]
+
+
 def _job_of_folder(path: Path, beatmap: Beatmap, archive: Archive, choice: Choice) -> Job:
     """A beatmap with its song's folder around it, packed as `archive`."""
     names = {member.name.casefold(): member for member in archive.members}

@@ -20,7 +20,7 @@ UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 ADVICE = "add --overwrite or choose another --seed or --output"
 # Arguments on which the bytes of the results do not depend. What was chosen of an archive is in
 # the source's description; formats have reports of their own.
-INDIFFERENT = {"beatmap", "ckpt", "beatmap_idx", "output", "overwrite", "picture", "device"}
+INDIFFERENT = {"beatmap", "ckpt", "refine_ckpt", "output", "overwrite", "picture", "device"}
 INDIFFERENT |= {"difficulty", "all_difficulties", "format"}
 
 
@@ -158,7 +158,8 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
     arguments = {k: v for k, v in report["arguments"].items() if k not in INDIFFERENT}
     key = {
         "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
-        "checkpoint": report["checkpoint"]["sha256"],
+        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"]],
+        "style_files": report["style_files"],
         "options": report["options"],
         "arguments": arguments,
     }

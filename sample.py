@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 
 import cli
+import controls
 from batch import Tally
 from beatmap import Beatmap, edit_metadata, parse_beatmap
 from checkpoint import LoadedModel, load_model
-from data_loading import load_beatmap_idx
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
-from inputs import Choice, Job, find_inputs, open_jobs
+from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from models import SIZES
 from outputs import Outputs, put_bytes, run_key
 from ranks import Ranks, process_group
@@ -32,10 +32,9 @@ DEFAULT_MODEL = HERE / "checkpoints" / "osu-diffusion-xs.safetensors"
 TAG = "osu-diffusion"
 
 
-def result_version(beatmap: Beatmap, options: SampleOptions, style_id: int | None) -> str:
-    """The new difficulty's name, which says what it is."""
-    style = "" if style_id is None else f" style {style_id}"
-    return f"{beatmap.version} (AI remap{style} seed {options.seed})"
+def result_version(beatmap: Beatmap, options: SampleOptions, label: str) -> str:
+    """The new difficulty's name, which says what it is; `label` is that of the controls."""
+    return f"{beatmap.version} (AI remap{label and ' ' + label} seed {options.seed})"
 
 
 def remapped_file(
@@ -82,8 +81,6 @@ def parse_args() -> argparse.Namespace:
     add("--overwrite", action=boolean, default=False, help="replace existing results")
     add("--seed", type=int, default=0, help="another seed gives another map")
     add("--num-variants", type=int, default=1, help="different maps of one run")
-    add("--style-id", type=int, help="beatmap ID of a training map whose style to use")
-    add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
     add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
     add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
@@ -102,8 +99,7 @@ def parse_args() -> argparse.Namespace:
     add("--num-classes", type=int, help="checked against the checkpoint")
     add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
     add("--make-animation", action=boolean, default=False, help="not available yet")
-    add("--refine-ckpt", type=Path, help="not available yet")
-    add("--refine-iters", type=int, default=10, help="not available yet")
+    controls.add_flags(parser)
     return parser.parse_args()
 
 
@@ -121,41 +117,29 @@ def check_model(loaded: LoadedModel, args: argparse.Namespace) -> None:
         )
 
 
-def find_style(loaded: LoadedModel, args: argparse.Namespace) -> int | None:
-    """The class index of --style-id, checked against the model."""
-    if args.style_id is None:
-        return None
-    path = args.beatmap_idx or loaded.class_index_path()
-    index = load_beatmap_idx(path)
-    classes = loaded.model.config.num_classes
-    if index and max(index.values()) >= classes:
-        raise ValueError(
-            f"{path} has class {max(index.values())}, the checkpoint only {classes} classes: "
-            "give the model's own index with --beatmap-idx"
-        )
-    if args.style_id not in index:
-        near = sorted(index, key=lambda known: abs(known - args.style_id))[:3]
-        raise ValueError(
-            f"--style-id {args.style_id} is not among the {len(index)} styles of {path.name}; "
-            f"the nearest IDs are {', '.join(map(str, near))}"
-        )
-    return index[args.style_id]
-
-
-def options_from(args: argparse.Namespace, style: int | None) -> SampleOptions:
+def options_from(args: argparse.Namespace) -> SampleOptions:
     """The sampling options that the command line asks for."""
     return SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         cfg_scale=args.cfg_scale,
-        style=style,
         variants=args.num_variants,
         seed=args.seed,
         spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
         half_window=args.seq_len,
         use_amp=args.use_amp,
+        strength=0.0 if args.refine else args.strength,
+        refine_iterations=controls.refine_iterations(args),
     )
+
+
+@dataclass(frozen=True)
+class Models:
+    """The model that samples, and another one that refines what it gives, if asked for."""
+
+    sampler: LoadedModel
+    refiner: LoadedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +157,7 @@ def sample_beatmap(
     beatmap: Beatmap,
     versions: list[str],
     options: SampleOptions,
+    steering: controls.Controls,
     set_id: int | None,
     quiet: bool,
 ) -> list[Remapped]:
@@ -183,12 +168,13 @@ def sample_beatmap(
     if hint := suggestion(sequence, options.spacing):
         tqdm.write(f"{beatmap.name}: {hint}", file=sys.stderr)
     wanted = wanted_distances(beatmap, sequence, options.spacing)
-    with tqdm(
-        total=options.steps, desc="sampling", unit="step", file=sys.stderr, disable=quiet
-    ) as bar:
-        raw, placed = generate(
-            loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
-        )
+    total = options.sampling_steps + options.refine_iterations
+    with tqdm(total=total, desc="sampling", unit="step", file=sys.stderr, disable=quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        raw, placed = generate(loaded, beatmap, sequence, options, progress, steering)
     result = []
     for k, version in enumerate(versions):
         data = remapped_file(beatmap, sequence, placed[k], version, options.seed, set_id)
@@ -199,22 +185,23 @@ def sample_beatmap(
 
 
 def remap(
-    loaded: LoadedModel, job: Job, args: argparse.Namespace, options: SampleOptions, quiet: bool
+    models: Models, job: Job, args: argparse.Namespace, options: SampleOptions, quiet: bool
 ) -> bool:
     """Samples a job's beatmaps and writes the results; False if they were there already."""
-    versions = [result_version(beatmap, options, args.style_id) for beatmap in job.beatmaps]
+    versions = [result_version(beatmap, options, controls.label(args)) for beatmap in job.beatmaps]
     outputs = Outputs.plan(job, args.output, versions, options.variants)
-    report = describe(loaded, job, args, options)
+    report = describe(models, job, args, options)
     if not args.overwrite and outputs.finished(run_key(report), args.picture):
         tqdm.write(f"done before: {outputs.report}")
         return False
     for beatmap in job.beatmaps:
         check_picture(beatmap, args)
     set_id = -1 if job.separate_set else None
-    remapped = [
-        sample_beatmap(loaded, beatmap, [r.version for r in row], options, set_id, quiet)
-        for beatmap, row in zip(job.beatmaps, outputs.results, strict=True)
-    ]
+    loaded, remapped = models.sampler, []
+    for beatmap, row in zip(job.beatmaps, outputs.results, strict=True):
+        steering = controls.load_controls(loaded, models.refiner, beatmap, args)
+        names = [result.version for result in row]
+        remapped.append(sample_beatmap(loaded, beatmap, names, options, steering, set_id, quiet))
     data = [[variant.data for variant in row] for row in remapped]
     report["files"] = outputs.write(job, data, args.overwrite)
     for path in outputs.files():
@@ -277,9 +264,10 @@ def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) 
 
 
 def describe(
-    loaded: LoadedModel, job: Job, args: argparse.Namespace, options: SampleOptions
+    models: Models, job: Job, args: argparse.Namespace, options: SampleOptions
 ) -> dict[str, Any]:
     """All that is needed to repeat the run."""
+    loaded = models.sampler
     arguments = vars(args) | {"beatmap": job.path}
     return {
         "source": {
@@ -288,7 +276,11 @@ def describe(
             "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
         },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
-        "style_id": args.style_id,
+        "refiner": models.refiner and models.refiner.sha256,
+        "style": controls.wanted_style(args).describe() or None,
+        "style_files": [
+            beatmap.md5 for path in controls.style_files(args) for beatmap in read_beatmaps(path)
+        ],
         "options": asdict(options),
         "arguments": json.loads(json.dumps(arguments, default=str)),
         "versions": {
@@ -301,7 +293,7 @@ def describe(
 
 
 def remap_input(
-    loaded: LoadedModel, path: Path, args: argparse.Namespace, options: SampleOptions, tally: Tally
+    models: Models, path: Path, args: argparse.Namespace, options: SampleOptions, tally: Tally
 ) -> None:
     """Remaps what is chosen of one file, and counts it."""
     choice = choice_from(args)
@@ -313,14 +305,14 @@ def remap_input(
                 tqdm.write(f"skipped {error}", file=sys.stderr)
         for job in jobs:
             with tally.guard(str(job)):
-                if remap(loaded, job, args, options, quiet=not tally.strict):
+                if remap(models, job, args, options, quiet=not tally.strict):
                     tally.done += len(job.beatmaps)
                 else:
                     tally.finished += len(job.beatmaps)
 
 
 def remap_inputs(
-    loaded: LoadedModel,
+    models: Models,
     paths: list[Path],
     copies: list[Path],
     args: argparse.Namespace,
@@ -335,7 +327,7 @@ def remap_inputs(
     share = paths[ranks.rank :: ranks.world_size]
     desc = "remapping" if ranks.world_size == 1 else f"rank {ranks.rank}"
     for path in tqdm(share, desc=desc, unit="file", file=sys.stderr, position=ranks.rank):
-        remap_input(loaded, path, args, options, tally)
+        remap_input(models, path, args, options, tally)
     return tally.close(ranks)
 
 
@@ -347,10 +339,9 @@ def choice_from(args: argparse.Namespace) -> Choice:
 def check_args(args: argparse.Namespace) -> None:
     """Refuses combinations that mean nothing, before anything is loaded."""
     choice_from(args)
-    if args.cfg_scale != 1 and args.style_id is None:
-        raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
-    if args.make_animation or args.refine_ckpt is not None:
-        raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
+    controls.check_flags(args)
+    if args.make_animation:
+        raise ValueError("--make-animation is not available yet: leave it out")
 
 
 def main() -> int:
@@ -360,14 +351,15 @@ def main() -> int:
         device = cli.pick_device(args.device, ranks.local_rank)
         loaded = load_model(args.ckpt, device)
         check_model(loaded, args)
-        options = options_from(args, find_style(loaded, args))
+        refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
+        models, options = Models(loaded, refiner), options_from(args)
         paths, copies = find_inputs(args.beatmap, args.output)
         single = len(paths) == 1 and not copies and not args.all_difficulties
         if args.picture is None:
             args.picture = single
         if not single or ranks.world_size > 1:
-            return remap_inputs(loaded, paths, copies, args, options, ranks)
-        remap_input(loaded, paths[0], args, options, Tally(strict=True))
+            return remap_inputs(models, paths, copies, args, options, ranks)
+        remap_input(models, paths[0], args, options, Tally(strict=True))
     print(
         "To play it: a .osu file goes into the song's folder, then press F5 in osu!'s song list; "
         "an .osz file is opened with osu!."

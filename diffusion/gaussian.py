@@ -54,8 +54,11 @@ class Parametrisation(Protocol):
         """Playfield px -> network units."""
         ...
 
-    def sigmas(self, steps: int) -> Tensor:
-        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0."""
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
+        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0.
+
+        They begin at the highest level, or at `start`.
+        """
         ...
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -108,9 +111,9 @@ class EDM:
         out = network(x / norm, noise)[..., :2]
         return x / norm**2 + s / norm * out
 
-    def sigmas(self, steps: int) -> Tensor:
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels of a sampling run: (steps + 1,) float64, the last one 0."""
-        return karras_sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
+        return karras_sigmas(steps, self.sigma_min, start or self.sigma_max, self.rho)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n log-normal sigmas (n,) (EDM, table 1)."""
@@ -179,18 +182,18 @@ class LearnedVariance:
         posterior = (1 - ab[u] / ab[s]) * (1 - ab[s]) / (1 - ab[u])
         return posterior.log(), (1 - ab[t + 1] / ab[previous + 1]).log()
 
-    def sigmas(self, steps: int) -> Tensor:
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels at `steps` evenly spaced timesteps of the chain and a final 0, float64."""
-        levels = self.schedule.sigmas[self.schedule.spaced(steps)]
+        levels = self.schedule.sigmas[self.schedule.spaced(steps, start)]
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
-    def solver_sigmas(self, steps: int) -> Tensor:
+    def solver_sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels (steps + 1,) for deterministic solvers, float64, the last one 0.
 
         Of few evenly spaced timesteps most have more noise than the playfield has pixels, and the
         last step would jump from about 80 px to 0: spaced as for EDM they lose much less.
         """
-        return karras_sigmas(steps, SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX)
+        return karras_sigmas(steps, SOLVER_SIGMA_MIN, start or SOLVER_SIGMA_MAX)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n timesteps (n,) int64, uniform over the chain."""

@@ -145,20 +145,22 @@ def sample_learned_variance(
     callback: Callback = _ignore,
     *,
     generator: torch.Generator | Sequence[torch.Generator],
+    start: float | None = None,
 ) -> Tensor:
     """Ancestral sampling with the variance that the network has learnt (Improved DDPM).
 
     x (N, T, 2) is x0 + sigma eps at the first of `steps` spaced timesteps, as for the other
-    solvers; `constrain(x0, sigma)` changes predictions.
+    solvers, the last of the chain or that of the level `start`; `constrain(x0, sigma)` changes
+    predictions.
     """
-    timesteps = [*parametrisation.schedule.spaced(steps), torch.tensor(-1)]
+    timesteps = [*parametrisation.schedule.spaced(steps, start), torch.tensor(-1)]
     ab = parametrisation.schedule.alphas_cumprod
     x_t = x * ab[timesteps[0]].sqrt().to(x.dtype)
 
     def constrain_at(sigma: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda x0: constrain(x0, sigma)
 
-    for i in range(steps):
+    for i in range(len(timesteps) - 1):
         t, previous = timesteps[i], timesteps[i + 1]
         mean, log_variance, x0 = ancestral_step(
             parametrisation, network, x_t, t, previous, constrain_at((1 / ab[t] - 1).sqrt())

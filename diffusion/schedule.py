@@ -55,9 +55,16 @@ class DiscreteSchedule:
         fraction = ((log_sigma - low) / (high - low)).clamp(0, 1)
         return upper - 1 + fraction
 
-    def spaced(self, steps: int) -> Tensor:
-        """`steps` of the chain's timesteps from the first to the last, falling: (steps,) int64."""
-        total = len(self.betas)
+    def spaced(self, steps: int, start: float | None = None) -> Tensor:
+        """`steps` of the chain's timesteps from the last to the first, falling: (steps,) int64.
+
+        With `start` they begin at the timestep of that noise level; there may be fewer then.
+        """
+        last = len(self.betas) - 1
+        if start is not None:
+            last = round(float(self.timestep_of(torch.tensor(start, dtype=torch.float64))))
+            steps = min(steps, last + 1)
+        total = last + 1
         if not 1 <= steps <= total:
             raise ValueError(f"{steps} sampling steps: between 1 and {total} are possible")
         if steps == 1:

@@ -24,6 +24,7 @@ from conftest import (
 import sample
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
+from controls import Controls
 from diffusion.samplers import SAMPLERS
 from evaluate import count_changes
 from generation import SampleOptions, generate, measure
@@ -31,6 +32,7 @@ from outputs import safe_name
 from sample import EXAMPLE
 from sequence import beatmap_to_sequence
 from spacing import Spacing
+from style import Style, embeddings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 UNCHANGED = {
@@ -239,8 +241,8 @@ def test_a_style_by_its_id_is_used(trained: Path, small: Path, tmp_path: Path) -
     (name,) = maps_below(tmp_path)
     assert "style 104 seed 0" in name
     report = read_json(next(tmp_path.rglob("*.result.json")))
-    assert report["style_id"] == 104
-    assert report["options"]["style"] == 3 and report["options"]["cfg_scale"] == 2
+    assert report["style"] == "104"
+    assert report["options"]["cfg_scale"] == 2
 
 
 def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, small: Path) -> None:
@@ -250,9 +252,11 @@ def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, sm
 
     def raw(style: int | None, cfg_scale: float = 1.0) -> np.ndarray:
         options = SampleOptions(
-            steps=3, style=style, cfg_scale=cfg_scale, spacing=Spacing("model"), bounds="off"
+            steps=3, cfg_scale=cfg_scale, spacing=Spacing("model"), bounds="off"
         )
-        return generate(loaded, beatmap, sequence, options)[0]
+        embedding = None if style is None else embeddings_of(loaded)[style]
+        controls = Controls(style=Style(embedding))
+        return generate(loaded, beatmap, sequence, options, controls=controls)[0]
 
     none, style = raw(None), raw(3)
     assert np.array_equal(none, raw(None)) and np.array_equal(none, raw(None, 5.0))

@@ -1,0 +1,198 @@
+"""What a mapper steers a sampling run with, beside its numbers, and the flags that say it.
+
+The objects to remap, the style, and the model that refines; what `generate` takes as `controls`.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+import cli
+from beatmap import Beatmap
+from checkpoint import LoadedModel
+from selection import KINDS, Mask, Selection, choose_objects, parse_time
+from style import Progress, Request, Style, resolve
+
+REFINE_ITERATIONS = 10
+LABEL_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What `generate` is told about one map.
+
+    chosen (M,) marks the objects to remap, None all of them; a refiner is another model for the
+    refining iterations, with the style in its own terms.
+    """
+
+    chosen: Mask | None = None
+    style: Style = field(default_factory=Style)
+    refiner: LoadedModel | None = None
+    refiner_style: Style = field(default_factory=Style)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of what to remap, of styles and of edits."""
+    part = parser.add_argument_group(
+        "which objects to remap (the rest stays as it is)"
+    ).add_argument
+    time = "mm:ss:mmm, as osu!'s editor copies it, or ms"
+    part("--time-start", help=f"remap from here on: {time}")
+    part("--time-end", help=f"remap up to here: {time}")
+    part(
+        "--align-combos",
+        choices=["off", "grow", "shrink"],
+        default="off",
+        help="widen or narrow the range to whole combos",
+    )
+    part("--only", choices=list(KINDS), help="remap these alone")
+    part(
+        "--keep-objects",
+        nargs="+",
+        metavar="SELECTION",
+        help="objects that stay, as osu!'s editor copies a selection: '00:51:123 (1,2,3) -'",
+    )
+    style = parser.add_argument_group("style (several are mixed)").add_argument
+    style(
+        "--style-id",
+        nargs="+",
+        metavar="ID[:WEIGHT]",
+        help="beatmap IDs of training maps, such as 1180619:2 303335",
+    )
+    style(
+        "--style-mapper",
+        nargs="+",
+        metavar="NAME[:WEIGHT]",
+        help="mappers in the model's class table: the mean of their maps",
+    )
+    style(
+        "--style-beatmap",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="any .osu and .osz files, whose style is learnt first (about a minute; kept for next time)",
+    )
+    style(
+        "--negative-style",
+        nargs="+",
+        metavar="STYLE",
+        help="IDs, mappers or files to keep away from; needs a --cfg-scale above 1",
+    )
+    style("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
+    edit = parser.add_argument_group("edits of the positions that are there").add_argument
+    edit("--strength", type=float, default=1.0, help="0 leaves all as it is, 1 redoes it")
+    edit(
+        "--refine",
+        action=cli.BooleanFlag,
+        default=False,
+        help="only clean up: remove a little noise from the map's own positions",
+    )
+    edit("--refine-ckpt", type=Path, help="model that cleans up, at the end of any run")
+    edit("--refine-iters", type=int, default=REFINE_ITERATIONS, help="iterations of the clean-up")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuses flags that would have no effect: ValueError."""
+    if args.cfg_scale != 1 and not (wanted_style(args) or args.negative_style):
+        raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
+    if args.negative_style and args.cfg_scale <= 1:
+        raise ValueError("--negative-style works through guidance: give a --cfg-scale above 1")
+    if args.refine and args.strength != 1:
+        raise ValueError(
+            "--refine cleans up the map's own positions and --strength changes them: give one "
+            "(--refine-ckpt cleans up after an edit)"
+        )
+    selection_from(args)
+
+
+def refine_iterations(args: argparse.Namespace) -> int:
+    """How many refining iterations follow: none unless a flag asks for them."""
+    return args.refine_iters if args.refine or args.refine_ckpt is not None else 0
+
+
+def wanted_style(args: argparse.Namespace) -> Request:
+    """The styles that the flags ask for."""
+    return Request(
+        tuple(args.style_id or ()), tuple(args.style_mapper or ()), tuple(args.style_beatmap or ())
+    )
+
+
+def style_files(args: argparse.Namespace) -> tuple[Path, ...]:
+    """The files whose styles the flags ask for, wanted or not."""
+    return wanted_style(args).files + Request.guess(args.negative_style or []).files
+
+
+def selection_from(args: argparse.Namespace) -> Selection:
+    """The objects that the flags choose, before a beatmap is known."""
+    start, end = (None if t is None else parse_time(t) for t in (args.time_start, args.time_end))
+    return Selection(start, end, args.align_combos, args.only, tuple(args.keep_objects or ()))
+
+
+def label(args: argparse.Namespace) -> str:
+    """What tells a result of these flags from others, for its name; empty for the defaults."""
+    style, part = wanted_style(args).describe(), selection_from(args).describe()
+    words = [f"style {style}"] if style else []
+    words += [f"without {' '.join(args.negative_style)}"] if args.negative_style else []
+    words += [part] if part else []
+    words += [f"strength {args.strength:g}"] if args.strength != 1 and not args.refine else []
+    words += ["cleaned"] if args.refine else []
+    words += [f"refined by {args.refine_ckpt.stem}"] if args.refine_ckpt else []
+    text = " ".join(words)
+    if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
+        return text
+    # Names of files must not become too long, nor equal by being cut.
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{text[: LABEL_LIMIT // 4]} {digest}"
+
+
+@contextmanager
+def _learning_bar() -> Iterator[Progress]:
+    """A progress bar that appears when there is something to learn."""
+    with ExitStack() as stack:
+        bars: list[tqdm[NoReturn]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bar = tqdm(total=total, desc="learning the style", unit="step", file=sys.stderr)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].n)
+
+        yield progress
+
+
+def resolve_styles(loaded: LoadedModel, args: argparse.Namespace) -> Style:
+    """The embeddings of the wanted and of the negative style in a model's terms."""
+    embeddings = []
+    for request in (wanted_style(args), Request.guess(args.negative_style or [])):
+        with _learning_bar() as progress:
+            embedding = resolve(
+                loaded,
+                request,
+                index_path=args.beatmap_idx,
+                cache=args.output / ".cache",
+                progress=progress,
+            )
+        embeddings.append(embedding)
+    return Style(*embeddings)
+
+
+def load_controls(
+    loaded: LoadedModel, refiner: LoadedModel | None, beatmap: Beatmap, args: argparse.Namespace
+) -> Controls:
+    """What the flags ask for on one beatmap; ValueError where they fit none of its objects.
+
+    Styles come last: one that is new has to be learnt.
+    """
+    selection = selection_from(args)
+    chosen = None if selection.is_everything else choose_objects(beatmap, selection)
+    style = resolve_styles(loaded, args)
+    if refiner is None or refiner.sha256 == loaded.sha256:
+        return Controls(chosen, style, refiner, style)
+    return Controls(chosen, style, refiner, resolve_styles(refiner, args))
