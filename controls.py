@@ -77,7 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="any .osu and .osz files, whose style is learnt first (about a minute; kept for next time)",
+        help="any .osu or .osz files, whose style is learnt first (about a minute; kept)",
     )
     style(
         "--negative-style",
