@@ -1,4 +1,5 @@
 """Styles: mixing the model's own, finding mappers, learning one import zipfile
+import zipfile
 from files."""
 
 import shutil
