@@ -3,6 +3,7 @@ import zipfile
 from files."""
 
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
