@@ -1,6 +1,4 @@
-"""Styles: mixing the model's own, finding mappers, learning one import zipfile
-import zipfile
-from files."""
+"""Styles: mixing the model's own, finding mappers, learning one from files."""
 
 import shutil
 import zipfile
