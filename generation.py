@@ -132,7 +132,8 @@ def make_placement(
 ) -> Placement:
     """What moves objects to their distances, lengths and bounds.
 
-    With coordinates `like` (T, 2) those have the distances and path lengths to keep.
+    With coordinates `like` (T, 2) sliders keep the shapes that they have there, lengthened where
+    their paths are too short.
     """
     topology = slider_topology(beatmap, sequence)
     distances = wanted_distances(beatmap, sequence, options.spacing)
@@ -140,9 +141,15 @@ def make_placement(
         distances = replace(sequence, xy=like).distances()
     kept = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     shapes = SliderShapes(sequence, topology, distances, kept, like)
-    met = options.spacing.kept or like is not None
-    bounds = bounds_named(options.bounds, beatmap)
-    return Placement(beatmap, sequence, shapes, distances if met else None, kept, bounds)
+    return Placement(
+        beatmap,
+        sequence,
+        shapes,
+        distances if options.spacing.kept else None,
+        kept,
+        bounds_named(options.bounds, beatmap),
+        fitted=options.spacing.mode != "model",
+    )
 
 
 def noise_levels(parametrisation: EDM | LearnedVariance, options: SampleOptions) -> Tensor:

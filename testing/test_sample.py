@@ -25,7 +25,8 @@ from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
 from evaluate import count_changes
-from generation import SampleOptions, generate, measure, spacing_errors
+from fidelity import count_faults
+from generation import SampleOptions, generate, measure
 from playfield import bounds_named
 from sample import EXAMPLE, safe_name
 from sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
@@ -446,7 +447,7 @@ def test_free_spacing_needs_a_model_that_can_do_without(
 def test_free_spacing_is_the_models_own(
     loaded: LoadedModel, small: Path, metadata: dict[str, object]
 ) -> None:
-    """Distances do not reach it, and what it gives is kept as closely as pixels allow."""
+    """Distances do not reach it; objects stay where it puts them, sliders get their length."""
     able = replace(loaded, metadata=metadata)
     beatmap = read_beatmap(small)
     sequence = beatmap_to_sequence(beatmap)
@@ -456,11 +457,10 @@ def test_free_spacing_is_the_models_own(
     again, _ = generate(able, beatmap, wide, SampleOptions(steps=3, spacing=Spacing("free")))
     circles = np.isin(sequence.types, (PointType.CIRCLE, PointType.CIRCLE_NC))
     np.testing.assert_array_equal(raw[:, circles], again[:, circles])
-    starts = sequence.object_starts.copy()
-    starts[-2:] = False  # the spinner
-    errors = spacing_errors(replace(sequence, xy=raw[0]), placed[0])[starts]
-    assert np.median(errors) < 1
-    assert np.hypot(*(placed[0] - raw[0])[circles].T).mean() < 25
+    inside = np.all((raw[0] >= 0) & (raw[0] <= (512, 384)), axis=1) & circles
+    assert np.abs(placed[0] - raw[0])[inside].max() <= 10  # less for rounding than for stacks
+    assert np.median(np.abs(placed[0] - raw[0])[inside]) < 0.5
+    assert count_faults(beatmap, sequence, placed[0])["paths_too_short"] == 0
 
 
 @pytest.mark.usefixtures("no_pictures")
