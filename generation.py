@@ -243,17 +243,22 @@ def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
 def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:
     """What moves objects to their distances, lengths and bounds.
 
-    With coordinates `like` (T, 2) those have the distances and path lengths to keep.
+    With coordinates `like` (T, 2) sliders keep the shapes that they have there, lengthened where
+    their paths are too short.
     """
     topology = slider_topology(part.beatmap, part.sequence)
     distances = part.distances
     if like is not None:
         distances = replace(part.sequence, xy=like).distances()
     shapes = SliderShapes(part.sequence, topology, distances, part.kept, like)
-    met = options.spacing.kept or like is not None
-    bounds = bounds_named(options.bounds, part.beatmap)
     return Placement(
-        part.beatmap, part.sequence, shapes, distances if met else None, part.kept, bounds
+        part.beatmap,
+        part.sequence,
+        shapes,
+        distances if options.spacing.kept else None,
+        part.kept,
+        bounds_named(options.bounds, part.beatmap),
+        fitted=options.spacing.mode != "model",
     )
 
 

@@ -66,9 +66,9 @@ class Bodies:
 class Placement:
     """A map's objects as rigid bodies: moves sampled ones into place, and onto whole pixels.
 
-    `distances` (T,) px are wanted to the previous data point, None where the sampled ones are to
-    be taken as they are. Points in `kept` (T,) stay where the sequence has them. Within `bounds`
-    objects are also where the game draws them after stacking.
+    `distances` (T,) px are wanted to the previous data point, None where objects are to stay where
+    they were sampled; with `fitted` sliders get their shapes. Points in `kept` (T,) stay where the
+    sequence has them. Within `bounds` objects are also where the game draws them after stacking.
     """
 
     def __init__(
@@ -79,9 +79,11 @@ class Placement:
         distances: FloatArray | None,
         kept: BoolArray,
         bounds: Bounds | None,
+        *,
+        fitted: bool = True,
     ) -> None:
         self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
-        self.kept, self.bounds = kept, bounds
+        self.kept, self.bounds, self.fitted = kept, bounds, fitted
         self.starts = np.flatnonzero(sequence.object_starts)
         # The last point of an object, where the next one's distance is measured from.
         self.stops = np.append(self.starts[1:], len(sequence)) - 1
@@ -102,7 +104,7 @@ class Placement:
         of bounds.
         """
         xy = np.where(self.kept[:, None], self.sequence.xy, xy)
-        if self.distances is not None:
+        if self.fitted:
             xy = self.shapes.fit(xy, FITS)
         shaped = self._whole_shapes(xy)
         stacking = [self.stacking]
@@ -126,7 +128,7 @@ class Placement:
         shifted = np.where(self.kept[:, None], xy, xy + shift)
         pixels = np.where(self.kept[:, None], xy, np.rint(shifted))
         pixels = _separated(self.sequence, pixels, shifted)
-        if self.distances is not None:
+        if self.fitted:
             pixels = self.shapes.improve(pixels, shifted)
         return self.shapes.with_ends(pixels)
 

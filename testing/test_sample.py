@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from checkpoint import LoadedModel, load_model
 from controls import Controls
 from diffusion.samplers import SAMPLERS
 from evaluate import count_changes
+from fidelity import count_faults
 from generation import SampleOptions, generate, measure
 from outputs import safe_name
+from playfield import bounds_named
 from sample import EXAMPLE
-from sequence import beatmap_to_sequence
+from sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from spacing import Spacing
 from style import Style, embeddings_of
 
@@ -421,3 +424,91 @@ def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
     )
     assert json.loads(result.stdout) == [2, ["torch"]]
     assert result.stderr == "error: there is no checkpoint file nowhere.pt\n"
+
+
+# --- spacing and bounds ---------------------------------------------------------------------------
+
+
+def spacing_of(folder: Path) -> np.ndarray:
+    """Distances of object starts in the one map below a folder."""
+    sequence = beatmap_to_sequence(read_beatmap(next(folder.rglob("*.osu"))))
+    return sequence.distances()[sequence.object_starts]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_spacing_can_be_scaled(trained: Path, small: Path, tmp_path: Path) -> None:
+    assert remap(trained, tmp_path / "b", "--beatmap", small, "--spacing", "scale:0.5") == 0
+    wanted = 0.5 * spacing_of(small.parent)
+    assert np.median(np.abs(spacing_of(tmp_path / "b") - wanted)[:-1]) < 0.5
+    report = read_json(next(tmp_path.rglob("*.result.json")))
+    assert report["options"]["spacing"] == {"mode": "scale", "factor": 0.5}
+    assert report["variants"][0]["written"]["object_spacing_error_median"] < 0.5
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_map_of_its_rhythm_alone_is_spread_by_snap(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """250 ms between circles, 500 ms a beat; without snap all of them stay on one place."""
+    source = tmp_path / "rhythm.osu"
+    circles = "\n".join(f"256,192,{1000 + 250 * k},1,0" for k in range(20))
+    source.write_text(beatmap_text(circles), encoding="utf-8")
+    assert remap(trained, tmp_path / "keep", "--beatmap", source) == 0
+    assert "--spacing snap:" in capsys.readouterr().err
+    assert spacing_of(tmp_path / "keep").max() < 1
+    assert remap(trained, tmp_path / "snap", "--beatmap", source, "--spacing", "snap:120") == 0
+    assert "--spacing snap:" not in capsys.readouterr().err
+    np.testing.assert_allclose(spacing_of(tmp_path / "snap")[1:], 60, atol=1)
+
+
+def test_free_spacing_needs_a_model_that_can_do_without(
+    trained: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert remap(trained, tmp_path, "--beatmap", small, "--spacing", "free") == 2
+    assert "trained with all distances given" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.osu"))
+
+
+@pytest.mark.parametrize("metadata", [{"distance_dropout": 0.1}, {"args": {"distance_dropout": 1}}])
+def test_free_spacing_is_the_models_own(
+    loaded: LoadedModel, small: Path, metadata: dict[str, object]
+) -> None:
+    """Distances do not reach it; objects stay where it puts them, sliders get their length."""
+    able = replace(loaded, metadata=metadata)
+    beatmap = read_beatmap(small)
+    sequence = beatmap_to_sequence(beatmap)
+    raw, placed = generate(able, beatmap, sequence, SampleOptions(steps=3, spacing=Spacing("free")))
+    centre = np.array(PLAYFIELD_CENTRE)
+    wide = replace(sequence, xy=centre + 0.5 * (sequence.xy - centre))
+    again, _ = generate(able, beatmap, wide, SampleOptions(steps=3, spacing=Spacing("free")))
+    circles = np.isin(sequence.types, (PointType.CIRCLE, PointType.CIRCLE_NC))
+    np.testing.assert_array_equal(raw[:, circles], again[:, circles])
+    inside = np.all((raw[0] >= 0) & (raw[0] <= (512, 384)), axis=1) & circles
+    assert np.abs(placed[0] - raw[0])[inside].max() <= 10  # less for rounding than for stacks
+    assert np.median(np.abs(placed[0] - raw[0])[inside]) < 0.5
+    assert count_faults(beatmap, sequence, placed[0])["paths_too_short"] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_bounds_may_be_the_editors_screen(trained: Path, small: Path, tmp_path: Path) -> None:
+    assert remap(trained, tmp_path, "--beatmap", small, "--bounds", "screen") == 0
+    after = read_beatmap(next(tmp_path.rglob("*.osu")))
+    bounds = bounds_named("screen", after)
+    assert bounds is not None
+    sequence = beatmap_to_sequence(after)
+    assert bounds.excess(sequence.xy[sequence.object_starts]).max() == 0
+
+
+def test_bf16_is_close_to_single_precision(loaded: LoadedModel, small: Path) -> None:
+    beatmap = read_beatmap(small)
+    sequence = beatmap_to_sequence(beatmap)
+    both = [
+        generate(
+            loaded,
+            beatmap,
+            sequence,
+            SampleOptions(steps=3, use_amp=amp, spacing=Spacing("model"), bounds="off"),
+        )[0]
+        for amp in (False, True)
+    ]
+    assert 0 < np.abs(both[0] - both[1]).mean() < 5
