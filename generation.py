@@ -129,6 +129,10 @@ def generate(
     chosen = controls.chosen
     if chosen is None:
         chosen = np.ones(len(beatmap.objects), dtype=bool)
+    assert chosen.shape == (len(beatmap.objects),)
+    raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
+    if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
+        return raw, placed
     first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
     part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
     part = Part(
@@ -141,9 +145,6 @@ def generate(
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
-    raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
-    if options.sampling_steps + options.refine_iterations == 0:
-        return raw, placed
     sampled = sample_part(loaded, part, noise[:, points], generators, options, controls, progress)
     raw[:, points] = sampled
     placed[:, points] = [

@@ -15,7 +15,7 @@ import sample
 from beatmap import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from controls import Controls
-from diffusion.gaussian import LearnedVariance
+from diffusion.gaussian import EDM, LearnedVariance
 from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
 from sample import remapped_file
@@ -219,6 +219,27 @@ def test_strength_0_changes_no_coordinate(loaded: LoadedModel) -> None:
     assert (raw == sequence.xy).all() and (placed == sequence.xy).all() and calls == []
     data = remapped_file(beatmap, sequence, placed[1], "new", 0)
     assert changed_outside(beatmap, data, some(beatmap, 0, 0)) == []
+
+
+def test_nothing_chosen_changes_nothing(loaded: LoadedModel) -> None:
+    beatmap, sequence = made_up(2, 20)
+    controls = Controls(some(beatmap, 0, 0))
+    for xy in generate(loaded, beatmap, sequence, SampleOptions(steps=2), controls=controls):
+        assert (xy == sequence.xy).all()
+
+
+def test_runs_begin_at_the_level_asked_for() -> None:
+    """EDM exactly, also below its lowest level; the chain at its nearest timestep."""
+    for level in (2.5, 0.5, 0.001):
+        sigmas = EDM().sigmas(6, level)
+        assert float(sigmas[0]) == pytest.approx(level) and len(sigmas) == 7
+        assert float(sigmas[-1]) == 0 and (sigmas.diff() <= 0).all()
+    chain = LearnedVariance()
+    for level in (1.0, 0.1):
+        sigmas = chain.sigmas(6, level)
+        assert float(sigmas[0]) == pytest.approx(level, rel=0.02) and len(sigmas) == 7
+        assert float(sigmas[-2]) == pytest.approx(float(chain.sigmas(1000)[-2]))
+    assert len(chain.sigmas(6, 0.0001)) == 2  # the chain has one level there
 
 
 def test_an_edit_takes_its_share_of_the_steps() -> None:
