@@ -132,9 +132,13 @@ def generate(
     controls = controls or Controls()
     check_spacing(loaded, options.spacing)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
-    if options.sampling_steps + options.refine_iterations == 0:
+    chosen = controls.chosen
+    if chosen is None:
+        chosen = np.ones(len(beatmap.objects), dtype=bool)
+    assert chosen.shape == (len(beatmap.objects),)
+    if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
         return raw, placed
-    part, points = choose_part(loaded, beatmap, sequence, options, controls.chosen)
+    part, points = choose_part(loaded, beatmap, sequence, options, chosen)
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
@@ -154,11 +158,9 @@ def choose_part(
     beatmap: Beatmap,
     sequence: Sequence,
     options: SampleOptions,
-    chosen: Mask | None,
+    chosen: Mask,
 ) -> tuple[Part, slice]:
     """The chosen objects (M,) and what sampling must see around them, and their data points."""
-    if chosen is None:
-        chosen = np.ones(len(beatmap.objects), dtype=bool)
     spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     kept = spinner | ~chosen[sequence.objects]
     distances = wanted_distances(beatmap, sequence, options.spacing)

@@ -379,6 +379,7 @@ def learn_embedding(
     Starts at the mean of the classes that fit them best, takes `learning.steps` of AdamW with a
     cosine decay and returns the average of the second half of them.
     """
+    progress(0, learning.steps)
     learner = Learner(loaded, sequences, learning)
     embedding = nearest_classes_mean(learner).clone().requires_grad_(True)
     optimizer = torch.optim.AdamW([embedding], lr=learning.lr, betas=(0.9, 0.99), weight_decay=0.0)

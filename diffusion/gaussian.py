@@ -113,7 +113,8 @@ class EDM:
 
     def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels of a sampling run: (steps + 1,) float64, the last one 0."""
-        return karras_sigmas(steps, self.sigma_min, start or self.sigma_max, self.rho)
+        high = self.sigma_max if start is None else start
+        return karras_sigmas(steps, min(self.sigma_min, high), high, self.rho)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n log-normal sigmas (n,) (EDM, table 1)."""

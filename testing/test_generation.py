@@ -15,7 +15,7 @@ import sample
 from beatmap import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from controls import Controls
-from diffusion.gaussian import LearnedVariance
+from diffusion.gaussian import EDM, LearnedVariance
 from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
 from sample import remapped_file
@@ -224,6 +224,27 @@ def test_strength_0_changes_no_coordinate(loaded: LoadedModel) -> None:
     assert changed_outside(beatmap, data, some(beatmap, 0, 0)) == []
 
 
+def test_nothing_chosen_changes_nothing(loaded: LoadedModel) -> None:
+    beatmap, sequence = made_up(2, 20)
+    controls = Controls(some(beatmap, 0, 0))
+    for xy in generate(loaded, beatmap, sequence, SampleOptions(steps=2), controls=controls):
+        assert (xy == sequence.xy).all()
+
+
+def test_runs_begin_at_the_level_asked_for() -> None:
+    """EDM exactly, also below its lowest level; the chain at its nearest timestep."""
+    for level in (2.5, 0.5, 0.001):
+        sigmas = EDM().sigmas(6, level)
+        assert float(sigmas[0]) == pytest.approx(level) and len(sigmas) == 7
+        assert float(sigmas[-1]) == 0 and (sigmas.diff() <= 0).all()
+    chain = LearnedVariance()
+    for level in (1.0, 0.1):
+        sigmas = chain.sigmas(6, level)
+        assert float(sigmas[0]) == pytest.approx(level, rel=0.02) and len(sigmas) == 7
+        assert float(sigmas[-2]) == pytest.approx(float(chain.sigmas(1000)[-2]))
+    assert len(chain.sigmas(6, 0.0001)) == 2  # the chain has one level there
+
+
 def test_an_edit_takes_its_share_of_the_steps() -> None:
     steps = [SampleOptions(steps=20, strength=s).sampling_steps for s in (1, 0.5, 0.31, 0.01, 0)]
     assert steps == [20, 10, 7, 4, 0]
@@ -312,7 +333,8 @@ def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
         strength=0.0, refine_iterations=2, spacing=Spacing("model"), bounds="off"
     )
     raw, _ = generate(loaded, beatmap, sequence, options)
-    part, _ = generation.choose_part(loaded, beatmap, sequence, options, None)
+    every = np.ones(len(beatmap.objects), dtype=bool)
+    part, _ = generation.choose_part(loaded, beatmap, sequence, options, every)
     network = generation.make_network(loaded, part, options, Controls().style)
     a = float(parametrisation.schedule.alphas_cumprod[0])
     x = torch.from_numpy(sequence.xy).float()[None] / torch.tensor([512.0, 384.0])
