@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_COORDINATE = 131072  # the game drops an object with a larger coordinate or length
 MAX_TIME = 2**31 - 1
 MAX_SLIDES = 9000
+MIN_VELOCITY, MAX_VELOCITY = 0.1, 10.0  # of a slider, as a multiplier
 LATEST_STABLE_VERSION = 14  # what the game assumes for a file without a version line
 FIRST_LAZER_VERSION = 128  # from here on coordinates may have fractions
 EARLY_VERSION_OFFSET = 24.0  # ms by which the game delays everything in files before v5
@@ -121,6 +123,24 @@ class HitObject:
         return curve_segments(self.letters, self.points, self.format_version)
 
 
+class TimingLine(NamedTuple):
+    """A line of [TimingPoints] that the game accepts: index of the line in the file, ms, ms a beat.
+
+    A green line's `beat_length` is -100 / velocity in most files; NaN and positive numbers occur.
+    """
+
+    line: int
+    time: float
+    beat_length: float
+    red: bool
+
+    @property
+    def velocity(self) -> float:
+        """Slider velocity multiplier that the line asks for, in [0.1, 10]."""
+        velocity = 100.0 / -self.beat_length if self.beat_length < 0 else 1.0
+        return min(max(velocity, MIN_VELOCITY), MAX_VELOCITY)
+
+
 @dataclass(frozen=True)
 class Timing:
     """Beat lengths (ms a beat) and slider velocities (multipliers) over time, as in the game."""
@@ -148,9 +168,11 @@ class Beatmap:
 
     `lines` are the lines of `raw` with their endings, `objects` are in the game's order (by time,
     equal times in file order), `skipped` lists (line number from 1, reason) of every hit object
-    line that the game would drop too; such lines stay in the file untouched. `artist` and `title`
-    are the romanised ones, `version` is the name of the difficulty, IDs of 0 and below say that it
-    was never submitted. `breaks` are (start, end) in ms, `colours` the combo colours (R, G, B).
+    line that the game would drop too; such lines stay in the file untouched. `timing_lines` are in
+    file order. `artist` and `title` are the romanised ones, `version` is the name of the
+    difficulty, IDs of 0 and below say that it was never submitted. `breaks` are (start, end) in
+    ms, `colours` the combo colours (R, G, B). `sample_set` and `sample_volume` are what the game
+    takes for timing lines that have none of their own.
     """
 
     name: str
@@ -160,6 +182,7 @@ class Beatmap:
     objects: list[HitObject]
     skipped: list[tuple[int, str]]
     timing: Timing
+    timing_lines: list[TimingLine]
     breaks: list[tuple[float, float]]
     colours: list[tuple[int, int, int]]
     format_version: int
@@ -175,11 +198,18 @@ class Beatmap:
     approach_rate: float
     stack_leniency: float
     slider_multiplier: float
+    sample_set: str
+    sample_volume: int
 
     @cached_property
     def md5(self) -> str:
         """MD5 of the file, by which the game identifies it."""
         return hashlib.md5(self.raw, usedforsecurity=False).hexdigest()
+
+    def line_text(self, index: int) -> str:
+        """A line, counted from 0, without comment and line ending; encoding it is lossless."""
+        text = self.lines[index].decode(self.encoding, _lossless(self.encoding))
+        return text.partition("//")[0].rstrip()
 
     def beat_length_at(self, time: float) -> float:
         """Milliseconds a beat at `time` ms."""
@@ -238,7 +268,9 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         why = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise BeatmapError(f"{name} has no hit objects{why}: choose a finished beatmap")
     parsed = slider.beatmap.Beatmap.parse(_canonical_text(sections, version, rows))
-    timing = _read_timing(sections["TimingPoints"], offset)
+    timing_lines = _read_timing_lines(sections["TimingPoints"], offset)
+    timing = _read_timing(timing_lines)
+    general = _pairs(sections["General"])
     breaks = _read_breaks(sections["Events"], offset)
     return Beatmap(
         name=name,
@@ -248,6 +280,7 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         objects=_build_objects(rows, parsed, timing, breaks, version),
         skipped=skipped,
         timing=timing,
+        timing_lines=timing_lines,
         breaks=breaks,
         colours=_read_colours(sections["Colours"]),
         format_version=version,
@@ -263,6 +296,8 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         approach_rate=parsed.approach_rate,
         stack_leniency=parsed.stack_leniency,
         slider_multiplier=parsed.slider_multiplier,
+        sample_set=general.get("SampleSet", "Normal"),
+        sample_volume=int(_number(general, "SampleVolume", 100)),
     )
 
 
@@ -595,34 +630,20 @@ def _new_combos(
     return combos
 
 
-def _read_timing(section: Section, offset: float) -> Timing:
-    """Timing as the game keeps it; lines that it rejects have no effect."""
-    beats: dict[float, float] = {}
-    velocities = _VelocityList()
-    pending: list[tuple[float, bool]] = []
-    pending_time = 0.0
-    for _, text in section:
+def _read_timing_lines(section: Section, offset: float) -> list[TimingLine]:
+    """The lines of [TimingPoints] in file order; those that the game rejects are left out."""
+    lines = []
+    for index, text in section:
         try:
-            time, beat_length, red = _read_timing_line(text, offset)
+            lines.append(_read_timing_line(index, text, offset))
         except ValueError:
             continue
-        if pending and time != pending_time:
-            velocities.add(pending_time, _velocity_in_force(pending))
-            pending = []
-        pending_time = time
-        velocity = 100.0 / -beat_length if beat_length < 0 else 1.0
-        if red and not any(was_red for _, was_red in pending):
-            beats[time] = min(max(beat_length, 6.0), 60000.0)
-        pending.append((min(max(velocity, 0.1), 10.0), red))
-    if pending:
-        velocities.add(pending_time, _velocity_in_force(pending))
-    times = sorted(beats)
-    return Timing(times, [beats[t] for t in times], velocities.times, velocities.values)
+    return lines
 
 
-def _read_timing_line(text: str, offset: float) -> tuple[float, float, bool]:
-    """(time ms, beat length, is a red line); `ValueError` where the game rejects the line."""
-    fields = text.split(",")
+def _read_timing_line(index: int, text: str, offset: float) -> TimingLine:
+    """Check one timing line; `ValueError` where the game rejects it."""
+    fields = text.split(",", 8)
     if len(fields) < 2:
         raise ValueError("a timing point has 2 fields or more")
     time = _float(fields[0]) + offset
@@ -635,13 +656,27 @@ def _read_timing_line(text: str, offset: float) -> tuple[float, float, bool]:
     red = len(fields) < 7 or fields[6].startswith("1")
     if red and not_a_number:
         raise ValueError("a red line whose beat length is not a number")
-    return time, beat_length, red
+    return TimingLine(index, time, beat_length, red)
 
 
-def _velocity_in_force(pending: list[tuple[float, bool]]) -> float:
+def _read_timing(lines: list[TimingLine]) -> Timing:
+    """Timing as the game keeps it."""
+    beats: dict[float, float] = {}
+    velocities = _VelocityList()
+    for time, group in groupby(lines, key=lambda line: line.time):
+        together = list(group)
+        reds = [line for line in together if line.red]
+        if reds:
+            beats[time] = min(max(reds[0].beat_length, 6.0), 60000.0)
+        velocities.add(time, line_in_force(together).velocity)
+    times = sorted(beats)
+    return Timing(times, [beats[t] for t in times], velocities.times, velocities.values)
+
+
+def line_in_force(together: Sequence[TimingLine]) -> TimingLine:
     """Of the lines at one time a green one wins, the last of them; else the first red one."""
-    greens = [velocity for velocity, red in pending if not red]
-    return greens[-1] if greens else pending[0][0]
+    greens = [line for line in together if not line.red]
+    return greens[-1] if greens else together[0]
 
 
 class _VelocityList:
@@ -712,24 +747,44 @@ class Change(NamedTuple):
     length: float | None = None
 
 
-def patch_objects(beatmap: Beatmap, changes: Mapping[int, Change]) -> bytes:
+@dataclass(frozen=True)
+class TimingEdits:
+    """What changes in [TimingPoints], by index of a line in the file.
+
+    `beat_lengths` are written in that line, `added` lines come right after it.
+    """
+
+    beat_lengths: dict[int, float] = dataclass_field(default_factory=dict)
+    added: dict[int, list[str]] = dataclass_field(default_factory=dict)
+
+
+def patch_objects(
+    beatmap: Beatmap, changes: Mapping[int, Change], timing: TimingEdits | None = None
+) -> bytes:
     """The file with other coordinates for the objects of these indices; every other byte stays.
 
     A number that has not changed keeps its text. Coordinates are rounded to integers before
     version 128. Raises `ValueError` for one that is not finite or beyond what the game loads.
     """
+    timing = timing or TimingEdits()
     lines = list(beatmap.lines)
     errors = _lossless(beatmap.encoding)
     for index, change in changes.items():
         hit = beatmap.objects[index]
         text = lines[hit.line].decode(beatmap.encoding, errors)
-        body = text.partition("//")[0].rstrip()
+        body = beatmap.line_text(hit.line)
         try:
             patched = _patch_line(body, hit, change) + text[len(body) :]
         except ValueError as error:
             raise ValueError(f"{beatmap.name} line {hit.line + 1}: {error}") from None
         lines[hit.line] = patched.encode(beatmap.encoding, errors)
-    return b"".join(lines)
+    for index, beat_length in timing.beat_lengths.items():
+        fields = lines[index].decode(beatmap.encoding, errors).split(",", 2)
+        fields[1] = repr(beat_length)
+        lines[index] = ",".join(fields).encode(beatmap.encoding, errors)
+    return _insert_lines(
+        lines, beatmap.encoding, {line + 1: block for line, block in timing.added.items()}
+    )
 
 
 def _patch_line(body: str, hit: HitObject, change: Change) -> str:
@@ -836,17 +891,21 @@ def _edit_value(data: bytes, key: str, edit: Callable[[str], str]) -> bytes:
     else:
         at = headers[0] if headers else len(lines)
         block = ["[Metadata]", added, ""]
-    return _insert_lines(lines, encoding, at, block)
+    return _insert_lines(lines, encoding, {at: block})
 
 
-def _insert_lines(lines: list[bytes], encoding: str, at: int, block: list[str]) -> bytes:
-    """The document with `block` before line `at`, in the line ending of the line before that."""
-    before = lines[at - 1].decode(encoding, _lossless(encoding)) if at else "\n"
-    ending = before[len(before.rstrip("\r\n")) :]
-    text = "".join(line + (ending or "\n") for line in block)
-    if not ending:  # the last line of the file
-        text = "\n" + text
-    return b"".join([*lines[:at], text.encode(encoding), *lines[at:]])
+def _insert_lines(lines: list[bytes], encoding: str, blocks: Mapping[int, list[str]]) -> bytes:
+    """The document with each block before its line, in the line ending of the line before that."""
+    pieces, done = [], 0
+    for at in sorted(blocks):
+        before = lines[at - 1].decode(encoding, _lossless(encoding)) if at else "\n"
+        ending = before[len(before.rstrip("\r\n")) :]
+        text = "".join(line + (ending or "\n") for line in blocks[at])
+        if not ending:  # the last line of the file
+            text = "\n" + text
+        pieces += [*lines[done:at], text.encode(encoding)]
+        done = at
+    return b"".join(pieces + lines[done:])
 
 
 def _lossless(encoding: str) -> str:

@@ -24,6 +24,7 @@ MAX_ARC_VERTICES = 1000  # from this many vertices on the game draws an arc as a
 CATMULL_DETAIL = 50  # chords between two Catmull-Rom knots
 COLLINEAR_TOLERANCE = 1e-3  # px^2, cross product below which three points are on one line
 COINCIDENT = 1e-6  # px, vertices closer than this are one point
+NEARLY = 1.0  # px, differences of distance that `SliderPath.project` may overlook
 
 MAX_HALVINGS = 12  # of a bezier; 10 do for the largest coordinate the game reads, 131072
 MATRIX_POINTS = 64  # beziers up to this many control points are subdivided by a cached matrix
@@ -412,8 +413,13 @@ class SliderPath:
         inner = self.vertices[self.cumulative < self.length]
         return np.concatenate([inner, self.end[None]])
 
-    def project(self, point: np.ndarray) -> float:
-        """Arc length, in [0, length], of the place on the path nearest to `point` (2,)."""
+    def project(self, point: np.ndarray, near: float | None = None) -> float:
+        """Arc length, in [0, length], of the place on the path nearest to `point` (2,).
+
+        With `near`, an arc length, places less than `NEARLY` px further away count as equally
+        near, and that with the arc length nearest to it is taken: where a path crosses or retraces
+        itself this tells its branches apart.
+        """
         vertices = self.polyline()
         chords = np.diff(vertices, axis=0)
         if len(chords) == 0:
@@ -422,10 +428,12 @@ class SliderPath:
         offset = np.asarray(point, dtype=np.float64) - vertices[:-1]
         squared = np.where(lengths > 0, lengths**2, 1.0)
         fraction = np.clip((offset * chords).sum(axis=1) / squared, 0.0, 1.0)
-        distance = ((offset - fraction[:, None] * chords) ** 2).sum(axis=1)
-        nearest = int(np.argmin(distance))
-        start = np.sum(lengths[:nearest])
-        return float(min(start + fraction[nearest] * lengths[nearest], self.length))
+        distance = np.sqrt(((offset - fraction[:, None] * chords) ** 2).sum(axis=1))
+        places = np.minimum(np.cumsum(lengths) - (1 - fraction) * lengths, self.length)
+        if near is None:
+            return float(places[np.argmin(distance)])
+        places = places[distance <= distance.min() + NEARLY]
+        return float(places[np.argmin(np.abs(places - near))])
 
 
 def _effective_length(pixel_length: float | None, natural: float, extensible: bool) -> float:

@@ -222,6 +222,15 @@ def test_extended_along_the_last_chord() -> None:
     assert path.project(np.array([12.0, 38.0])) == pytest.approx(48)
 
 
+def test_projection_tells_branches_apart() -> None:
+    """Out and back on a line: each place has two arc lengths."""
+    path = slider_path("L", np.array([[0.0, 0], [100, 0], [0, 0]]), None)
+    point = np.array([40.0, 7])
+    assert path.project(point, near=60) == pytest.approx(40)
+    assert path.project(point, near=110) == pytest.approx(160)
+    assert path.project(np.array([-5.0, 0]), near=900) == pytest.approx(200)
+
+
 def test_not_extended_when_the_last_vertices_coincide() -> None:
     for kind, points in (
         ("L", [[0, 0], [100, 0], [100, 0]]),
