@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cached_property
 from itertools import groupby
+from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,9 +27,27 @@ import slider.beatmap
 from numpy.typing import NDArray
 
 from atomic import replacing
-from slider_path import Segment, SliderPath, flatten, split_segments
+from slider_path import (
+    MATRIX_POINTS,
+    PathSet,
+    Segment,
+    SliderPath,
+    flatten,
+    split_segments,
+)
 
+# Limits of ours, far above any map that people play: work and memory stay within bounds.
 MAX_FILE_BYTES = 64 * 2**20
+MAX_LINES = 500_000
+MAX_LINE_BYTES = 4 * 2**20
+MAX_OBJECTS = 50_000
+MAX_TIMING_LINES = 100_000
+MAX_UNORDERED_LINES = 10_000  # timing lines that come after one of a later time
+MAX_POINTS = 500_000  # of all sliders; a curve letter counts as `LETTER_POINTS`
+LETTER_POINTS = 20
+MAX_CURVE_WORK = 5e7  # operations to halve all smooth curves of many points, or high degree, once
+
+# Limits of the game.
 MAX_COORDINATE = 131072  # the game drops an object with a larger coordinate or length
 MAX_TIME = 2**31 - 1
 MAX_SLIDES = 9000
@@ -55,6 +74,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # str.splitlines, which slider uses, also splits at these; the game does not.
 _EXTRA_LINE_BREAKS = re.compile("[\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n]")
 
+NO_POINTS: NDArray[np.float64] = np.empty((0, 2))
 Letters = tuple[tuple[int, str], ...]  # (index of a slider's point, curve letter from there on)
 Kind = Literal["circle", "slider", "spinner"]
 FloatArray = NDArray[np.float64]
@@ -86,7 +106,8 @@ class HitObject:
     file, or forced after a spinner, after a break and for the first object. A slider's `points`
     (n, 2) are the control points in file order, head first, doubled points as they stand;
     `letters` gives the curve letter of the file for every point that has one, `((0, "B"),)` for
-    an ordinary slider. `length` is in px, None when the game takes the path's natural length.
+    an ordinary slider. `length` is in px, None when the game takes the path's natural length;
+    `path_length` is what it takes in the end.
     """
 
     line: int
@@ -98,10 +119,11 @@ class HitObject:
     new_combo: bool
     combo_skip: int
     format_version: int
-    points: FloatArray = dataclass_field(default_factory=lambda: np.empty((0, 2)))
+    points: FloatArray = dataclass_field(default_factory=lambda: NO_POINTS)
     letters: Letters = ()
     slides: int = 1
     length: float | None = None
+    path_length: float = 0.0
 
     @property
     def letter(self) -> str:
@@ -263,12 +285,12 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
     _require_standard(sections["General"], name)
 
     offset = EARLY_VERSION_OFFSET if version < 5 else 0.0
-    rows, skipped = _read_rows(sections["HitObjects"], version, offset)
+    rows, skipped = _read_rows(sections["HitObjects"], version, offset, name)
     if not rows:
-        why = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise BeatmapError(f"{name} has no hit objects{why}: choose a finished beatmap")
+        raise BeatmapError(f"{name} {_why_empty(texts, skipped)}: choose a finished beatmap")
+    _check_curves(rows, version, name)
     parsed = slider.beatmap.Beatmap.parse(_canonical_text(sections, version, rows))
-    timing_lines = _read_timing_lines(sections["TimingPoints"], offset)
+    timing_lines = _read_timing_lines(sections["TimingPoints"], offset, name)
     timing = _read_timing(timing_lines)
     general = _pairs(sections["General"])
     breaks = _read_breaks(sections["Events"], offset)
@@ -312,6 +334,8 @@ def _encoding(data: bytes) -> str:
 
 def _split_lines(data: bytes, encoding: str, name: str) -> tuple[list[bytes], list[str]]:
     """Byte lines with their endings (LF, CRLF or a lone CR) and the text of each without."""
+    if data.count(b"\n") + data.count(b"\r") > 2 * MAX_LINES:
+        raise BeatmapError(f"{name} has more than {MAX_LINES} lines: is it really a .osu file?")
     if encoding == "utf-8":
         lines = data.splitlines(keepends=True)
         texts = [line.decode("utf-8", "replace").rstrip("\r\n") for line in lines]
@@ -322,6 +346,12 @@ def _split_lines(data: bytes, encoding: str, name: str) -> tuple[list[bytes], li
         lines = [piece.encode(encoding, "surrogatepass") for piece in pieces]
         texts = [piece.rstrip("\r\n") for piece in pieces]
     assert b"".join(lines) == data, name
+    longest = max(range(len(lines)), key=lambda index: len(lines[index]))
+    if len(lines[longest]) > MAX_LINE_BYTES:
+        raise BeatmapError(
+            f"{name} line {longest + 1} has {len(lines[longest])} bytes, more than the limit of "
+            f"{MAX_LINE_BYTES}: is it really a .osu file?"
+        )
     if texts and texts[0].startswith("\ufeff"):
         texts[0] = texts[0][1:]
     return lines, texts
@@ -429,16 +459,55 @@ class _Row:
 
 
 def _read_rows(
-    section: Section, version: int, offset: float
+    section: Section, version: int, offset: float, name: str
 ) -> tuple[list[_Row], list[tuple[int, str]]]:
     """The hit objects in file order, and (line number, reason) for lines the game rejects."""
-    rows, skipped = [], []
+    rows: list[_Row] = []
+    skipped, points = [], 0
     for index, text in section:
         try:
-            rows.append(_read_row(index, text.split(","), version, offset))
+            row = _read_row(index, text.split(",", 8), version, offset)
         except ValueError as error:
             skipped.append((index + 1, str(error)))
+            continue
+        rows.append(row)
+        points += len(row.coordinates) // 2 + LETTER_POINTS * max(len(row.letters) - 1, 0)
+        if len(rows) > MAX_OBJECTS or points > MAX_POINTS:
+            raise BeatmapError(
+                f"{name} line {index + 1}: more than {MAX_OBJECTS} objects or {MAX_POINTS} slider "
+                "points up to here, too many for this program"
+            )
     return rows, skipped
+
+
+def _why_empty(texts: list[str], skipped: list[tuple[int, str]]) -> str:
+    """What is wrong with a file without hit objects, and where."""
+    if skipped:
+        return f"has no hit objects; line {skipped[0][0]}: {skipped[0][1]}"
+    headers = [number for number, text in enumerate(texts, 1) if text.rstrip() == "[HitObjects]"]
+    where = f"after line {headers[0]}, [HitObjects]" if headers else "and no section [HitObjects]"
+    return f"has no hit objects {where}"
+
+
+def _check_curves(rows: list[_Row], version: int, name: str) -> None:
+    """Refuse a map whose smooth curves of very many points, or high degree, would take minutes."""
+    work = 0.0
+    for row in rows:
+        spline = any(len(letter) > 1 for _, letter in row.letters)
+        if len(row.coordinates) <= 2 * MATRIX_POINTS and not spline:
+            continue
+        points = np.array(row.coordinates).reshape(-1, 2)
+        for part in curve_segments(row.letters, points, version):
+            n = float(len(part.points))
+            if part.kind == "B" and part.degree is not None:
+                work += n * min(part.degree, n) ** 3
+            elif part.kind == "B" and n > MATRIX_POINTS:
+                work += n**2
+        if work > MAX_CURVE_WORK:
+            raise BeatmapError(
+                f"{name} line {row.line + 1}: smooth curves up to here have too many points, or "
+                "too high a degree, for this program"
+            )
 
 
 def _read_row(index: int, fields: list[str], version: int, offset: float) -> _Row:
@@ -569,12 +638,16 @@ def _build_objects(
     originals = parsed.hit_objects(stacking=False)
     assert len(originals) == len(rows)
     combos = _new_combos(rows, originals, breaks)
+    lengths = _path_lengths(rows, version)
     built = []
     for row, original, new_combo in zip(rows, originals, combos, strict=True):
         kind: Kind = "circle"
+        path_length = lengths.get(row.line, row.length or 0.0)
         if isinstance(original, slider.beatmap.Slider):
             kind = "slider"
-            row.end_time = row.time + _duration(row, timing, parsed.slider_multiplier, version)
+            velocity = 100 * parsed.slider_multiplier * timing.slider_velocity_at(row.time)
+            beats = row.slides * path_length / velocity
+            row.end_time = row.time + beats * timing.beat_length_at(row.time)
         elif isinstance(original, slider.beatmap.Spinner):
             kind = "spinner"
         built.append(
@@ -588,26 +661,40 @@ def _build_objects(
                 new_combo=new_combo,
                 combo_skip=original.combo_skip,
                 format_version=version,
-                points=np.array(row.coordinates).reshape(-1, 2),
+                points=np.array(row.coordinates).reshape(-1, 2) if row.letters else NO_POINTS,
                 letters=row.letters,
                 slides=row.slides,
                 length=row.length,
+                path_length=path_length,
             )
         )
     built.sort(key=lambda hit_object: hit_object.time)
     return built
 
 
-def _duration(row: _Row, timing: Timing, multiplier: float, version: int) -> float:
-    """Milliseconds of all slides: slides * length / velocity."""
-    length = row.length
-    # In these cases the game takes (at most) the length of the path itself.
-    tail = row.coordinates[-4:]
-    if length is None or len(tail) == 2 or tail[:2] == tail[2:]:
-        points = np.array(row.coordinates).reshape(-1, 2)
-        length = SliderPath(flatten(curve_segments(row.letters, points, version)), length).length
-    velocity = 100 * multiplier * timing.slider_velocity_at(row.time)  # px a beat
-    return row.slides * length / velocity * timing.beat_length_at(row.time)
+def _path_lengths(rows: list[_Row], version: int) -> dict[int, float]:
+    """Path lengths, by line, of the sliders for which the game takes that of the path itself.
+
+    These are sliders without a length, and at most with one whose last two points coincide.
+    """
+    lines, sliders, points, count = [], [], [], 0
+    for row in rows:
+        tail = row.coordinates[-4:]
+        if not row.letters or (row.length is not None and len(tail) > 2 and tail[:2] != tail[2:]):
+            continue
+        parts = []
+        array = np.array(row.coordinates).reshape(-1, 2)
+        for part in curve_segments(row.letters, array, version):
+            points.append(part.points)
+            indices = np.arange(count, count + len(part.points))
+            parts.append((part.kind, part.degree, indices))
+            count += len(indices)
+        sliders.append((parts, row.length))
+        lines.append(row.line)
+    if not lines:
+        return {}
+    lengths = PathSet(sliders).lengths(np.concatenate(points))
+    return dict(zip(lines, lengths.tolist(), strict=True))
 
 
 def _new_combos(
@@ -630,14 +717,23 @@ def _new_combos(
     return combos
 
 
-def _read_timing_lines(section: Section, offset: float) -> list[TimingLine]:
+def _read_timing_lines(section: Section, offset: float, name: str) -> list[TimingLine]:
     """The lines of [TimingPoints] in file order; those that the game rejects are left out."""
-    lines = []
+    lines: list[TimingLine] = []
+    latest, unordered = -inf, 0
     for index, text in section:
         try:
-            lines.append(_read_timing_line(index, text, offset))
+            line = _read_timing_line(index, text, offset)
         except ValueError:
             continue
+        lines.append(line)
+        unordered += line.time < latest
+        latest = max(latest, line.time)
+        if len(lines) > MAX_TIMING_LINES or unordered > MAX_UNORDERED_LINES:
+            raise BeatmapError(
+                f"{name} line {index + 1}: more than {MAX_TIMING_LINES} timing points, or "
+                f"{MAX_UNORDERED_LINES} out of order, up to here, too many for this program"
+            )
     return lines
 
 

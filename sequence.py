@@ -197,8 +197,7 @@ def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
             head = starts[index]
             segments = [(kind, degree, head + ids) for kind, degree, ids in layout.segments]
             # A slider without length keeps the one it has, see `_set_length`.
-            length = hit.path().length if hit.length is None else hit.length
-            sliders.append((segments, length))
+            sliders.append((segments, hit.path_length if hit.length is None else hit.length))
             chosen.append(index)
     objects = np.array(chosen, dtype=np.intp)
     return SliderTopology(sliders, starts[objects], stops[objects] - 1, objects)
@@ -252,14 +251,14 @@ def apply_coordinates(
         points = separate(target[start:stop], limited[start:stop])[runs]
         changes[index] = Change(_pair(points[0]), points)
         if fit and hit.end_time > hit.time and can_fit(beatmap, index):
-            ratios[index] = _generated_length(hit, points, limited[stop]) / _length(hit)
+            ratios[index] = _generated_length(hit, points, limited[stop]) / hit.path_length
     plan = plan_velocities(beatmap, ratios) if ratios else VelocityPlan({}, TimingEdits())
     for index, change in changes.items():
         if change.points is not None:
             hit = beatmap.objects[index]
             before = beatmap.slider_velocity_at(hit.time)
             ratio = plan.velocities.get(index, before) / before if index in ratios else 1.0
-            points, length = _set_length(hit, change.points, _length(hit) * ratio)
+            points, length = _set_length(hit, change.points, hit.path_length * ratio)
             changes[index] = Change(_pair(points[0]), points, length)
     return patch_objects(beatmap, changes, plan.edits)
 
@@ -305,20 +304,13 @@ def _doubled_end(points: FloatArray) -> bool:
     return len(points) > 1 and bool((points[-1] == points[-2]).all())
 
 
-def _length(hit: HitObject) -> float:
-    """The length in px that the game gives a slider."""
-    if hit.length is None or _doubled_end(hit.points):
-        return hit.path().length
-    return hit.length
-
-
 def _generated_length(hit: HitObject, points: FloatArray, end: FloatArray) -> float:
     """Length in px of a slider with new `points` (n, 2) up to the place nearest to `end` (2,).
 
     The old length wins where it is as near; the path is extended as far as that, no further. Of
     several places, that is taken which is nearest to the same share of the path as before.
     """
-    old, before = _length(hit), hit.path().natural_length
+    old, before = hit.path_length, hit.path().natural_length
     vertices = flatten(curve_segments(hit.letters, points, hit.format_version))
     natural = SliderPath(vertices, None).natural_length
     path = SliderPath(vertices, max(natural, old))

@@ -369,6 +369,22 @@ def test_path_set_takes_new_coordinates() -> None:
         np.testing.assert_allclose(ends[1], [309, 300])
 
 
+@pytest.mark.parametrize(("kind", "n"), [("B", 3), ("B", 6), ("B", 90), ("P", 3), ("C", 5)])
+def test_paths_of_too_many_vertices_are_drawn_coarsely(
+    kind: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Huge curves in great number: fewer vertices than asked for, through the same ends."""
+    points = np.random.default_rng(n).uniform(-1e5, 1e5, (20 * n, 2))
+    sliders: list[SliderSpec] = [([(kind, None, np.arange(n) + i * n)], None) for i in range(20)]
+    fine = PathSet(sliders).evaluate(points)
+    monkeypatch.setattr("slider_path.MAX_VERTICES", 4000)
+    coarse = PathSet(sliders)
+    np.testing.assert_allclose(coarse.evaluate(points)[0], fine[0])
+    ratio = coarse.lengths(points) / fine[1]
+    assert ((ratio > 0.5) & (ratio < 2)).all()
+    assert len(coarse._walk(points)._vertices) <= 2 * 4000
+
+
 def test_path_set_of_nothing() -> None:
     ends, natural = PathSet([]).evaluate(np.zeros((0, 2)))
     assert ends.shape == (0, 2)
