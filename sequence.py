@@ -328,6 +328,8 @@ def _set_length(
     and, when the path is shorter, with a doubled last point. The latter is then pulled apart by a
     pixel, for only then does the game extend the path.
     """
+    if wanted == 0:  # it stays at its head, whatever its length in the file
+        return points, None
     doubled = _doubled_end(points)
     if hit.length is None or doubled:
         vertices = flatten(curve_segments(hit.letters, points, hit.format_version))

@@ -240,6 +240,14 @@ def test_moved_objects_in_the_file() -> None:
     assert data == beatmap.raw.split(b"1,2,0,1,0")[0] + expected.encode() + b"\n"
 
 
+@pytest.mark.parametrize("curve", ["L", "B|0:0", "P|0:0|0:0"])
+def test_a_slider_that_stays_at_its_head_keeps_its_length(curve: str) -> None:
+    beatmap = parse(f"0,0,1000,2,0,{curve},1,46.875")
+    result = moved(beatmap, beatmap_to_sequence(beatmap).xy + 7)
+    expected = f"7,7,1000,2,0,{curve.replace('0:0', '7:7')},1,46.875"
+    assert result.lines[result.objects[0].line].decode() == expected + "\n"
+
+
 def test_fractions_are_written_from_version_128_on() -> None:
     beatmap = parse("0,0,0,1,0\n0,0,9,2,0,L|9:9,1,10", version=128)
     result = moved(beatmap, [[0.5, 0], [0.25, 0], [9, 9.125], [0, 0]])
