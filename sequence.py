@@ -29,13 +29,12 @@ from beatmap import (
     patch_objects,
 )
 from slider_path import NEARLY, PathSet, SliderPath, flatten
-from slider_velocity import VelocityPlan, can_fit, plan_velocities
+from slider_velocity import VelocityPlan, earliest_fit, plan_velocities
 
 PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
-
 
 SliderVelocity = Literal["keep", "fit"]
 
@@ -229,7 +228,7 @@ def apply_coordinates(
     `_set_length`.) With "fit", a slider becomes as long as its path is up to the place nearest to
     its end in `xy`, and green lines are changed or added to keep its duration within a millisecond,
     see `slider_velocity.plan_velocities`; sliders that cannot have a velocity of their own keep
-    their lengths, see `slider_velocity.can_fit`.
+    their lengths, see `slider_velocity.earliest_fit`.
 
     Raises `ValueError` for another shape, NaN and infinity.
     """
@@ -241,6 +240,7 @@ def apply_coordinates(
     starts = np.flatnonzero(sequence.object_starts)
     changes: dict[int, Change] = {}
     ratios: dict[int, float] = {}  # of new and old length
+    earliest = earliest_fit(beatmap)
     for index in np.unique(sequence.objects[moved]).tolist():
         hit, start = beatmap.objects[index], int(starts[index])
         if hit.kind == "circle":
@@ -250,7 +250,7 @@ def apply_coordinates(
         stop = start + int(runs[-1]) + 1
         points = separate(target[start:stop], limited[start:stop])[runs]
         changes[index] = Change(_pair(points[0]), points)
-        if fit and hit.end_time > hit.time and can_fit(beatmap, index):
+        if fit and hit.end_time > hit.time and hit.time >= earliest:
             ratios[index] = _generated_length(hit, points, limited[stop]) / hit.path_length
     plan = plan_velocities(beatmap, ratios) if ratios else VelocityPlan({}, TimingEdits())
     for index, change in changes.items():

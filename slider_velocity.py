@@ -66,14 +66,15 @@ class _Lines(NamedTuple):
     last: int
 
 
-def can_fit(beatmap: Beatmap, index: int) -> bool:
-    """Whether the slider with this index may get a velocity of its own.
+def earliest_fit(beatmap: Beatmap) -> float:
+    """From this time (ms) on a slider may get a velocity of its own; infinity where none may.
 
     Not before format version 8, and not before the first timing line, where there is none to copy
     and where osu!stable would take a green line for the tempo.
     """
-    first = min((line.time for line in beatmap.timing_lines), default=inf)
-    return beatmap.format_version >= FIRST_VERSION and beatmap.objects[index].time >= first
+    if beatmap.format_version < FIRST_VERSION:
+        return inf
+    return min((line.time for line in beatmap.timing_lines), default=inf)
 
 
 def plan_velocities(beatmap: Beatmap, ratios: Mapping[int, float]) -> VelocityPlan:
