@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cached_property
+from itertools import groupby
+from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,12 +27,31 @@ import slider.beatmap
 from numpy.typing import NDArray
 
 from atomic import replacing
-from slider_path import Segment, SliderPath, flatten, split_segments
+from slider_path import (
+    MATRIX_POINTS,
+    PathSet,
+    Segment,
+    SliderPath,
+    flatten,
+    split_segments,
+)
 
+# Limits of ours, far above any map that people play: work and memory stay within bounds.
 MAX_FILE_BYTES = 64 * 2**20
+MAX_LINES = 500_000
+MAX_LINE_BYTES = 4 * 2**20
+MAX_OBJECTS = 50_000
+MAX_TIMING_LINES = 100_000
+MAX_UNORDERED_LINES = 10_000  # timing lines that come after one of a later time
+MAX_POINTS = 500_000  # of all sliders; a curve letter counts as `LETTER_POINTS`
+LETTER_POINTS = 20
+MAX_CURVE_WORK = 5e7  # operations to halve all smooth curves of many points, or high degree, once
+
+# Limits of the game.
 MAX_COORDINATE = 131072  # the game drops an object with a larger coordinate or length
 MAX_TIME = 2**31 - 1
 MAX_SLIDES = 9000
+MIN_VELOCITY, MAX_VELOCITY = 0.1, 10.0  # of a slider, as a multiplier
 LATEST_STABLE_VERSION = 14  # what the game assumes for a file without a version line
 FIRST_LAZER_VERSION = 128  # from here on coordinates may have fractions
 EARLY_VERSION_OFFSET = 24.0  # ms by which the game delays everything in files before v5
@@ -53,6 +74,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # str.splitlines, which slider uses, also splits at these; the game does not.
 _EXTRA_LINE_BREAKS = re.compile("[\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n]")
 
+NO_POINTS: NDArray[np.float64] = np.empty((0, 2))
 Letters = tuple[tuple[int, str], ...]  # (index of a slider's point, curve letter from there on)
 Kind = Literal["circle", "slider", "spinner"]
 FloatArray = NDArray[np.float64]
@@ -88,7 +110,8 @@ class HitObject:
     file, or forced after a spinner, after a break and for the first object. A slider's `points`
     (n, 2) are the control points in file order, head first, doubled points as they stand;
     `letters` gives the curve letter of the file for every point that has one, `((0, "B"),)` for
-    an ordinary slider. `length` is in px, None when the game takes the path's natural length.
+    an ordinary slider. `length` is in px, None when the game takes the path's natural length;
+    `path_length` is what it takes in the end.
     """
 
     line: int
@@ -100,10 +123,11 @@ class HitObject:
     new_combo: bool
     combo_skip: int
     format_version: int
-    points: FloatArray = dataclass_field(default_factory=lambda: np.empty((0, 2)))
+    points: FloatArray = dataclass_field(default_factory=lambda: NO_POINTS)
     letters: Letters = ()
     slides: int = 1
     length: float | None = None
+    path_length: float = 0.0
 
     @property
     def letter(self) -> str:
@@ -123,6 +147,24 @@ class HitObject:
         """The slider's path split at curve letters and red anchors, as the game splits it."""
         assert self.kind == "slider"
         return curve_segments(self.letters, self.points, self.format_version)
+
+
+class TimingLine(NamedTuple):
+    """A line of [TimingPoints] that the game accepts: index of the line in the file, ms, ms a beat.
+
+    A green line's `beat_length` is -100 / velocity in most files; NaN and positive numbers occur.
+    """
+
+    line: int
+    time: float
+    beat_length: float
+    red: bool
+
+    @property
+    def velocity(self) -> float:
+        """Slider velocity multiplier that the line asks for, in [0.1, 10]."""
+        velocity = 100.0 / -self.beat_length if self.beat_length < 0 else 1.0
+        return min(max(velocity, MIN_VELOCITY), MAX_VELOCITY)
 
 
 @dataclass(frozen=True)
@@ -152,9 +194,11 @@ class Beatmap:
 
     `lines` are the lines of `raw` with their endings, `objects` are in the game's order (by time,
     equal times in file order), `skipped` lists (line number from 1, reason) of every hit object
-    line that the game would drop too; such lines stay in the file untouched. `artist` and `title`
-    are the romanised ones, `version` is the name of the difficulty, IDs of 0 and below say that it
-    was never submitted. `breaks` are (start, end) in ms, `colours` the combo colours (R, G, B).
+    line that the game would drop too; such lines stay in the file untouched. `timing_lines` are in
+    file order. `artist` and `title` are the romanised ones, `version` is the name of the
+    difficulty, IDs of 0 and below say that it was never submitted. `breaks` are (start, end) in
+    ms, `colours` the combo colours (R, G, B). `sample_set` and `sample_volume` are what the game
+    takes for timing lines that have none of their own.
     """
 
     name: str
@@ -164,6 +208,7 @@ class Beatmap:
     objects: list[HitObject]
     skipped: list[tuple[int, str]]
     timing: Timing
+    timing_lines: list[TimingLine]
     breaks: list[tuple[float, float]]
     colours: list[tuple[int, int, int]]
     format_version: int
@@ -179,11 +224,18 @@ class Beatmap:
     approach_rate: float
     stack_leniency: float
     slider_multiplier: float
+    sample_set: str
+    sample_volume: int
 
     @cached_property
     def md5(self) -> str:
         """MD5 of the file, by which the game identifies it."""
         return hashlib.md5(self.raw, usedforsecurity=False).hexdigest()
+
+    def line_text(self, index: int) -> str:
+        """A line, counted from 0, without comment and line ending; encoding it is lossless."""
+        text = self.lines[index].decode(self.encoding, _lossless(self.encoding))
+        return text.partition("//")[0].rstrip()
 
     def beat_length_at(self, time: float) -> float:
         """Milliseconds a beat at `time` ms."""
@@ -237,12 +289,14 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
     _require_standard(sections["General"], name)
 
     offset = EARLY_VERSION_OFFSET if version < 5 else 0.0
-    rows, skipped = _read_rows(sections["HitObjects"], version, offset)
+    rows, skipped = _read_rows(sections["HitObjects"], version, offset, name)
     if not rows:
-        why = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise BeatmapError(f"{name} has no hit objects{why}: choose a finished beatmap")
+        raise BeatmapError(f"{name} {_why_empty(texts, skipped)}: choose a finished beatmap")
+    _check_curves(rows, version, name)
     parsed = slider.beatmap.Beatmap.parse(_canonical_text(sections, version, rows))
-    timing = _read_timing(sections["TimingPoints"], offset)
+    timing_lines = _read_timing_lines(sections["TimingPoints"], offset, name)
+    timing = _read_timing(timing_lines)
+    general = _pairs(sections["General"])
     breaks = _read_breaks(sections["Events"], offset)
     return Beatmap(
         name=name,
@@ -252,6 +306,7 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         objects=_build_objects(rows, parsed, timing, breaks, version),
         skipped=skipped,
         timing=timing,
+        timing_lines=timing_lines,
         breaks=breaks,
         colours=_read_colours(sections["Colours"]),
         format_version=version,
@@ -267,6 +322,8 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         approach_rate=parsed.approach_rate,
         stack_leniency=parsed.stack_leniency,
         slider_multiplier=parsed.slider_multiplier,
+        sample_set=general.get("SampleSet", "Normal"),
+        sample_volume=int(_number(general, "SampleVolume", 100)),
     )
 
 
@@ -281,6 +338,8 @@ def _encoding(data: bytes) -> str:
 
 def _split_lines(data: bytes, encoding: str, name: str) -> tuple[list[bytes], list[str]]:
     """Byte lines with their endings (LF, CRLF or a lone CR) and the text of each without."""
+    if data.count(b"\n") + data.count(b"\r") > 2 * MAX_LINES:
+        raise BeatmapError(f"{name} has more than {MAX_LINES} lines: is it really a .osu file?")
     if encoding == "utf-8":
         lines = data.splitlines(keepends=True)
         texts = [line.decode("utf-8", "replace").rstrip("\r\n") for line in lines]
@@ -291,6 +350,12 @@ def _split_lines(data: bytes, encoding: str, name: str) -> tuple[list[bytes], li
         lines = [piece.encode(encoding, "surrogatepass") for piece in pieces]
         texts = [piece.rstrip("\r\n") for piece in pieces]
     assert b"".join(lines) == data, name
+    longest = max(range(len(lines)), key=lambda index: len(lines[index]))
+    if len(lines[longest]) > MAX_LINE_BYTES:
+        raise BeatmapError(
+            f"{name} line {longest + 1} has {len(lines[longest])} bytes, more than the limit of "
+            f"{MAX_LINE_BYTES}: is it really a .osu file?"
+        )
     if texts and texts[0].startswith("\ufeff"):
         texts[0] = texts[0][1:]
     return lines, texts
@@ -398,16 +463,55 @@ class _Row:
 
 
 def _read_rows(
-    section: Section, version: int, offset: float
+    section: Section, version: int, offset: float, name: str
 ) -> tuple[list[_Row], list[tuple[int, str]]]:
     """The hit objects in file order, and (line number, reason) for lines the game rejects."""
-    rows, skipped = [], []
+    rows: list[_Row] = []
+    skipped, points = [], 0
     for index, text in section:
         try:
-            rows.append(_read_row(index, text.split(","), version, offset))
+            row = _read_row(index, text.split(",", 8), version, offset)
         except ValueError as error:
             skipped.append((index + 1, str(error)))
+            continue
+        rows.append(row)
+        points += len(row.coordinates) // 2 + LETTER_POINTS * max(len(row.letters) - 1, 0)
+        if len(rows) > MAX_OBJECTS or points > MAX_POINTS:
+            raise BeatmapError(
+                f"{name} line {index + 1}: more than {MAX_OBJECTS} objects or {MAX_POINTS} slider "
+                "points up to here, too many for this program"
+            )
     return rows, skipped
+
+
+def _why_empty(texts: list[str], skipped: list[tuple[int, str]]) -> str:
+    """What is wrong with a file without hit objects, and where."""
+    if skipped:
+        return f"has no hit objects; line {skipped[0][0]}: {skipped[0][1]}"
+    headers = [number for number, text in enumerate(texts, 1) if text.rstrip() == "[HitObjects]"]
+    where = f"after line {headers[0]}, [HitObjects]" if headers else "and no section [HitObjects]"
+    return f"has no hit objects {where}"
+
+
+def _check_curves(rows: list[_Row], version: int, name: str) -> None:
+    """Refuse a map whose smooth curves of very many points, or high degree, would take minutes."""
+    work = 0.0
+    for row in rows:
+        spline = any(len(letter) > 1 for _, letter in row.letters)
+        if len(row.coordinates) <= 2 * MATRIX_POINTS and not spline:
+            continue
+        points = np.array(row.coordinates).reshape(-1, 2)
+        for part in curve_segments(row.letters, points, version):
+            n = float(len(part.points))
+            if part.kind == "B" and part.degree is not None:
+                work += n * min(part.degree, n) ** 3
+            elif part.kind == "B" and n > MATRIX_POINTS:
+                work += n**2
+        if work > MAX_CURVE_WORK:
+            raise BeatmapError(
+                f"{name} line {row.line + 1}: smooth curves up to here have too many points, or "
+                "too high a degree, for this program"
+            )
 
 
 def _read_row(index: int, fields: list[str], version: int, offset: float) -> _Row:
@@ -538,12 +642,16 @@ def _build_objects(
     originals = parsed.hit_objects(stacking=False)
     assert len(originals) == len(rows)
     combos = _new_combos(rows, originals, breaks)
+    lengths = _path_lengths(rows, version)
     built = []
     for row, original, new_combo in zip(rows, originals, combos, strict=True):
         kind: Kind = "circle"
+        path_length = lengths.get(row.line, row.length or 0.0)
         if isinstance(original, slider.beatmap.Slider):
             kind = "slider"
-            row.end_time = row.time + _duration(row, timing, parsed.slider_multiplier, version)
+            velocity = 100 * parsed.slider_multiplier * timing.slider_velocity_at(row.time)
+            beats = row.slides * path_length / velocity
+            row.end_time = row.time + beats * timing.beat_length_at(row.time)
         elif isinstance(original, slider.beatmap.Spinner):
             kind = "spinner"
         built.append(
@@ -557,26 +665,40 @@ def _build_objects(
                 new_combo=new_combo,
                 combo_skip=original.combo_skip,
                 format_version=version,
-                points=np.array(row.coordinates).reshape(-1, 2),
+                points=np.array(row.coordinates).reshape(-1, 2) if row.letters else NO_POINTS,
                 letters=row.letters,
                 slides=row.slides,
                 length=row.length,
+                path_length=path_length,
             )
         )
     built.sort(key=lambda hit_object: hit_object.time)
     return built
 
 
-def _duration(row: _Row, timing: Timing, multiplier: float, version: int) -> float:
-    """Milliseconds of all slides: slides * length / velocity."""
-    length = row.length
-    # In these cases the game takes (at most) the length of the path itself.
-    tail = row.coordinates[-4:]
-    if length is None or len(tail) == 2 or tail[:2] == tail[2:]:
-        points = np.array(row.coordinates).reshape(-1, 2)
-        length = SliderPath(flatten(curve_segments(row.letters, points, version)), length).length
-    velocity = 100 * multiplier * timing.slider_velocity_at(row.time)  # px a beat
-    return row.slides * length / velocity * timing.beat_length_at(row.time)
+def _path_lengths(rows: list[_Row], version: int) -> dict[int, float]:
+    """Path lengths, by line, of the sliders for which the game takes that of the path itself.
+
+    These are sliders without a length, and at most with one whose last two points coincide.
+    """
+    lines, sliders, points, count = [], [], [], 0
+    for row in rows:
+        tail = row.coordinates[-4:]
+        if not row.letters or (row.length is not None and len(tail) > 2 and tail[:2] != tail[2:]):
+            continue
+        parts = []
+        array = np.array(row.coordinates).reshape(-1, 2)
+        for part in curve_segments(row.letters, array, version):
+            points.append(part.points)
+            indices = np.arange(count, count + len(part.points))
+            parts.append((part.kind, part.degree, indices))
+            count += len(indices)
+        sliders.append((parts, row.length))
+        lines.append(row.line)
+    if not lines:
+        return {}
+    lengths = PathSet(sliders).lengths(np.concatenate(points))
+    return dict(zip(lines, lengths.tolist(), strict=True))
 
 
 def _new_combos(
@@ -599,34 +721,29 @@ def _new_combos(
     return combos
 
 
-def _read_timing(section: Section, offset: float) -> Timing:
-    """Timing as the game keeps it; lines that it rejects have no effect."""
-    beats: dict[float, float] = {}
-    velocities = _VelocityList()
-    pending: list[tuple[float, bool]] = []
-    pending_time = 0.0
-    for _, text in section:
+def _read_timing_lines(section: Section, offset: float, name: str) -> list[TimingLine]:
+    """The lines of [TimingPoints] in file order; those that the game rejects are left out."""
+    lines: list[TimingLine] = []
+    latest, unordered = -inf, 0
+    for index, text in section:
         try:
-            time, beat_length, red = _read_timing_line(text, offset)
+            line = _read_timing_line(index, text, offset)
         except ValueError:
             continue
-        if pending and time != pending_time:
-            velocities.add(pending_time, _velocity_in_force(pending))
-            pending = []
-        pending_time = time
-        velocity = 100.0 / -beat_length if beat_length < 0 else 1.0
-        if red and not any(was_red for _, was_red in pending):
-            beats[time] = min(max(beat_length, 6.0), 60000.0)
-        pending.append((min(max(velocity, 0.1), 10.0), red))
-    if pending:
-        velocities.add(pending_time, _velocity_in_force(pending))
-    times = sorted(beats)
-    return Timing(times, [beats[t] for t in times], velocities.times, velocities.values)
+        lines.append(line)
+        unordered += line.time < latest
+        latest = max(latest, line.time)
+        if len(lines) > MAX_TIMING_LINES or unordered > MAX_UNORDERED_LINES:
+            raise BeatmapError(
+                f"{name} line {index + 1}: more than {MAX_TIMING_LINES} timing points, or "
+                f"{MAX_UNORDERED_LINES} out of order, up to here, too many for this program"
+            )
+    return lines
 
 
-def _read_timing_line(text: str, offset: float) -> tuple[float, float, bool]:
-    """(time ms, beat length, is a red line); `ValueError` where the game rejects the line."""
-    fields = text.split(",")
+def _read_timing_line(index: int, text: str, offset: float) -> TimingLine:
+    """Check one timing line; `ValueError` where the game rejects it."""
+    fields = text.split(",", 8)
     if len(fields) < 2:
         raise ValueError("a timing point has 2 fields or more")
     time = _float(fields[0]) + offset
@@ -639,13 +756,27 @@ def _read_timing_line(text: str, offset: float) -> tuple[float, float, bool]:
     red = len(fields) < 7 or fields[6].startswith("1")
     if red and not_a_number:
         raise ValueError("a red line whose beat length is not a number")
-    return time, beat_length, red
+    return TimingLine(index, time, beat_length, red)
 
 
-def _velocity_in_force(pending: list[tuple[float, bool]]) -> float:
+def _read_timing(lines: list[TimingLine]) -> Timing:
+    """Timing as the game keeps it."""
+    beats: dict[float, float] = {}
+    velocities = _VelocityList()
+    for time, group in groupby(lines, key=lambda line: line.time):
+        together = list(group)
+        reds = [line for line in together if line.red]
+        if reds:
+            beats[time] = min(max(reds[0].beat_length, 6.0), 60000.0)
+        velocities.add(time, line_in_force(together).velocity)
+    times = sorted(beats)
+    return Timing(times, [beats[t] for t in times], velocities.times, velocities.values)
+
+
+def line_in_force(together: Sequence[TimingLine]) -> TimingLine:
     """Of the lines at one time a green one wins, the last of them; else the first red one."""
-    greens = [velocity for velocity, red in pending if not red]
-    return greens[-1] if greens else pending[0][0]
+    greens = [line for line in together if not line.red]
+    return greens[-1] if greens else together[0]
 
 
 class _VelocityList:
@@ -716,24 +847,44 @@ class Change(NamedTuple):
     length: float | None = None
 
 
-def patch_objects(beatmap: Beatmap, changes: Mapping[int, Change]) -> bytes:
+@dataclass(frozen=True)
+class TimingEdits:
+    """What changes in [TimingPoints], by index of a line in the file.
+
+    `beat_lengths` are written in that line, `added` lines come right after it.
+    """
+
+    beat_lengths: dict[int, float] = dataclass_field(default_factory=dict)
+    added: dict[int, list[str]] = dataclass_field(default_factory=dict)
+
+
+def patch_objects(
+    beatmap: Beatmap, changes: Mapping[int, Change], timing: TimingEdits | None = None
+) -> bytes:
     """The file with other coordinates for the objects of these indices; every other byte stays.
 
     A number that has not changed keeps its text. Coordinates are rounded to integers before
     version 128. Raises `ValueError` for one that is not finite or beyond what the game loads.
     """
+    timing = timing or TimingEdits()
     lines = list(beatmap.lines)
     errors = _lossless(beatmap.encoding)
     for index, change in changes.items():
         hit = beatmap.objects[index]
         text = lines[hit.line].decode(beatmap.encoding, errors)
-        body = text.partition("//")[0].rstrip()
+        body = beatmap.line_text(hit.line)
         try:
             patched = _patch_line(body, hit, change) + text[len(body) :]
         except ValueError as error:
             raise ValueError(f"{beatmap.name} line {hit.line + 1}: {error}") from None
         lines[hit.line] = patched.encode(beatmap.encoding, errors)
-    return b"".join(lines)
+    for index, beat_length in timing.beat_lengths.items():
+        fields = lines[index].decode(beatmap.encoding, errors).split(",", 2)
+        fields[1] = repr(beat_length)
+        lines[index] = ",".join(fields).encode(beatmap.encoding, errors)
+    return _insert_lines(
+        lines, beatmap.encoding, {line + 1: block for line, block in timing.added.items()}
+    )
 
 
 def _patch_line(body: str, hit: HitObject, change: Change) -> str:
@@ -847,17 +998,21 @@ def _edit_value(data: bytes, key: str, edit: Callable[[str], str]) -> bytes:
     else:
         at = headers[0] if headers else len(lines)
         block = ["[Metadata]", added, ""]
-    return _insert_lines(lines, encoding, at, block)
+    return _insert_lines(lines, encoding, {at: block})
 
 
-def _insert_lines(lines: list[bytes], encoding: str, at: int, block: list[str]) -> bytes:
-    """The document with `block` before line `at`, in the line ending of the line before that."""
-    before = lines[at - 1].decode(encoding, _lossless(encoding)) if at else "\n"
-    ending = before[len(before.rstrip("\r\n")) :]
-    text = "".join(line + (ending or "\n") for line in block)
-    if not ending:  # the last line of the file
-        text = "\n" + text
-    return b"".join([*lines[:at], text.encode(encoding), *lines[at:]])
+def _insert_lines(lines: list[bytes], encoding: str, blocks: Mapping[int, list[str]]) -> bytes:
+    """The document with each block before its line, in the line ending of the line before that."""
+    pieces, done = [], 0
+    for at in sorted(blocks):
+        before = lines[at - 1].decode(encoding, _lossless(encoding)) if at else "\n"
+        ending = before[len(before.rstrip("\r\n")) :]
+        text = "".join(line + (ending or "\n") for line in blocks[at])
+        if not ending:  # the last line of the file
+            text = "\n" + text
+        pieces += [*lines[done:at], text.encode(encoding)]
+        done = at
+    return b"".join(pieces + lines[done:])
 
 
 def _lossless(encoding: str) -> str:

@@ -11,6 +11,7 @@ from enum import IntEnum
 from functools import lru_cache
 from itertools import pairwise
 from math import isclose
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,19 @@ from beatmap import (
     FloatArray,
     HitObject,
     Letters,
+    TimingEdits,
     curve_segments,
     patch_objects,
 )
-from slider_path import PathSet, SliderPath, flatten
+from slider_path import NEARLY, PathSet, SliderPath, flatten
+from slider_velocity import VelocityPlan, earliest_fit, plan_velocities
 
 PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
+
+SliderVelocity = Literal["keep", "fit"]
 
 
 class PointType(IntEnum):
@@ -63,6 +68,7 @@ _STARTS = (
     PointType.SLIDER_HEAD,
     PointType.SLIDER_HEAD_NC,
 )
+_SPINNERS = (PointType.SPINNER, PointType.SPINNER_END)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +195,8 @@ def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
             layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)
             head = starts[index]
             segments = [(kind, degree, head + ids) for kind, degree, ids in layout.segments]
-            # A slider without length keeps the one it has, see `_keep_duration`.
-            length = hit.path().length if hit.length is None else hit.length
-            sliders.append((segments, length))
+            # A slider without length keeps the one it has, see `_set_length`.
+            sliders.append((segments, hit.path_length if hit.length is None else hit.length))
             chosen.append(index)
     objects = np.array(chosen, dtype=np.intp)
     return SliderTopology(sliders, starts[objects], stops[objects] - 1, objects)
@@ -206,15 +211,60 @@ def recompute_ends(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> Floa
     return result
 
 
-def apply_coordinates(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> bytes:
+def apply_coordinates(
+    beatmap: Beatmap,
+    sequence: Sequence,
+    xy: FloatArray,
+    slider_velocity: SliderVelocity = "keep",
+) -> bytes:
     """The file of `beatmap` with its data points at `xy` (T, 2) px.
 
-    Durations, slider lengths and timing points stay, so the ends of sliders in `xy` are not used,
-    and spinners stay where they are. (Where a slider's length in the file is not what the game
-    takes, see `_keep_duration`.) Coordinates are clamped to +-`COORDINATE_LIMIT` and, before
-    version 128, rounded; rounding never makes a new red anchor. With `sequence.xy` the result is
-    the file as it was. Raises `ValueError` for another shape, NaN and infinity.
+    Times and durations stay, and spinners stay where they are. Coordinates are clamped to
+    +-`COORDINATE_LIMIT` and, before version 128, rounded; rounding never makes a new red anchor.
+    With `sequence.xy` the result is the file as it was.
+
+    With `slider_velocity` "keep", slider lengths and timing points stay too, so the ends of sliders
+    in `xy` are not used. (Where a slider's length in the file is not what the game takes, see
+    `_set_length`.) With "fit", a slider becomes as long as its path is up to the place nearest to
+    its end in `xy`, and green lines are changed or added to keep its duration within a millisecond,
+    see `slider_velocity.plan_velocities`; sliders that cannot have a velocity of their own keep
+    their lengths, see `slider_velocity.earliest_fit`.
+
+    Raises `ValueError` for another shape, NaN and infinity.
     """
+    target, limited = _targets(beatmap, sequence, xy)
+    moved = (target != sequence.xy).any(axis=1) & ~np.isin(sequence.types, _SPINNERS)
+    fit = slider_velocity == "fit"
+    if not fit:
+        moved &= sequence.anchors != END
+    starts = np.flatnonzero(sequence.object_starts)
+    changes: dict[int, Change] = {}
+    ratios: dict[int, float] = {}  # of new and old length
+    earliest = earliest_fit(beatmap)
+    for index in np.unique(sequence.objects[moved]).tolist():
+        hit, start = beatmap.objects[index], int(starts[index])
+        if hit.kind == "circle":
+            changes[index] = Change(_pair(target[start]))
+            continue
+        runs = np.array(_runs(hit.points.tolist()))
+        stop = start + int(runs[-1]) + 1
+        points = separate(target[start:stop], limited[start:stop])[runs]
+        changes[index] = Change(_pair(points[0]), points)
+        if fit and hit.end_time > hit.time and hit.time >= earliest:
+            ratios[index] = _generated_length(hit, points, limited[stop]) / hit.path_length
+    plan = plan_velocities(beatmap, ratios) if ratios else VelocityPlan({}, TimingEdits())
+    for index, change in changes.items():
+        if change.points is not None:
+            hit = beatmap.objects[index]
+            before = beatmap.slider_velocity_at(hit.time)
+            ratio = plan.velocities.get(index, before) / before if index in ratios else 1.0
+            points, length = _set_length(hit, change.points, hit.path_length * ratio)
+            changes[index] = Change(_pair(points[0]), points, length)
+    return patch_objects(beatmap, changes, plan.edits)
+
+
+def _targets(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Coordinates (T, 2) as the file takes them, and as they are wanted; both within the limit."""
     xy = np.asarray(xy, dtype=np.float64)
     if xy.shape != sequence.xy.shape:
         raise ValueError(f"coordinates have shape {xy.shape}, the sequence {sequence.xy.shape}")
@@ -224,22 +274,7 @@ def apply_coordinates(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> b
     limited = np.clip(xy, -COORDINATE_LIMIT, COORDINATE_LIMIT)
     fractions = beatmap.format_version >= FIRST_LAZER_VERSION
     target = limited.astype(np.float32).astype(np.float64) if fractions else np.rint(limited)
-    target = np.where(xy == sequence.xy, sequence.xy, target)
-    fixed = (sequence.anchors == END) | (sequence.types == PointType.SPINNER)
-    moved = (target != sequence.xy).any(axis=1) & ~fixed
-    starts = np.flatnonzero(sequence.object_starts)
-    changes: dict[int, Change] = {}
-    for index in np.unique(sequence.objects[moved]).tolist():
-        hit, start = beatmap.objects[index], int(starts[index])
-        if hit.kind == "circle":
-            changes[index] = Change(_pair(target[start]))
-            continue
-        runs = np.array(_runs(hit.points.tolist()))
-        rows = slice(start, start + runs[-1] + 1)
-        points = separate(target[rows], limited[rows])[runs]
-        points, length = _keep_duration(hit, points)
-        changes[index] = Change(_pair(points[0]), points, length)
-    return patch_objects(beatmap, changes)
+    return np.where(xy == sequence.xy, sequence.xy, target), limited
 
 
 def _pair(point: FloatArray) -> tuple[float, float]:
@@ -264,27 +299,51 @@ def separate(points: FloatArray, wanted: FloatArray) -> FloatArray:
     return points
 
 
-def _keep_duration(hit: HitObject, points: FloatArray) -> tuple[FloatArray, float | None]:
-    """(points, length to write or None) of a moved slider, for it to last as long as before.
+def _doubled_end(points: FloatArray) -> bool:
+    """Whether the last two points coincide: the game never extends such a slider's path."""
+    return len(points) > 1 and bool((points[-1] == points[-2]).all())
+
+
+def _generated_length(hit: HitObject, points: FloatArray, end: FloatArray) -> float:
+    """Length in px of a slider with new `points` (n, 2) up to the place nearest to `end` (2,).
+
+    The old length wins where it is as near; the path is extended as far as that, no further. Of
+    several places, that is taken which is nearest to the same share of the path as before.
+    """
+    old, before = hit.path_length, hit.path().natural_length
+    vertices = flatten(curve_segments(hit.letters, points, hit.format_version))
+    natural = SliderPath(vertices, None).natural_length
+    path = SliderPath(vertices, max(natural, old))
+    length = path.project(end, near=old * natural / before if before > 0 else natural)
+    away = np.hypot(*(path.position_at(np.array([old, length])) - end).T)
+    return old if away[0] <= away[1] + NEARLY else min(length, float(MAX_COORDINATE))
+
+
+def _set_length(
+    hit: HitObject, points: FloatArray, wanted: float
+) -> tuple[FloatArray, float | None]:
+    """(points, length to write or None) of a moved slider, for it to be `wanted` px long.
 
     That needs help where the game takes the length of the path itself: without a pixel length,
     and, when the path is shorter, with a doubled last point. The latter is then pulled apart by a
     pixel, for only then does the game extend the path.
     """
-    doubled = len(points) > 1 and bool((points[-1] == points[-2]).all())
-    if hit.length is not None and not doubled:
+    if wanted == 0:  # it stays at its head, whatever its length in the file
         return points, None
-    wanted = hit.path().length
-    path = SliderPath(flatten(curve_segments(hit.letters, points, hit.format_version)), hit.length)
-    if isclose(path.length, wanted, rel_tol=1e-12):
+    doubled = _doubled_end(points)
+    if hit.length is None or doubled:
+        vertices = flatten(curve_segments(hit.letters, points, hit.format_version))
+        path = SliderPath(vertices, hit.length)
+        if isclose(path.length, wanted, rel_tol=1e-12):
+            return points, None
+        if doubled and path.natural_length < wanted:
+            before = points[(points != points[-1]).any(axis=1)][-1]
+            away = points[-1] - before
+            points = points.copy()
+            points[-1] += np.rint(away / np.hypot(*away))
+    if hit.length is not None and isclose(hit.length, wanted, rel_tol=1e-12):
         return points, None
-    if doubled and path.natural_length < wanted:
-        before = points[(points != points[-1]).any(axis=1)][-1]
-        away = points[-1] - before
-        points = points.copy()
-        points[-1] += np.rint(away / np.hypot(*away))
-    wanted = min(wanted, float(MAX_COORDINATE))
-    return points, None if wanted == hit.length else wanted
+    return points, min(wanted, float(MAX_COORDINATE))
 
 
 def _runs(points: list[list[float]]) -> tuple[int, ...]:

@@ -24,9 +24,12 @@ MAX_ARC_VERTICES = 1000  # from this many vertices on the game draws an arc as a
 CATMULL_DETAIL = 50  # chords between two Catmull-Rom knots
 COLLINEAR_TOLERANCE = 1e-3  # px^2, cross product below which three points are on one line
 COINCIDENT = 1e-6  # px, vertices closer than this are one point
+NEARLY = 1.0  # px, differences of distance that `SliderPath.project` may overlook
 
 MAX_HALVINGS = 12  # of a bezier; 10 do for the largest coordinate the game reads, 131072
 MATRIX_POINTS = 64  # beziers up to this many control points are subdivided by a cached matrix
+MAX_DEGREE = 2**31 - 1  # of a B-spline; the game reads larger numbers as none
+MAX_VERTICES = 2**21  # of paths flattened together; from there on curves are drawn more coarsely
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ def _parse_kind(kind: str) -> tuple[str, int | None]:
     if not kind:
         raise ValueError("empty curve type; expected B, C, L or P")
     if kind[0] == "B":
-        digits = kind[1:]
-        degree = int(digits) if digits.isascii() and digits.isdigit() else 0
-        return "B", degree if degree > 0 else None
+        digits = kind[1:].lstrip("0")
+        is_number = digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_DEGREE))
+        degree = int(digits) if is_number else 0
+        return "B", degree if 0 < degree <= MAX_DEGREE else None
     return (kind[0] if kind[0] in "LP" else "C"), None
 
 
@@ -125,7 +129,7 @@ def _lines(points: np.ndarray) -> _Polylines:
 # Bezier curves and B-splines
 
 
-def _quadratics(points: np.ndarray) -> _Polylines:
+def _quadratics(points: np.ndarray, limit: float) -> _Polylines:
     """Beziers of three points (g, 3, 2), the same vertices as by halving until flat.
 
     A halving divides the second difference by 4 wherever on the curve it is, so the subdivision
@@ -134,6 +138,8 @@ def _quadratics(points: np.ndarray) -> _Polylines:
     bend = points[:, 0] - 2 * points[:, 1] + points[:, 2]
     excess = np.sqrt((bend**2).sum(axis=1)) / (2 * BEZIER_TOLERANCE)
     halvings = np.minimum(np.ceil(np.log2(np.maximum(excess, 1.0)) / 2), MAX_HALVINGS)
+    if (2.0 ** (halvings + 1)).sum() > limit:
+        halvings = np.minimum(halvings, np.floor(np.log2(max(limit / len(points), 2.0))) - 1)
     counts = 2 ** (halvings.astype(np.intp) + 1) + 1
     owner, t = _even_fractions(counts)
     t = t[:, None]
@@ -180,15 +186,16 @@ def _flat_vertices(controls: np.ndarray) -> np.ndarray:
     return np.concatenate([controls[:, :1], inner], axis=1)
 
 
-def _beziers(points: np.ndarray) -> _Polylines:
+def _beziers(points: np.ndarray, limit: float) -> _Polylines:
     """Beziers (g, n, 2), halved until every second difference is at most twice the tolerance."""
     g, n, _ = points.shape
+    pieces = limit / _cost(n)
     done: list[tuple[np.ndarray, np.ndarray]] = []  # flat pieces: owner + parameter, vertices
     controls, start = points, np.arange(g, dtype=np.float64)
     for halvings in range(MAX_HALVINGS + 1):
         bend = controls[:, :-2] - 2 * controls[:, 1:-1] + controls[:, 2:]
         flat = ((bend**2).sum(axis=2) <= (2 * BEZIER_TOLERANCE) ** 2).all(axis=1)
-        flat |= halvings == MAX_HALVINGS
+        flat |= halvings == MAX_HALVINGS or 2 * len(controls) > pieces
         if flat.any():
             done.append((start[flat], _flat_vertices(controls[flat])))
         if flat.all():
@@ -206,7 +213,12 @@ def _beziers(points: np.ndarray) -> _Polylines:
     return vertices, counts
 
 
-def _bsplines(points: np.ndarray, degree: int) -> _Polylines:
+def _cost(n: int) -> float:
+    """What a bezier of n control points costs to halve, in those of one by the cached matrix."""
+    return n * max(1.0, n / MATRIX_POINTS)
+
+
+def _bsplines(points: np.ndarray, degree: int, limit: float) -> _Polylines:
     """Clamped uniform B-splines (g, n, 2) of a degree from 2 to n - 2, one bezier per knot span.
 
     A bezier's control points are the values of the spline's polar form at the ends of the span
@@ -226,7 +238,7 @@ def _bsplines(points: np.ndarray, degree: int) -> _Polylines:
             row = (1 - weight) * row[:, :, :-1] + weight * row[:, :, 1:]
         controls.append(row)
     pieces = np.concatenate(controls, axis=2)  # (g, k, degree+1, 2)
-    vertices, counts = _polylines("B", None, pieces.reshape(-1, degree + 1, 2))
+    vertices, counts = _polylines("B", None, pieces.reshape(-1, degree + 1, 2), limit)
     return vertices, counts.reshape(g, -1).sum(axis=1)
 
 
@@ -273,9 +285,11 @@ class _Arcs:
         centre[:, 0], centre[:, 1] = points[:, 0, 0] + x, points[:, 0, 1] + y
         return _Arcs(valid & (vertices < MAX_ARC_VERTICES), centre, radius, start, sweep, vertices)
 
-    def polylines(self, points: np.ndarray) -> _Polylines:
+    def polylines(self, points: np.ndarray, limit: float) -> _Polylines:
         """Vertices of the arcs, which must all be valid, through `points` (g, 3, 2)."""
         counts = self.vertices.astype(np.intp)
+        if counts.sum() > limit:
+            counts = np.minimum(counts, max(int(limit / len(points)), 2))
         owner, fraction = _even_fractions(counts)
         angle = self.start[owner] + self.sweep[owner] * fraction
         vertices = self.centre[owner]
@@ -289,17 +303,18 @@ class _Arcs:
 # Catmull-Rom splines
 
 
-def _catmulls(points: np.ndarray) -> _Polylines:
+def _catmulls(points: np.ndarray, limit: float) -> _Polylines:
     """Uniform Catmull-Rom splines (g, n, 2), n >= 2, with `CATMULL_DETAIL` chords a span.
 
     The first knot is repeated before the start, the last span is continued straight. The game
     also leaves out vertices less than 6 px apart, which moves ends by a fraction of a pixel.
     """
     g, n, _ = points.shape
+    detail = max(min(CATMULL_DETAIL, int(limit / (g * n))), 1)
     beyond = 2 * points[:, -1:] - points[:, -2:-1]
     padded = np.concatenate([points[:, :1], points, beyond], axis=1)[:, :, None]
     p0, p1, p2, p3 = (padded[:, i : i + n - 1] for i in range(4))  # (g, n-1, 1, 2)
-    t = np.arange(CATMULL_DETAIL)[:, None] / CATMULL_DETAIL
+    t = np.arange(detail)[:, None] / detail
     quadratic, cubic = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * (p1 - p2) + p3 - p0
     spans = (2 * p1 + t * (p2 - p0 + t * (quadratic + t * cubic))) / 2
     return _lines(np.concatenate([spans.reshape(g, -1, 2), points[:, -1:]], axis=1))
@@ -322,18 +337,20 @@ def _drawn_as(kind: str, degree: int | None, n: int) -> _Key:
     return kind, degree if is_bspline else None, n
 
 
-def _polylines(kind: str, degree: int | None, points: np.ndarray) -> _Polylines:
-    """Vertices of segments (g, n, 2) drawn in one way, arcs excepted."""
-    if kind == "L":
+def _polylines(kind: str, degree: int | None, points: np.ndarray, limit: float) -> _Polylines:
+    """Vertices, about `limit` at most, of segments (g, n, 2) drawn in one way, arcs excepted."""
+    if kind == "L" or len(points) == 0:
         return _lines(points)
     if kind == "C":
-        return _catmulls(points)
+        return _catmulls(points, limit)
     if degree is not None:
-        return _bsplines(points, degree)
-    return _quadratics(points) if points.shape[1] == 3 else _beziers(points)
+        return _bsplines(points, degree, limit)
+    return _quadratics(points, limit) if points.shape[1] == 3 else _beziers(points, limit)
 
 
-def _parts(key: _Key, points: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _parts(
+    key: _Key, points: np.ndarray, limit: float = MAX_VERTICES
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Vertices of segments (g, n, 2) with one `key`, in parts: (members, vertices, counts).
 
     A 'P' is a line where its points are collinear, a bezier where the arc would be huge.
@@ -341,17 +358,17 @@ def _parts(key: _Key, points: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, 
     everyone = np.arange(len(points))
     kind, degree, _ = key
     if kind != "P":
-        return [(everyone, *_polylines(kind, degree, points))]
+        return [(everyone, *_polylines(kind, degree, points, limit))]
     arcs = _Arcs.through(points)
     if arcs.valid.all():
-        return [(everyone, *arcs.polylines(points))]
+        return [(everyone, *arcs.polylines(points, limit))]
     line = np.abs(_cross(points)) <= COLLINEAR_TOLERANCE
     huge = ~arcs.valid & ~line
     round_ = points[arcs.valid]
     return [
-        (everyone[arcs.valid], *_Arcs.through(round_).polylines(round_)),
-        (everyone[line], *_polylines("L", None, points[line])),
-        (everyone[huge], *_polylines("B", None, points[huge])),
+        (everyone[arcs.valid], *_Arcs.through(round_).polylines(round_, limit)),
+        (everyone[line], *_polylines("L", None, points[line], limit)),
+        (everyone[huge], *_polylines("B", None, points[huge], limit)),
     ]
 
 
@@ -412,8 +429,13 @@ class SliderPath:
         inner = self.vertices[self.cumulative < self.length]
         return np.concatenate([inner, self.end[None]])
 
-    def project(self, point: np.ndarray) -> float:
-        """Arc length, in [0, length], of the place on the path nearest to `point` (2,)."""
+    def project(self, point: np.ndarray, near: float | None = None) -> float:
+        """Arc length, in [0, length], of the place on the path nearest to `point` (2,).
+
+        With `near`, an arc length, places less than `NEARLY` px further away count as equally
+        near, and that with the arc length nearest to it is taken: where a path crosses or retraces
+        itself this tells its branches apart.
+        """
         vertices = self.polyline()
         chords = np.diff(vertices, axis=0)
         if len(chords) == 0:
@@ -422,10 +444,12 @@ class SliderPath:
         offset = np.asarray(point, dtype=np.float64) - vertices[:-1]
         squared = np.where(lengths > 0, lengths**2, 1.0)
         fraction = np.clip((offset * chords).sum(axis=1) / squared, 0.0, 1.0)
-        distance = ((offset - fraction[:, None] * chords) ** 2).sum(axis=1)
-        nearest = int(np.argmin(distance))
-        start = np.sum(lengths[:nearest])
-        return float(min(start + fraction[nearest] * lengths[nearest], self.length))
+        distance = np.sqrt(((offset - fraction[:, None] * chords) ** 2).sum(axis=1))
+        places = np.minimum(np.cumsum(lengths) - (1 - fraction) * lengths, self.length)
+        if near is None:
+            return float(places[np.argmin(distance)])
+        places = places[distance <= distance.min() + NEARLY]
+        return float(places[np.argmin(np.abs(places - near))])
 
 
 def _effective_length(pixel_length: float | None, natural: float, extensible: bool) -> float:
@@ -453,7 +477,8 @@ class PathSet:
 
     `sliders` holds per slider its segments, as (kind, B-spline degree or None, (n,) indices into
     the points), and its pixel length (None, not finite or <= 0: natural). Consecutive segments
-    share their joint's index. Results equal those of `SliderPath` up to rounding.
+    share their joint's index. Results equal those of `SliderPath` up to rounding, unless the paths
+    would have more than about `MAX_VERTICES` vertices.
 
     Kinds are those of the file, split at red anchors. Leave a 'P' of three points a 'P' even when
     they are collinear at first: that is looked at again for all new coordinates. Raises
@@ -477,6 +502,9 @@ class PathSet:
                 count += 1
             last.append(count - 1)
         self._groups = [(key, np.array(i), np.stack(x)) for key, (i, x) in groups.items()]
+        costs = [0.0 if key[0] == "L" else len(i) * _cost(key[2]) for key, i, _ in self._groups]
+        shares = np.array(costs) / max(sum(costs), 1.0)
+        self._limits = (MAX_VERTICES * shares).tolist()  # vertices of each group
         self._last = np.array(last, dtype=np.intp)  # (S,) number of the last segment
         lengths = np.array([np.nan if px is None else px for _, px in sliders], dtype=np.float64)
         natural = ~(np.isfinite(lengths) & (lengths > 0))
@@ -511,6 +539,10 @@ class PathSet:
         walk = self._walk(points)
         return walk.at(walk.length[:, None])[:, 0], walk.natural
 
+    def lengths(self, points: np.ndarray) -> np.ndarray:
+        """(S,) effective lengths of all sliders for coordinates `points` (P, 2)."""
+        return self._walk(points).length
+
     def bodies(self, points: np.ndarray, samples: int) -> np.ndarray:
         """(S, samples, 2) positions at equal steps of arc length from head to end."""
         walk = self._walk(points)
@@ -527,8 +559,8 @@ class PathSet:
         points = _checked_points(points)
         parts = [
             (numbers[members], vertices, counts)
-            for key, numbers, indices in self._groups
-            for members, vertices, counts in _parts(key, points[indices])
+            for (key, numbers, indices), limit in zip(self._groups, self._limits, strict=True)
+            for members, vertices, counts in _parts(key, points[indices], limit)
         ]
         size = np.empty(int(self._last[-1]) + 1, dtype=np.intp)  # vertices of each segment
         for numbers, _, counts in parts:

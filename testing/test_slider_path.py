@@ -222,6 +222,15 @@ def test_extended_along_the_last_chord() -> None:
     assert path.project(np.array([12.0, 38.0])) == pytest.approx(48)
 
 
+def test_projection_tells_branches_apart() -> None:
+    """Out and back on a line: each place has two arc lengths."""
+    path = slider_path("L", np.array([[0.0, 0], [100, 0], [0, 0]]), None)
+    point = np.array([40.0, 7])
+    assert path.project(point, near=60) == pytest.approx(40)
+    assert path.project(point, near=110) == pytest.approx(160)
+    assert path.project(np.array([-5.0, 0]), near=900) == pytest.approx(200)
+
+
 def test_not_extended_when_the_last_vertices_coincide() -> None:
     for kind, points in (
         ("L", [[0, 0], [100, 0], [100, 0]]),
@@ -404,6 +413,22 @@ def test_path_set_takes_new_coordinates() -> None:
         ends, _ = paths.evaluate(np.concatenate([bent, tail]))
         np.testing.assert_allclose(ends[0], slider_path("P", bent, 60.0).end, atol=1e-6)
         np.testing.assert_allclose(ends[1], [309, 300])
+
+
+@pytest.mark.parametrize(("kind", "n"), [("B", 3), ("B", 6), ("B", 90), ("P", 3), ("C", 5)])
+def test_paths_of_too_many_vertices_are_drawn_coarsely(
+    kind: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Huge curves in great number: fewer vertices than asked for, through the same ends."""
+    points = np.random.default_rng(n).uniform(-1e5, 1e5, (20 * n, 2))
+    sliders: list[SliderSpec] = [([(kind, None, np.arange(n) + i * n)], None) for i in range(20)]
+    fine = PathSet(sliders).evaluate(points)
+    monkeypatch.setattr("slider_path.MAX_VERTICES", 4000)
+    coarse = PathSet(sliders)
+    np.testing.assert_allclose(coarse.evaluate(points)[0], fine[0])
+    ratio = coarse.lengths(points) / fine[1]
+    assert ((ratio > 0.5) & (ratio < 2)).all()
+    assert len(coarse._walk(points)._vertices) <= 2 * 4000
 
 
 def test_path_set_of_nothing() -> None:
