@@ -517,17 +517,21 @@ class PathSet:
         """
         sizes = np.diff(self._last, prepend=-1)  # segments a slider
         last = np.cumsum(sizes[which]) - 1
-        groups = []
-        for key, numbers, indices in self._groups:
+        groups, limits = [], []
+        for (key, numbers, indices), limit in zip(self._groups, self._limits, strict=True):
             owner = np.searchsorted(self._last, numbers)  # rises, as numbers do
             begin, stop = np.searchsorted(owner, which), np.searchsorted(owner, which, "right")
             count = stop - begin
             copy = np.repeat(np.arange(len(which)), count)
             rows = np.arange(len(copy)) + np.repeat(begin - (np.cumsum(count) - count), count)
+            if not len(copy):
+                continue
             before_last = self._last[owner[rows]] - numbers[rows]
             groups.append((key, last[copy] - before_last, indices[rows] + shifts[copy][:, None]))
+            # Each copy is drawn as finely as its slider is.
+            limits.append(limit * len(copy) / len(numbers))
         result = PathSet([])
-        result._groups = [group for group in groups if len(group[1])]
+        result._groups, result._limits = groups, limits
         result._last, result._pixel_length = last, self._pixel_length[which]
         return result
 
