@@ -235,6 +235,8 @@ def pack(
     records = Records(old, hashlib.sha256(filters.encode("ascii")).hexdigest()[:16])
     report = Report(vanished=records.forget_missing(sources))
     new = [source for source in sources if not records.has(source)]
+    before = [records.forget(source) for source in new]
+    skipped = records.still_skipped()
     classes = [s.class_index + 1 for s in sources if s.class_index is not None]
     next_class = max([old.num_classes if old else 0, *classes])
     with writing_dataset(output) as writer:
@@ -244,8 +246,9 @@ def pack(
         with closing(_results(new, workers)) as stream:
             options = {"total": len(new), "disable": not new, "file": sys.stderr}
             progress = tqdm(stream, desc="packing", unit="file", **options)
-            for source, results in zip(new, progress, strict=True):
-                _take(source, results, table, chosen, records, report)
+            for source, maps, results in zip(new, before, progress, strict=True):
+                there = _take(source, results, table, chosen, records, report)
+                report.vanished += max(0, maps - there)
                 counts = {"packed": report.added, "skipped": len(report.skipped)}
                 progress.set_postfix(counts, refresh=False)
         if not table.rows:
@@ -256,7 +259,7 @@ def pack(
         description = {
             "num_classes": max(next_class, int(frame["class_index"].max()) + 1),
             "filters": chosen.describe(),
-            "skipped": [s._asdict() for s in (*records.still_skipped(), *report.skipped)],
+            "skipped": [s._asdict() for s in (*skipped, *report.skipped)],
         }
         # Lone surrogates in old file names survive as ASCII escapes only.
         writer.finish(frame, description, json.dumps(records.files).encode("ascii"))
@@ -271,11 +274,13 @@ def _take(
     chosen: Selection,
     records: Records,
     report: Report,
-) -> None:
-    """Puts a file's beatmaps into the table, or into the report with the reason."""
-    before, there = records.forget(source), 0
+) -> int:
+    """Puts a file's beatmaps into the table, or into the report with the reason.
+
+    Returns how many were in the dataset before.
+    """
     skipped: list[Skipped] = []
-    maps = 0
+    maps = there = 0
     for result in results:
         if isinstance(result, Skipped):
             skipped.append(result)
@@ -287,10 +292,10 @@ def _take(
             skipped.append(duplicate)
         else:
             maps += 1
-    report.vanished += max(0, before - there)
     report.added += maps
     report.skipped += skipped
     records.remember(source, maps + there, skipped)
+    return there
 
 
 def _require_stars(sources: list[Source], chosen: Selection) -> None:
@@ -313,7 +318,7 @@ def open_or_pack(
     """Opens a packed dataset, or packs a source of beatmaps below `cache` on first use."""
     if (path / "dataset.json").is_file():
         return PackedDataset(path)
-    sources = find_beatmaps(path, data_start=data_start, data_end=data_end)
+    sources = find_beatmaps(path.absolute(), data_start=data_start, data_end=data_end)
     digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
     for source in sources:  # a changed or added file is another dataset
         digest.update(repr(source).encode("ascii", "backslashreplace"))
@@ -351,7 +356,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     chosen = selection.from_arguments(args)
-    sources = find_beatmaps(*args.sources, data_start=args.data_start, data_end=args.data_end)
+    paths = [path.absolute() for path in args.sources]  # by which the next run knows them
+    sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
     report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)
     print(*report.lines(args.output), sep="\n")
     return 0

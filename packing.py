@@ -35,7 +35,9 @@ class Skipped(NamedTuple):
     def by(cls, file: str, error: Exception) -> "Skipped":
         """For what reading a beatmap raised, whose message begins with the file's name."""
         reason = readable(str(error))
-        if not isinstance(error, BeatmapError | OSError):
+        if isinstance(error, OSError):
+            return cls(file, "cannot be read", reason)
+        if not isinstance(error, BeatmapError):
             return cls(file, "unexpected error, please report it", repr(error))
         return cls(file, re.split(r"[:;,(]", reason.removeprefix(file))[0].strip(), reason)
 

@@ -224,14 +224,14 @@ def _read_dates(path: Path) -> dict[tuple[str, int], date]:
     dates = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
-        columns = {"beatmap_id", "set_id"} & set(table.fieldnames or ())
+        columns = [c for c in ("beatmap_id", "set_id") if c in (table.fieldnames or ())]
         if not columns or "date" not in (table.fieldnames or ()):
             raise ValueError(f"{path} needs the columns date, and beatmap_id or set_id")
         try:
             for row in table:
-                for column in columns:
-                    if row[column]:
-                        dates[column, int(row[column])] = date.fromisoformat(row["date"][:10])
+                column = next((c for c in columns if row[c]), None)
+                if column:  # of a beatmap, or where a line names none, of its set
+                    dates[column, int(row[column])] = date.fromisoformat(row["date"][:10])
         except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(f"{path}, line {table.line_num}: {error}") from error
     return dates

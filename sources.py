@@ -78,7 +78,6 @@ def find_beatmaps(
         )
     found: dict[Path, Source] = {}
     for path, numbered in zip(paths, tracks, strict=True):
-        path = path.absolute()
         sources = _in_tracks(numbered, data_start or 0, data_end) if numbered else _below(path)
         for source in sources:
             found.setdefault(source.path, source)
@@ -87,7 +86,6 @@ def find_beatmaps(
 
 def _tracks(path: Path) -> list[Path]:
     """The track folders of a Mapperator dataset; none in another folder."""
-    path = path.absolute()
     if not path.is_dir():
         return []
     return sorted(p for p in path.iterdir() if TRACK.fullmatch(p.name) and p.is_dir())
