@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import cli
-import selection
+import filters
 from data_loading import (
     COLUMNS,
     DatasetWriter,
@@ -32,8 +32,8 @@ from data_loading import (
     save_beatmap_idx,
     writing_dataset,
 )
+from filters import Selection
 from packing import Packed, Skipped, pack_file, readable
-from selection import Selection
 from sources import WHAT_IS_FOUND, Source, find_beatmaps
 from star_rating import star_ratings_available
 
@@ -349,13 +349,13 @@ def parse_args() -> argparse.Namespace:
         default=False,
         help="replace a dataset in --output instead of adding to it; classes begin at 0",
     )
-    selection.add_arguments(parser)
+    filters.add_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    chosen = selection.from_arguments(args)
+    chosen = filters.from_arguments(args)
     paths = [path.absolute() for path in args.sources]  # by which the next run knows them
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
     report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import selection
-from selection import Selection, likely_mappers, normal_name
+import filters
+from filters import Selection, likely_mappers, normal_name
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def test_the_exclusion_list_takes_out_whatever_names_a_mapper(
 
 def parse(*flags: object) -> Selection:
     parser = argparse.ArgumentParser()
-    selection.add_arguments(parser)
-    return selection.from_arguments(parser.parse_args([str(flag) for flag in flags]))
+    filters.add_arguments(parser)
+    return filters.from_arguments(parser.parse_args([str(flag) for flag in flags]))
 
 
 def test_names_come_from_the_command_line_or_a_file(tmp_path: Path) -> None:
