@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+import benchmark_data
 import benchmark_sample
 import cli
 
@@ -12,6 +13,13 @@ Benchmark = Callable[[argparse.Namespace], int]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
+    data = commands.add_parser(
+        "data",
+        help="windows a second of the loader",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    benchmark_data.add_flags(data)
+    data.set_defaults(run=benchmark_data.run)
     sampling = commands.add_parser(
         "sample",
         help="time, memory and quality of sampling",

@@ -1,12 +1,15 @@
 """Conventions that all command lines share: booleans, errors, the choice of a device."""
 
+from __future__ import annotations
+
 import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
@@ -51,6 +54,8 @@ def run(main: Callable[[], int | None]) -> None:
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
+    import torch  # commands that compute nothing start without it
+
     if name != "auto":
         try:
             if name == "cuda":

@@ -1,12 +1,20 @@
-"""Packs folders of beatmaps into one dataset that `train.py` reads without `slider`."""
+"""Packs beatmaps from any sources into one dataset that `train.py` reads without `slider`.
+
+A second run into the same --output adds what is new; the classes of maps that were there stay.
+"""
 
 import argparse
 import hashlib
+import json
 import os
-import re
+import signal
 import sys
+from collections import Counter
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,81 +24,22 @@ import pandas as pd
 from tqdm import tqdm
 
 import cli
-from beatmap import BeatmapError, read_beatmap
-from data_loading import COLUMNS, POINT_DTYPE, PackedDataset, save_beatmap_idx, write_dataset
-from sequence import beatmap_to_sequence
-from star_rating import star_rating
+import filters
+from data_loading import (
+    COLUMNS,
+    DatasetWriter,
+    PackedDataset,
+    save_beatmap_idx,
+    writing_dataset,
+)
+from filters import Selection
+from packing import Packed, Skipped, pack_file, readable
+from sources import WHAT_IS_FOUND, Source, find_beatmaps
+from star_rating import star_ratings_available
 
-TRACK = re.compile(r"Track(\d{5})")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A beatmap file and, in a Mapperator dataset, the class that its file name gives it."""
-
-    path: Path
-    class_index: int | None = None
-
-
-def find_beatmaps(
-    folder: Path, data_start: int | None = None, data_end: int | None = None
-) -> list[Source]:
-    """All .osu files below `folder`, in the order of their names.
-
-    In a Mapperator dataset (folders Track00000, ...) the track range [data_start, data_end) is
-    taken and the six leading digits of a file name are its class.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give a folder that holds .osu files")
-    tracks = sorted(p for p in folder.iterdir() if TRACK.fullmatch(p.name))
-    if not tracks:
-        if data_start is not None or data_end is not None:
-            raise ValueError(
-                f"{folder} is no Mapperator dataset (no folders Track00000, ...): "
-                "leave out --data-start and --data-end"
-            )
-        return [Source(p) for p in sorted(folder.rglob("*.osu"))]
-    found = []
-    for track in tracks:
-        number = int(track.name[5:])
-        if number < (data_start or 0) or (data_end is not None and number >= data_end):
-            continue
-        for path in sorted(track.rglob("*.osu")):
-            digits = path.name[:6]
-            if not digits.isdecimal():
-                raise ValueError(f"{path}: a Mapperator file name begins with six digits")
-            found.append(Source(path, int(digits)))
-    return found
-
-
-def pack_one(path: Path) -> tuple[dict[str, Any], np.ndarray] | str:
-    """One beatmap as (row of the table, data points), or the reason why it is left out."""
-    try:
-        beatmap = read_beatmap(path)
-        sequence = beatmap_to_sequence(beatmap)
-    except (BeatmapError, OSError) as error:
-        return str(error)
-    points = np.empty(len(sequence), POINT_DTYPE)
-    points["time"], points["type"] = sequence.times, sequence.types
-    points["x"], points["y"] = sequence.xy.T
-    row = {
-        "count": len(points),
-        "md5": beatmap.md5,
-        "beatmap_id": beatmap.beatmap_id,
-        "set_id": beatmap.set_id,
-        "artist": beatmap.artist,
-        "title": beatmap.title,
-        "creator": beatmap.creator,
-        "version": beatmap.version,
-        "circle_size": beatmap.circle_size,
-        "star_rating": star_rating(beatmap.raw),
-    }
-    return row, points
-
-
-def _readable(text: Path | str) -> str:
-    """Text that can be printed and stored: old archives leave file names that are no UTF-8."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+CHUNK = 16  # files that a worker process takes at once
+FILTERED = "filtered:"  # begins the kind of reason that other filters may change
+TRANSIENT = ("cannot be read", "does not exist", "unexpected error")
 
 
 def default_workers() -> int:
@@ -98,45 +47,265 @@ def default_workers() -> int:
     return min(61, os.cpu_count() or 1)
 
 
-def pack(sources: list[Source], output: Path, workers: int) -> dict[str, Any]:
-    """Packs `sources` into the dataset folder `output`; returns counts and the skipped files."""
-    rows: list[dict[str, Any]] = []
-    arrays: list[np.ndarray] = []
-    skipped: list[dict[str, str]] = []
-    seen: set[str] = set()
-    paths = [source.path for source in sources]
+def _results(sources: list[Source], workers: int) -> Generator[list[Packed | Skipped], None, None]:
+    """`pack_file` of every source in order, computed by that many processes."""
+    workers = min(workers, -(-len(sources) // CHUNK))
+    if workers <= 1:  # starting a process takes longer than a few maps
+        yield from map(pack_file, sources)
+        return
     # Workers are spawned on every platform alike; chunks keep the traffic small.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(pack_one, paths, chunksize=16)
-        progress = tqdm(results, total=len(paths), desc="packing", unit="map", file=sys.stderr)
-        for source, result in zip(sources, progress, strict=True):
-            if isinstance(result, str):
-                skipped.append({"file": _readable(source.path), "reason": _readable(result)})
-            elif result[0]["md5"] in seen:
-                skipped.append({"file": _readable(source.path), "reason": "the same file again"})
-            else:
-                row, points = result
-                seen.add(row["md5"])
-                row["class_index"] = len(rows) if source.class_index is None else source.class_index
-                rows.append(row)
-                arrays.append(points)
-    if not rows:
-        reasons = skipped[0]["reason"] if skipped else "no .osu file was found"
-        raise ValueError(f"nothing to pack: {reasons}")
-    table = pd.DataFrame(rows)
-    twice = table["class_index"].duplicated()
-    if twice.any():
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,  # Ctrl-C is this process's to handle
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield from pool.map(pack_file, sources, chunksize=CHUNK)
+    except BrokenProcessPool as error:
         raise ValueError(
-            f"class {table['class_index'][twice].iloc[0]} is given twice: pack Mapperator datasets "
-            "one at a time, without other folders"
+            "a worker process was killed, perhaps for want of memory: use fewer --num-workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# --- the dataset ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What a run did; `skipped` are the beatmaps that it looked at and left out."""
+
+    added: int = 0
+    removed: int = 0
+    vanished: int = 0
+    maps: int = 0
+    points: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def lines(self, output: Path) -> Iterator[str]:
+        """The report for people: counts by reason, each with an example."""
+        yield (
+            f"packed {self.added} new maps into {output}, which has {self.maps} maps, "
+            f"{self.points} data points"
         )
-    points = np.concatenate(arrays)
-    table["offset"] = table["count"].cumsum() - table["count"]
-    folders = sorted({_readable(source.path.parent) for source in sources})
-    report = {"sources": folders[:100], "skipped": skipped}
-    write_dataset(output, points, table[COLUMNS], report)
+        if self.removed:
+            yield f"took out {self.removed} maps of excluded mappers; their classes stay unused"
+        if self.vanished:
+            yield f"kept {self.vanished} maps whose files are gone or changed"
+        if self.skipped:
+            yield f"skipped {len(self.skipped)} beatmaps (listed in dataset.json):"
+        counts = Counter(skip.kind for skip in self.skipped)
+        examples = {skip.kind: skip.file for skip in reversed(self.skipped)}
+        for kind, count in counts.most_common():
+            yield f"{count:7d} {kind}, such as {examples[kind]}"
+
+
+class Records:
+    """Which files a dataset was made from, so that the next run need not read them again.
+
+    `files` maps a path to [size, modified, filters, maps]: the filters by which something of it
+    was left out, empty if none was, and how many of its beatmaps the dataset has.
+    """
+
+    def __init__(self, dataset: PackedDataset | None, filters: str) -> None:
+        self.filters = filters
+        self.files: dict[str, list[Any]] = {}
+        self.skipped: list[Skipped] = []
+        if dataset is not None and "sources" in dataset.description["files"]:
+            path = dataset.folder / dataset.description["files"]["sources"]
+            self.files = json.loads(path.read_text(encoding="ascii"))
+            self.skipped = [Skipped(**entry) for entry in dataset.description["skipped"]]
+
+    def has(self, source: Source) -> bool:
+        """Whether reading the file again would tell nothing new."""
+        size, modified, filters, _ = self.files.get(str(source.path), (-1, -1, "", 0))
+        unchanged = (size, modified) == (source.size, source.modified)
+        return unchanged and filters in ("", self.filters)
+
+    def forget_missing(self, sources: list[Source]) -> int:
+        """Forgets files that are not there any more; returns how many maps came from them."""
+        present = {str(source.path) for source in sources}
+        gone = [p for p in self.files if p not in present and not Path(p).exists()]
+        return sum(self.files.pop(path)[3] for path in gone)
+
+    def forget(self, source: Source) -> int:
+        """Forgets a file before it is read again; returns how many maps came from it."""
+        return int(self.files.pop(str(source.path), (0, 0, "", 0))[3])
+
+    def remember(self, source: Source, maps: int, skipped: list[Skipped]) -> None:
+        """Notes what a file had; one that could not be read is tried again the next time."""
+        if not any(skip.kind.startswith(TRANSIENT) for skip in skipped):
+            filtered = any(skip.kind.startswith(FILTERED) for skip in skipped)
+            entry = [source.size, source.modified, self.filters if filtered else "", maps]
+            self.files[str(source.path)] = entry
+
+    def still_skipped(self) -> list[Skipped]:
+        """Earlier runs' skipped beatmaps of files that were not read again."""
+        known = {readable(path) for path in self.files}
+        return [
+            skip
+            for skip in self.skipped
+            if any(str(path) in known for path in (Path(skip.file), *Path(skip.file).parents))
+        ]
+
+
+class Table:
+    """The rows of a dataset while it is written; equal hit objects are taken once."""
+
+    def __init__(self, writer: DatasetWriter) -> None:
+        self.writer = writer
+        self.rows: list[dict[str, Any]] = []
+        self.num_old = 0
+        self.known_files: set[str] = set()
+        self._row_of: dict[bytes, int] = {}
+
+    def keep(self, dataset: PackedDataset, selection: Selection) -> int:
+        """Takes over a dataset but for excluded mappers; returns how many maps they had."""
+        old = dataset.beatmaps.reindex(columns=COLUMNS, fill_value="").to_dict("records")
+        for row in old:
+            if not selection.is_excluded(row):
+                points = dataset.points[row["offset"] : row["offset"] + row["count"]]
+                self._append(row, points)
+                self.known_files.add(row["md5"])
+        self.num_old = len(self.rows)
+        return len(old) - len(self.rows)
+
+    def add(self, packed: Packed, class_index: int | None) -> Skipped | None:
+        """Adds a map, or says which one with equal hit objects is there.
+
+        That is the first one found; but one that was submitted stands for one that was not.
+        """
+        row = {**packed.row, "class_index": class_index}
+        index = self._row_of.get(_digest(packed.points))
+        if index is None:
+            self._append(row, packed.points)
+            return None
+        first = self.rows[index]
+        name = f"{first['artist']} - {first['title']} ({first['creator']}) [{first['version']}]"
+        if index >= self.num_old and first["beatmap_id"] <= 0 < row["beatmap_id"]:
+            self.rows[index] = {**row, "offset": first["offset"]}
+        kind = "the same file" if first["md5"] == row["md5"] else "the same hit objects"
+        return Skipped(packed.file, f"{kind} as another", f"{kind} as {readable(name)}")
+
+    def _append(self, row: dict[str, Any], points: np.ndarray) -> None:
+        self._row_of.setdefault(_digest(points), len(self.rows))
+        self.rows.append({**row, "offset": self.writer.add(points)})
+
+    def frame(self, next_class: int) -> pd.DataFrame:
+        """The table; maps without a class get those from `next_class` on."""
+        for row in self.rows:
+            if row["class_index"] is None:
+                row["class_index"] = next_class
+                next_class += 1
+        table = pd.DataFrame(self.rows)[COLUMNS]
+        twice = table["class_index"].duplicated()
+        if twice.any():
+            raise ValueError(
+                f"class {table['class_index'][twice].iloc[0]} is given twice: a Mapperator dataset "
+                "must come first, or with the others in one run with --overwrite, and two of them "
+                "need outputs of their own"
+            )
+        return table
+
+
+def _digest(points: np.ndarray) -> bytes:
+    """Identifies a map's data points."""
+    return hashlib.sha256(points.tobytes()).digest()
+
+
+def pack(
+    sources: list[Source],
+    output: Path,
+    workers: int,
+    chosen: Selection | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Packs what is new in `sources` into the dataset folder `output`.
+
+    A dataset there is extended, or replaced with `overwrite`; until the end it stays as it was.
+    Maps whose files are gone stay in it, with their classes.
+    """
+    chosen = chosen or Selection()
+    _require_stars(sources, chosen)
+    exists = (output / "dataset.json").exists() and not overwrite
+    old = PackedDataset(output) if exists else None
+    filters = json.dumps(chosen.describe(), sort_keys=True)
+    records = Records(old, hashlib.sha256(filters.encode("ascii")).hexdigest()[:16])
+    report = Report(vanished=records.forget_missing(sources))
+    new = [source for source in sources if not records.has(source)]
+    before = [records.forget(source) for source in new]
+    skipped = records.still_skipped()
+    classes = [s.class_index + 1 for s in sources if s.class_index is not None]
+    next_class = max([old.num_classes if old else 0, *classes])
+    with writing_dataset(output) as writer:
+        table = Table(writer)
+        if old is not None:
+            report.removed = table.keep(old, chosen)
+        with closing(_results(new, workers)) as stream:
+            options = {"total": len(new), "disable": not new, "file": sys.stderr}
+            progress = tqdm(stream, desc="packing", unit="file", **options)
+            for source, maps, results in zip(new, before, progress, strict=True):
+                there = _take(source, results, table, chosen, records, report)
+                report.vanished += max(0, maps - there)
+                counts = {"packed": report.added, "skipped": len(report.skipped)}
+                progress.set_postfix(counts, refresh=False)
+        if not table.rows:
+            reason = report.skipped[0].reason if report.skipped else f"found no {WHAT_IS_FOUND}"
+            raise ValueError(f"nothing to pack: {reason}")
+        frame = table.frame(next_class)
+        report.maps, report.points = len(frame), writer.num_points
+        description = {
+            "num_classes": max(next_class, int(frame["class_index"].max()) + 1),
+            "filters": chosen.describe(),
+            "skipped": [s._asdict() for s in (*skipped, *report.skipped)],
+        }
+        # Lone surrogates in old file names survive as ASCII escapes only.
+        writer.finish(frame, description, json.dumps(records.files).encode("ascii"))
     save_beatmap_idx(output / "beatmap_idx.pickle", PackedDataset(output).beatmap_idx())
-    return {"maps": len(rows), "points": len(points), "skipped": skipped}
+    return report
+
+
+def _take(
+    source: Source,
+    results: list[Packed | Skipped],
+    table: Table,
+    chosen: Selection,
+    records: Records,
+    report: Report,
+) -> int:
+    """Puts a file's beatmaps into the table, or into the report with the reason.
+
+    Returns how many were in the dataset before.
+    """
+    skipped: list[Skipped] = []
+    maps = there = 0
+    for result in results:
+        if isinstance(result, Skipped):
+            skipped.append(result)
+        elif result.row["md5"] in table.known_files:
+            there += 1
+        elif reason := chosen.reason_against(result.row):
+            skipped.append(Skipped(result.file, f"{FILTERED} {reason}", f"{FILTERED} {reason}"))
+        elif duplicate := table.add(result, source.class_index):
+            skipped.append(duplicate)
+        else:
+            maps += 1
+    report.added += maps
+    report.skipped += skipped
+    records.remember(source, maps + there, skipped)
+    return there
+
+
+def _require_stars(sources: list[Source], chosen: Selection) -> None:
+    if chosen.needs_stars and not star_ratings_available():
+        unknown = sum(source.known.star_rating is None for source in sources)
+        if unknown:
+            raise ValueError(
+                f"--min-stars and --max-stars: the star ratings of {unknown} files are not known; "
+                "install rosu-pp-py, or leave the filter out"
+            )
 
 
 def open_or_pack(
@@ -146,56 +315,51 @@ def open_or_pack(
     data_end: int | None = None,
     workers: int | None = None,
 ) -> PackedDataset:
-    """Opens a packed dataset, or packs a folder of beatmaps below `cache` on first use."""
+    """Opens a packed dataset, or packs a source of beatmaps below `cache` on first use."""
     if (path / "dataset.json").is_file():
         return PackedDataset(path)
-    sources = find_beatmaps(path, data_start, data_end)
+    sources = find_beatmaps(path.absolute(), data_start=data_start, data_end=data_end)
     digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
     for source in sources:  # a changed or added file is another dataset
-        status = source.path.stat()
-        line = f"{source.path} {status.st_size} {status.st_mtime_ns}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
+        digest.update(repr(source).encode("ascii", "backslashreplace"))
     packed = cache / f"packed-{digest.hexdigest()[:12]}"
     if not (packed / "dataset.json").is_file():
-        result = pack(sources, packed, workers or default_workers())
-        print(
-            f"packed {result['maps']} maps into {packed}, skipped {len(result['skipped'])} files "
-            "(reasons in dataset.json)",
-            file=sys.stderr,
-        )
+        report = pack(sources, packed, workers or default_workers())
+        print(*report.lines(packed), sep="\n", file=sys.stderr)
     return PackedDataset(packed)
+
+
+# --- the command line -----------------------------------------------------------------------------
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="folders with .osu files (recursive)")
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help=f"folder with {WHAT_IS_FOUND}"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the packed dataset")
     parser.add_argument("--data-start", type=int, help="first track of a Mapperator dataset")
     parser.add_argument("--data-end", type=int, help="track after the last one")
     parser.add_argument("--num-workers", type=int, default=default_workers(), help="processes")
     parser.add_argument(
-        "--overwrite", action=cli.BooleanFlag, default=False, help="replace a dataset in --output"
+        "--overwrite",
+        action=cli.BooleanFlag,
+        default=False,
+        help="replace a dataset in --output instead of adding to it; classes begin at 0",
     )
+    filters.add_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    if (args.output / "dataset.json").exists() and not args.overwrite:
-        raise ValueError(f"{args.output} holds a dataset already: add --overwrite to replace it")
-    sources = [
-        source
-        for folder in args.folders
-        for source in find_beatmaps(folder, args.data_start, args.data_end)
-    ]
-    result = pack(sources, args.output, max(1, args.num_workers))
-    print(f"packed {result['maps']} maps, {result['points']} data points into {args.output}")
-    for entry in result["skipped"][:20]:
-        print(f"skipped {entry['file']}: {entry['reason']}")
-    if len(result["skipped"]) > 20:
-        print(f"... {len(result['skipped'])} skipped in all, listed in dataset.json")
+    chosen = filters.from_arguments(args)
+    paths = [path.absolute() for path in args.sources]  # by which the next run knows them
+    sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
+    report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)
+    print(*report.lines(args.output), sep="\n")
     return 0
 
 

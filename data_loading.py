@@ -4,24 +4,31 @@ A dataset is a folder of immutable files named by their hash and `dataset.json`,
 last, by rename: whoever opens the folder sees the old dataset or the new one, never half of one.
 The order of windows depends on (seed, epoch) alone, so any number of ranks sees the same batches
 and a run can go on from any (epoch, batch).
+
+torch is imported where a batch is made: packing, and each of its worker processes, does without.
 """
+
+from __future__ import annotations
 
 import hashlib
 import io
 import json
 import pickle
 import pickletools
+import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from atomic import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 POINT_DTYPE = np.dtype([("time", "<f8"), ("x", "<f4"), ("y", "<f4"), ("type", "u1")])
@@ -38,9 +45,11 @@ COLUMNS = [
     "title",
     "creator",
     "version",
+    "tags",
     "circle_size",
     "star_rating",
 ]
+TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
 MAX_INDEX_BYTES = 256 * 2**20
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
@@ -68,35 +77,95 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+class DatasetWriter:
+    """Writes a packed dataset map by map: the points go to the disk as they come."""
+
+    def __init__(self, folder: Path, file: BinaryIO) -> None:
+        self.folder, self.num_points = folder, 0
+        self._file, self._digest = file, hashlib.sha256()
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """The .npy header; numpy leaves room in it for the length to grow in place."""
+        description = np.lib.format.header_data_from_array_1_0(np.empty(0, POINT_DTYPE))
+        description["shape"] = (self.num_points,)
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, description)
+
+    def add(self, points: np.ndarray) -> int:
+        """Appends points (P,) of POINT_DTYPE; returns the offset of the first."""
+        assert points.dtype == POINT_DTYPE
+        offset, data = self.num_points, points.tobytes()
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_points += len(points)
+        return offset
+
+    def finish(self, beatmaps: pd.DataFrame, report: dict[str, Any], sources: bytes = b"") -> None:
+        """Names the files by their content and makes them the dataset.
+
+        `beatmaps` has COLUMNS; `report` (skipped files with reasons, ...) goes to dataset.json;
+        `sources` is what `create_dataset.py` wants to know when it adds to the dataset.
+        """
+        assert int(beatmaps["count"].sum()) == self.num_points
+        self._write_header()
+        self._file.close()
+        temporary = Path(self._file.name)
+        points = f"points-{self._digest.hexdigest()[:16]}.npy"
+        # Named by its hash it is the same file; a trainer may have it mapped.
+        if not (self.folder / points).exists():
+            with replacing(self.folder / points) as final:
+                temporary.replace(final)
+        table = beatmaps[COLUMNS].to_csv(index=False).encode("utf-8")
+        files = {"points": points, "beatmaps": write_by_hash(self.folder, "beatmaps", "csv", table)}
+        counts = {"num_beatmaps": len(beatmaps), "num_points": self.num_points}
+        write_description(self.folder, files, {**counts, **report}, sources)
+
+
+@contextmanager
+def writing_dataset(folder: Path) -> Iterator[DatasetWriter]:
+    """A writer for a new dataset in `folder`, which stays as it is until `finish`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".osu-diffusion-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("w+b") as file:
+            yield DatasetWriter(folder, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_by_hash(folder: Path, kind: str, suffix: str, data: bytes) -> str:
+    """Writes an immutable file of a dataset, named by its content; returns its name."""
+    name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
+    if not (folder / name).exists():
+        write_atomically(folder / name, data)
+    return name
+
+
+def write_description(
+    folder: Path, files: dict[str, str], report: dict[str, Any], sources: bytes
+) -> None:
+    """Writes dataset.json, which makes `files` the dataset, and deletes what it had before."""
+    if sources:
+        files = {**files, "sources": write_by_hash(folder, "sources", "json", sources)}
+    description = {"format_version": FORMAT_VERSION, "files": files, **report}
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    write_atomically(folder / "dataset.json", text.encode("utf-8"))
+    for pattern in ("points-*.npy", "beatmaps-*.csv", "sources-*.json", ".osu-diffusion-*.tmp"):
+        for path in folder.glob(pattern):
+            if path.name not in files.values():
+                # Windows keeps what a reader has open; the next time takes it.
+                with suppress(OSError):
+                    path.unlink()
+
+
 def write_dataset(
     folder: Path, points: np.ndarray, beatmaps: pd.DataFrame, report: dict[str, Any]
 ) -> None:
-    """Writes points (P,) of POINT_DTYPE and the table of beatmaps (COLUMNS) as a packed dataset.
-
-    `report` (sources, skipped files with reasons) is kept in dataset.json.
-    """
-    assert points.dtype == POINT_DTYPE and int(beatmaps["count"].sum()) == len(points)
-    folder.mkdir(parents=True, exist_ok=True)
-    array, table = io.BytesIO(), beatmaps[COLUMNS].to_csv(index=False).encode("utf-8")
-    np.save(array, points)
-    names = {}
-    for kind, suffix, data in (
-        ("points", "npy", array.getvalue()),
-        ("beatmaps", "csv", table),
-    ):
-        names[kind] = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
-        # Named by its hash it is the same file; a trainer may have it mapped.
-        if not (folder / names[kind]).exists():
-            write_atomically(folder / names[kind], data)
-    description = {
-        "format_version": FORMAT_VERSION,
-        "files": names,
-        "num_beatmaps": len(beatmaps),
-        "num_points": len(points),
-        **report,
-    }
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    write_atomically(folder / "dataset.json", text.encode("utf-8"))
+    """Writes points (P,) of POINT_DTYPE and the table of beatmaps (COLUMNS) as a dataset."""
+    with writing_dataset(folder) as writer:
+        writer.add(points)
+        writer.finish(beatmaps, report)
 
 
 class PackedDataset:
@@ -122,9 +191,10 @@ class PackedDataset:
         assert self.points.dtype == POINT_DTYPE
         self.beatmaps = pd.read_csv(
             self.folder / files["beatmaps"],
-            dtype=dict.fromkeys(("md5", "artist", "title", "creator", "version"), str),
+            dtype=dict.fromkeys(TEXT_COLUMNS, str),
             keep_default_na=False,
-            na_values={"star_rating": [""], "circle_size": [""]},
+            # What is read is written again when maps are added: exactly, unlike pandas' parser.
+            converters=dict.fromkeys(("circle_size", "star_rating"), _float_or_nan),
         )
 
     def __len__(self) -> int:
@@ -132,12 +202,16 @@ class PackedDataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of style classes: one a beatmap."""
-        return int(self.beatmaps["class_index"].max()) + 1 if len(self) else 0
+        """Number of style classes, also of those whose beatmap was taken out again."""
+        used = int(self.beatmaps["class_index"].max()) + 1 if len(self) else 0
+        return max(used, int(self.description.get("num_classes", 0)))
 
     def beatmap_idx(self) -> dict[int, int]:
-        """Beatmap ID -> class index, for the beatmaps that have an ID."""
-        known = self.beatmaps[self.beatmaps["beatmap_id"] > 0]
+        """Beatmap ID -> class index, for the beatmaps that have an ID.
+
+        Where two versions of a beatmap have one ID, it stays with the one that came first.
+        """
+        known = self.beatmaps[self.beatmaps["beatmap_id"] > 0][::-1]
         ids, classes = known["beatmap_id"].tolist(), known["class_index"].tolist()
         return dict(zip(ids, classes, strict=True))
 
@@ -156,6 +230,10 @@ class PackedDataset:
         table = self.beatmaps
         rows = table[["set_id", "artist", "title", "creator"]].itertuples(index=False)
         return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
+
+
+def _float_or_nan(text: str) -> float:
+    return float(text or "nan")
 
 
 def _unit_hash(text: str) -> float:
@@ -201,9 +279,12 @@ class WindowLoader:
         self.dataset, self.rows = dataset, np.asarray(rows)
         self.seq_len, self.stride, self.batch_size = seq_len, stride, batch_size
         self.seed, self.rank, self.world_size, self.flip = seed, rank, world_size, flip
-        self._counts = dataset.beatmaps["count"].to_numpy()[self.rows]
+        self._all_counts = dataset.beatmaps["count"].to_numpy()
+        self._counts = self._all_counts[self.rows]
         self._offsets = dataset.beatmaps["offset"].to_numpy()
         self._classes = dataset.beatmaps["class_index"].to_numpy()
+        # numpy gathers bytes ten times as fast as it gathers structs.
+        self._bytes = dataset.points.view(np.ndarray).view(f"V{POINT_DTYPE.itemsize}")
         free = np.maximum(self._counts - seq_len, 0)
         self._windows_per_map = -(-free // stride) + 1
         self._epoch: int | None = None
@@ -259,26 +340,30 @@ class WindowLoader:
 
     def gather(self, rows: np.ndarray, starts: np.ndarray, flips: np.ndarray) -> Batch:
         """Windows that begin at `starts` (N,) of the maps `rows` (N,), mirrored as `flips` says."""
-        counts = self.dataset.beatmaps["count"].to_numpy()[rows]
+        import torch
+
+        counts = self._all_counts[rows]
         # One point more in front: the distance of a window's first point needs its predecessor.
-        inside = starts[:, None] + np.arange(-1, self.seq_len)[None]  # (N, T + 1)
+        inside = starts[:, None] + np.arange(-1, self.seq_len)  # (N, T + 1)
         valid: np.ndarray = inside[:, 1:] < counts[:, None]
         index = self._offsets[rows][:, None] + np.clip(inside, 0, counts[:, None] - 1)
-        points = self.dataset.points[index]
-        xy = np.stack([points["x"], points["y"]], axis=-1)
-        xy[starts == 0, 0] = (256, 192)
-        low, high = np.float32(-MARGIN_PX), np.array([512, 384], np.float32) + np.float32(MARGIN_PX)
-        near = np.all((xy >= low) & (xy <= high), axis=-1)  # (N, T + 1)
-        valid &= near[:, 1:]
-        xy = np.clip(xy, low, high)
-        centre = np.array([256, 192], dtype=np.float32)
-        sign = np.where(flips, -1, 1).astype(np.float32)
-        xy = centre + (xy - centre) * sign[:, None]
-        distances = np.linalg.norm(np.diff(xy, axis=1), axis=-1)
+        points = self._bytes.take(index).view(POINT_DTYPE)
+        xy = np.empty((*valid.shape, 2), np.float32)
+        squares = np.zeros(valid.shape, np.float32)
+        for axis, (name, size) in enumerate((("x", 512), ("y", 384))):
+            low, high = np.float32(-MARGIN_PX), np.float32(size + MARGIN_PX)
+            given = points[name]  # (N, T + 1)
+            values = np.clip(given, low, high)
+            valid &= values[:, 1:] == given[:, 1:]
+            values[starts == 0, 0] = size / 2  # the first point's distance is to the centre
+            np.negative(values, out=values, where=flips[:, axis, None])
+            values += np.float32(size) * flips[:, axis, None]
+            squares += np.square(np.diff(values, axis=1))
+            xy[:, :, axis] = values[:, 1:]
         return Batch(
-            torch.from_numpy(xy[:, 1:]),
+            torch.from_numpy(xy),
             torch.from_numpy(np.ascontiguousarray(points["time"][:, 1:])),
-            torch.from_numpy(distances),
+            torch.from_numpy(np.sqrt(squares)),
             torch.from_numpy(np.ascontiguousarray(points["type"][:, 1:])),
             torch.from_numpy(self._classes[rows]),
             torch.from_numpy(valid),

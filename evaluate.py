@@ -16,7 +16,6 @@ from tqdm import tqdm
 import cli
 from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
-from create_dataset import find_beatmaps
 from diffusion.samplers import SAMPLERS
 from fidelity import count_faults, out_of_bounds
 from generation import (
@@ -30,6 +29,7 @@ from generation import (
 from playfield import Bounds, bounds_named
 from sample import DEFAULT_MODEL, remapped_file
 from sequence import Sequence, beatmap_to_sequence
+from sources import find_beatmaps
 from spacing import CHOICES, Spacing, wanted_distances
 from star_rating import star_rating
 
@@ -215,7 +215,8 @@ def main() -> int:
         bounds=args.bounds,
         half_window=args.half_window,
     )
-    paths = [source.path for source in find_beatmaps(args.folder)]
+    sources = find_beatmaps(args.folder)
+    paths = [source.path for source in sources if not source.is_archive]
     if args.limit:
         chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
         paths = [paths[i] for i in chosen]

@@ -210,13 +210,12 @@ def _jobs_of_archive(path: Path, archive: Archive, choice: Choice) -> tuple[list
 def _difficulties(archive: Archive) -> tuple[list[tuple[Member, Beatmap]], LeftOut]:
     """The osu!standard beatmaps of an archive in its order, and why others are none."""
     found, left_out = [], []
-    for member in archive.members:
-        if member.name.lower().endswith(".osu"):
-            try:
-                data = archive.read(member, MAX_FILE_BYTES)
-                found.append((member, parse_beatmap(data, f"{archive.name}: {member.name}")))
-            except BeatmapError as error:
-                left_out.append(error)
+    for member in archive.beatmaps:
+        try:
+            data = archive.read(member, MAX_FILE_BYTES)
+            found.append((member, parse_beatmap(data, f"{archive.name}: {member.name}")))
+        except BeatmapError as error:
+            left_out.append(error)
     return found, left_out
 
 

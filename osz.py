@@ -120,6 +120,11 @@ class Archive:
     ) -> None:
         self.close()
 
+    @property
+    def beatmaps(self) -> list[Member]:
+        """The members that are .osu files."""
+        return [member for member in self.members if member.name.lower().endswith(".osu")]
+
     def refuse(self, reason: str) -> ArchiveError:
         """The error that says what is wrong with this archive."""
         return ArchiveError(f"{self.name} {reason}")

@@ -429,7 +429,7 @@ def parse_args() -> argparse.Namespace:
         "--data-path",
         type=Path,
         required=True,
-        help="packed dataset, folder of .osu files, or Mapperator dataset",
+        help="packed dataset, or any source that create_dataset.py takes",
     )
     data.add_argument("--data-start", type=int, help="first track of a Mapperator dataset")
     data.add_argument("--data-end", type=int, help="track after the last one")
@@ -439,7 +439,7 @@ def parse_args() -> argparse.Namespace:
         "--validation-fraction", type=float, default=0.0, help="share of beatmapsets held out"
     )
     data.add_argument("--fine-tune-ids", help="train on these beatmap IDs only (1,2,3 or a file)")
-    data.add_argument("--num-workers", type=int, help="processes for packing a folder")
+    data.add_argument("--num-workers", type=int, help="processes for packing a source")
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=list(SIZES), default="DiT-B", help="size")
     model.add_argument("--num-classes", type=int, help="style classes; default: the dataset's")

@@ -6,8 +6,7 @@ torch and timm are imported inside fixtures, so that tests that need neither sta
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,16 +95,6 @@ def write_maps(folder: Path, numbers: Iterable[int], count: int = 50) -> None:
         (folder / f"map {k}.osu").write_text(text, encoding="utf-8", newline="")
 
 
-class InlineExecutor(Executor):
-    """Stands in for the pool of processes, each of which takes seconds to import torch."""
-
-    def __init__(self, max_workers: int | None = None, mp_context: object = None) -> None:
-        pass
-
-    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], **_: Any) -> Iterator[Any]:
-        return map(fn, *iterables)
-
-
 def call_main(main: Callable[[], int | None], *arguments: object) -> int | None:
     """Calls a command's `main` with the given command line."""
     with pytest.MonkeyPatch.context() as patch:
@@ -151,9 +140,7 @@ def pack_maps(folder: Path, output: Path) -> "PackedDataset":
     import create_dataset
     from data_loading import PackedDataset
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(create_dataset, "ProcessPoolExecutor", InlineExecutor)
-        create_dataset.pack(create_dataset.find_beatmaps(folder), output, 1)
+    create_dataset.pack(create_dataset.find_beatmaps(folder), output, 1)
     return PackedDataset(output)
 
 

@@ -52,6 +52,7 @@ def made_up_table(counts: list[int], set_ids: list[int] | None = None) -> pd.Dat
             "title": [f"夜空 {k}" for k in range(n)],
             "creator": "",
             "version": "01",
+            "tags": "null",
             "circle_size": 4.2,
             "star_rating": None,
         }

@@ -1,0 +1,148 @@
+"""Measures the loader: windows a second, also beside that of the public implementation."""
+
+import argparse
+import importlib.util
+import multiprocessing
+import shutil
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from create_dataset import open_or_pack
+from data_loading import PackedDataset, WindowLoader
+from sources import find_beatmaps
+
+PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as it is quoted
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `benchmark.py data`."""
+    parser.add_argument("--data-path", type=Path, required=True, help="as for train.py")
+    parser.add_argument("--seq-len", type=int, default=128, help="data points in a window")
+    parser.add_argument("--stride", type=int, default=16, help="data points between windows")
+    parser.add_argument("--global-batch-size", type=int, default=256, help="windows in a batch")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="DIR",
+        help="checkout of the public implementation, whose loader then reads --maps of "
+        "the .osu files in --data-path",
+    )
+    parser.add_argument("--maps", type=int, default=60, help="beatmaps for --reference")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Windows a second in one process with flips, and of the public implementation."""
+    with TemporaryDirectory() as folder:
+        path = args.data_path
+        if args.reference is not None:
+            path = Path(folder) / "maps"
+            reference = load_reference(args.reference)
+            copied = copy_maps(args.data_path, path, args.maps, reference)
+            print(f"{copied} beatmaps for both loaders")
+        rate = loader_rate(open_or_pack(path, Path(folder)), args)
+        print(
+            f"ours, one process, flips: {rate:,.0f} windows/s, "
+            f"{rate / PUBLIC_WINDOWS_PER_SECOND:.0f} times the public implementation's "
+            f"quoted {PUBLIC_WINDOWS_PER_SECOND}"
+        )
+        if args.reference is not None:
+            # Other start methods cannot send its classes to a process.
+            forks = multiprocessing.get_start_method() == "fork"
+            for workers in (0, 4) if forks else (0,):
+                theirs = reference_rate(reference, path, copied, workers, args)
+                print(
+                    f"public implementation, {workers} worker processes: {theirs:,.0f} windows/s; "
+                    f"ours is {rate / theirs:.0f} times as fast"
+                )
+    return 0
+
+
+def loader_rate(dataset: PackedDataset, args: argparse.Namespace) -> float:
+    """Windows a second of our loader, the planning of epochs included."""
+    loader = WindowLoader(
+        dataset,
+        np.arange(len(dataset)),
+        seq_len=args.seq_len,
+        stride=args.stride,
+        batch_size=args.global_batch_size,
+        seed=0,
+    )
+    batches = loader.batches()
+    next(batches)  # imports, first touch of the file
+    start = time.perf_counter()
+    for done, _ in enumerate(batches, 1):
+        elapsed = time.perf_counter() - start
+        if elapsed > args.seconds:
+            return done * args.global_batch_size / elapsed
+    raise AssertionError("the loader has no end")
+
+
+def load_reference(folder: Path) -> ModuleType:
+    """The public implementation's data_loading.py, under a name of its own."""
+    file = folder / "data_loading.py"
+    if not file.is_file():
+        raise ValueError(f"--reference {folder} is no checkout: there is no data_loading.py")
+    spec = importlib.util.spec_from_file_location("reference_data_loading", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))  # for positional_embedding.py
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+def copy_maps(source: Path, folder: Path, limit: int, reference: ModuleType) -> int:
+    """Copies beatmaps, evenly chosen, into the layout that the public implementation reads.
+
+    Those that it cannot read are left out. Returns how many there are.
+    """
+    paths = [entry.path for entry in find_beatmaps(source) if not entry.is_archive]
+    count = 0
+    for index in np.unique(np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)):
+        try:
+            reference.load_and_process_beatmap(reference.Beatmap.from_path(paths[index]))
+        except Exception as error:
+            print(f"left out {paths[index].name}, which it cannot read: {error!r}")
+            continue
+        target = folder / f"Track{count:05d}" / "beatmaps" / f"{count:06d}M000.osu"
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(paths[index], target)
+        count += 1
+    if not count:
+        raise ValueError(f"{source} has no .osu file that the public implementation can read")
+    return count
+
+
+def reference_rate(
+    reference: ModuleType, path: Path, tracks: int, workers: int, args: argparse.Namespace
+) -> float:
+    """Windows a second of its loader over one epoch, with the options of its train.py."""
+    factory = reference.BeatmapDatasetIterableFactory(
+        args.seq_len,
+        args.stride,
+        reference.load_and_process_beatmap,
+        reference.window_and_relative_time,
+    )
+    loader: Any = reference.get_data_loader(
+        dataset_path=str(path),
+        start=0,
+        end=tracks,
+        iterable_factory=factory,
+        cycle_length=args.global_batch_size // 2,
+        batch_size=args.global_batch_size,
+        num_workers=workers,
+        shuffle=True,
+        drop_last=False,  # in so short an epoch much would be dropped, to its disadvantage
+    )
+    start = time.perf_counter()
+    windows = sum(len(classes) for _, classes in loader)
+    return windows / (time.perf_counter() - start)

@@ -1,0 +1,94 @@
+"""One file of beatmaps as rows and data points: what the worker processes of packing do.
+
+It imports no torch, which would take each process seconds.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from beatmap import MAX_FILE_BYTES, Beatmap, BeatmapError, parse_beatmap, read_beatmap
+from data_loading import POINT_DTYPE
+from osz import Archive, ArchiveError
+from sequence import beatmap_to_sequence
+from sources import Known, Source
+from star_rating import star_rating
+
+
+class Packed(NamedTuple):
+    """A beatmap as its row of the table and its data points."""
+
+    file: str
+    row: dict[str, Any]
+    points: np.ndarray
+
+
+class Skipped(NamedTuple):
+    """A beatmap that is left out: the kind of reason, by which they are counted, and all of it."""
+
+    file: str
+    kind: str
+    reason: str
+
+    @classmethod
+    def by(cls, file: str, error: Exception) -> "Skipped":
+        """For what reading a beatmap raised, whose message begins with the file's name."""
+        reason = readable(str(error))
+        if isinstance(error, OSError):
+            return cls(file, "cannot be read", reason)
+        if not isinstance(error, (BeatmapError, ArchiveError)):
+            return cls(file, "unexpected error, please report it", repr(error))
+        return cls(file, re.split(r"[:;,(]", reason.removeprefix(file))[0].strip(), reason)
+
+
+def pack_file(source: Source) -> list[Packed | Skipped]:
+    """All beatmaps of a file; one that cannot be used is never an exception."""
+    if not source.is_archive:
+        return [_pack_beatmap(readable(source.path), source)]
+    results: list[Packed | Skipped] = []
+    try:
+        with Archive.open(source.path) as archive:
+            for member in sorted(archive.beatmaps, key=lambda member: member.name):
+                name, data = member.name, archive.read(member, MAX_FILE_BYTES)
+                results.append(_pack_beatmap(readable(f"{source.path}/{name}"), source, data))
+    except (ArchiveError, OSError) as error:
+        results.append(Skipped.by(readable(source.path), error))
+    return results
+
+
+def _pack_beatmap(file: str, source: Source, data: bytes | None = None) -> Packed | Skipped:
+    """A beatmap in a file, or in an archive of which its bytes were read."""
+    try:
+        beatmap = read_beatmap(source.path) if data is None else parse_beatmap(data, file)
+        sequence = beatmap_to_sequence(beatmap)
+        row = _row(beatmap, source.known)
+    except Exception as error:  # one odd file among many thousands must not end the work
+        return Skipped.by(file, error)
+    points = np.empty(len(sequence), POINT_DTYPE)
+    points["time"], points["type"] = sequence.times, sequence.types
+    points["x"], points["y"] = sequence.xy.T
+    return Packed(file, {**row, "count": len(points)}, points)
+
+
+def _row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
+    """What the table, and the filters, know about a beatmap."""
+    return {
+        "md5": beatmap.md5,
+        "beatmap_id": known.beatmap_id or beatmap.beatmap_id,
+        "set_id": known.set_id or beatmap.set_id,
+        "artist": beatmap.artist,
+        "title": beatmap.title,
+        "creator": beatmap.creator,
+        "version": beatmap.version,
+        "tags": " ".join(beatmap.tags),
+        "circle_size": beatmap.circle_size,
+        "star_rating": known.star_rating or star_rating(beatmap.raw),
+        "objects": len(beatmap.objects),
+    }
+
+
+def readable(text: Path | str) -> str:
+    """Text that can be printed and stored: old archives leave file names that are no UTF-8."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
