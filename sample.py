@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     add("--style-id", type=int, help="beatmap ID of a training map whose style to use")
     add("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
-    add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
+    add("--sampler", choices=["auto", *SAMPLERS], default="auto")
     add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
     add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
