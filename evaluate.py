@@ -196,7 +196,7 @@ def parse_args() -> argparse.Namespace:
     add("--limit", type=int, help="only so many maps, evenly spread")
     add("--seed", type=int, default=0)
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
-    add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
+    add("--sampler", choices=["auto", *SAMPLERS], default="auto")
     add("--spacing", default="keep", help=CHOICES)
     add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--half-window", type=int, help="attention half window; default: the model's")

@@ -17,13 +17,14 @@ FloatArray = NDArray[np.float64]
 def count_faults(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> dict[str, int]:
     """How many stacks and sliders there are, and how many of them coordinates xy (T, 2) spoil.
 
-    A stack is an object at distance 0 from the previous one's end. Paths are too short where the
+    A stack is an object at distance 0 from the previous one's end, and should be on the pixel
+    nearest to it: slider ends lie between pixels. Paths are too short where the
     game must extend them and had not to with the coordinates of `sequence`; their length, as a
     multiple of the slider's, should be within 5 % of what it was.
     """
     stacked = sequence.object_starts & (sequence.distances() == 0)
     stacked[0] = False  # its distance is to the playfield's centre
-    apart = np.append(True, (xy[1:] != xy[:-1]).any(axis=1))
+    apart = np.append(True, np.abs(np.diff(xy, axis=0)).max(axis=1) > 0.5 + TOLERANCE)
     topology = slider_topology(beatmap, sequence)
     lengths = np.array([length for _, length in topology.sliders])
     paths = PathSet(topology.sliders)

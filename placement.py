@@ -22,6 +22,9 @@ STACKING_PASSES = 4
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
+_BY_SIZE = np.radians(sorted(range(-180, 180, 5), key=abs))
+_TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _BY_SIZE])
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -105,7 +108,7 @@ class Placement:
         """
         xy = np.where(self.kept[:, None], self.sequence.xy, xy)
         if self.fitted:
-            xy = self.shapes.fit(xy, FITS)
+            xy = self._turned_to_fit(self.shapes.fit(xy, FITS))
         shaped = self._whole_shapes(xy)
         stacking = [self.stacking]
         for _ in range(STACKING_PASSES):
@@ -120,6 +123,25 @@ class Placement:
             if (np.max(stacking[:-1], axis=0) >= stacking[-1]).all():
                 break
         return placed
+
+    def _turned_to_fit(self, xy: FloatArray) -> FloatArray:
+        """xy (T, 2) with sliders too large for the bounds turned by the least angle that helps."""
+        if self.bounds is None:
+            return xy
+        room = np.subtract(self.bounds.high, self.bounds.low) - ROUNDING_ROOM
+        low, high = self.shapes.paths.extents(xy)
+        xy = xy.copy()
+        for slider in np.flatnonzero((high - low > room).any(axis=1)):
+            head, end = self.shapes.heads[slider], self.shapes.ends[slider]
+            if self.kept[head]:
+                continue
+            turned = xy[head] + (xy[head:end] - xy[head]) @ _TURNS  # (turns, points, 2)
+            shifts = np.arange(len(_TURNS)) * (end - head) - head
+            copies = self.shapes.paths.copies(np.full(len(_TURNS), slider), shifts)
+            low_turned, high_turned = copies.extents(turned.reshape(-1, 2))
+            excess = np.maximum(high_turned - low_turned - room, 0).max(axis=1)
+            xy[head:end] = turned[np.argmin(excess)]
+        return self.shapes.with_ends(xy)
 
     def _whole_shapes(self, xy: FloatArray) -> FloatArray:
         """xy (T, 2) with heads and anchors on whole pixels, slider ends in place."""

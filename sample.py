@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=int, default=0, help="another seed gives another map")
     add("--num-variants", type=int, default=1, help="different maps of one run")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
-    add("--sampler", choices=SAMPLERS, default="dpmpp-2m")
+    add("--sampler", choices=["auto", *SAMPLERS], default="auto")
     add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
     add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")

@@ -44,6 +44,17 @@ def test_faults_are_counted() -> None:
     assert faults["paths_of_other_length"] == 1
 
 
+def test_a_stack_on_a_sliders_end_is_on_the_nearest_pixel() -> None:
+    text = beatmap_text("200,100,1500,2,0,L|300:100,1,90\n290,100,3000,1,0")
+    beatmap = parse_beatmap(text.encode(), "stack")
+    sequence = beatmap_to_sequence(beatmap)
+    xy = sequence.xy.copy()
+    for offset, broken in ((0.0, 0), (0.4, 0), (0.6, 1)):
+        xy[2] = sequence.xy[2] + (offset, 0.5)
+        faults = count_faults(beatmap, sequence, xy)
+        assert (faults["stacks"], faults["stacks_broken"]) == (1, broken)
+
+
 def test_bodies_and_stacks_count_where_they_are_drawn() -> None:
     beatmap, sequence = example()
     xy = sequence.xy.copy()

@@ -266,6 +266,19 @@ def test_stacks_are_drawn_within_bounds(seed: int) -> None:
     assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, unbounded)).max() > 5
 
 
+@pytest.mark.parametrize("angle", [0.8, 1.57, 4.0])
+def test_a_slider_too_high_for_the_playfield_is_turned(angle: float) -> None:
+    """It is 460 px long: it fits lying, though it was sampled steep."""
+    text = beatmap_text("20,200,500,2,0,B|250:100|480:200,1,460\n256,192,3000,1,0")
+    beatmap = parse_beatmap(text.encode(), "long")
+    sequence = beatmap_to_sequence(beatmap)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    xy = run(beatmap, sequence, (sequence.xy - sequence.xy[0]) @ turn + sequence.xy[0])
+    assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, xy)).max() <= 1e-6
+    lengths = np.hypot(*np.diff(xy[:3], axis=0).T)
+    np.testing.assert_allclose(lengths, np.hypot(230, 100), atol=1)
+
+
 def test_other_bounds_hold_too() -> None:
     beatmap, sequence = made_up(2)
     narrow = Bounds((100.0, 50.0), (420.0, 300.0))
