@@ -91,10 +91,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem)
 
 
-def open_run(
-    results: Path, model: str, options: dict[str, Any], resume: str
-) -> tuple[RunFolder, Path | None]:
-    """The run to train and the checkpoint to go on from, None at its beginning.
+def open_run(results: Path, model: str, options: dict[str, Any], resume: str) -> RunFolder:
+    """The run to train, new or begun before.
 
     `resume` is `auto`: the newest unfinished run with the same options, else a new one; `never`: a
     new one; or a run's folder, or its newest checkpoint.
@@ -110,7 +108,7 @@ def open_run(
     path = _new_folder(results, model)
     folder = RunFolder(path, _lock(path))
     _write_description(path, {"options": options, "finished": False})
-    return folder, None
+    return folder
 
 
 def _runs(results: Path) -> list[Path]:
@@ -127,15 +125,15 @@ def _new_folder(results: Path, model: str) -> Path:
     return folder
 
 
-def _go_on(path: Path) -> tuple[RunFolder, Path | None]:
+def _go_on(path: Path) -> RunFolder:
     """Takes up a run, without what a killed process left half written."""
     folder = RunFolder(path, _lock(path))
     for leftover in path.rglob(".osu-diffusion-*.tmp"):
         leftover.unlink(missing_ok=True)
-    return folder, folder.newest_checkpoint()
+    return folder
 
 
-def _named_run(named: Path) -> tuple[RunFolder, Path | None]:
+def _named_run(named: Path) -> RunFolder:
     """The run of a folder or of its newest checkpoint."""
     path = named.parent.parent if named.is_file() else named
     if not (path / "run.json").is_file():
@@ -143,13 +141,13 @@ def _named_run(named: Path) -> tuple[RunFolder, Path | None]:
             f"--resume {named}: no run of this program (no {path / 'run.json'}): name a run's "
             "folder, or start a new run from a checkpoint with --ckpt"
         )
-    folder, checkpoint = _go_on(path)
-    if named.is_file() and checkpoint is not None and not named.samefile(checkpoint):
+    folder = _go_on(path)
+    if named.is_file() and named.name != folder.checkpoints()[0].name:
         raise ValueError(
-            f"--resume {named}: {checkpoint} is the newest of this run; --ckpt starts a new run "
-            "from an older one"
+            f"--resume {named}: {folder.checkpoints()[0]} is the newest of this run; --ckpt starts "
+            "a new run from an older one"
         )
-    return folder, checkpoint
+    return folder
 
 
 def _lock(path: Path) -> FileLock:

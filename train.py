@@ -331,9 +331,9 @@ def main() -> int:
 
         def open_folder() -> Path | None:
             nonlocal folder
-            folder, checkpoint = open_run(args.results_dir, args.model, options, args.resume)
+            folder = open_run(args.results_dir, args.model, options, args.resume)
             start_logging(ranks.is_main, folder.path)
-            return checkpoint
+            return folder.newest_checkpoint()
 
         checkpoint = ranks.from_main(open_folder)
         if not ranks.is_main:

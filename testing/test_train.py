@@ -1,11 +1,7 @@
 """Training: runs of seconds on made-up maps, resumed, fine-tuned and on two processes."""
 
 import argparse
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import pytest
 import torch
 from conftest import (
     TRAIN_STEPS,
+    assert_equal,
     call_main,
     pack_maps,
     read_json,
@@ -22,7 +19,6 @@ from conftest import (
     train_flags,
     write_maps,
 )
-from torch import Tensor
 
 import train
 from checkpoint import load_model, load_training_checkpoint
@@ -33,8 +29,6 @@ from objective import Noise
 from ranks import Ranks, process_group
 from training_state import TABLE
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def checkpoint(folder: Path, step: int = TRAIN_STEPS) -> dict[str, Any]:
     return load_training_checkpoint(folder / "checkpoints" / f"{step:07d}.pt")
@@ -43,23 +37,6 @@ def checkpoint(folder: Path, step: int = TRAIN_STEPS) -> dict[str, Any]:
 def losses(folder: Path) -> list[float]:
     text = (folder / "log.txt").read_text(encoding="utf-8")
     return [float(value) for value in re.findall(r"Train Loss: ([-\d.naif]+)", text)]
-
-
-def assert_equal(a: Any, b: Any, name: str = "") -> None:
-    """Equal bit for bit, through dicts and lists."""
-    assert type(a) is type(b), name
-    if isinstance(a, Tensor):
-        assert torch.equal(a, b), name
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), name
-        for key in a:
-            assert_equal(a[key], b[key], f"{name}.{key}")
-    elif isinstance(a, list):
-        assert len(a) == len(b), name
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{name}.{i}")
-    else:
-        assert a == b, name
 
 
 def parse(*flags: object) -> argparse.Namespace:
@@ -142,35 +119,6 @@ def test_the_noise_of_all_ranks_is_that_of_the_global_batch(world_size: int) -> 
             assert torch.equal(joined, getattr(whole, name)), name
         again = Noise.draw(parametrisation, (8, 5), (3, 8), **dropout)
         assert not torch.equal(whole.eps, again.eps)
-
-
-def test_two_processes_follow_one(packed: PackedDataset, trained: Path, tmp_path: Path) -> None:
-    """torchrun with gloo: the same weights but for the order of summation."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--master-addr=127.0.0.1", f"--master-port={port}", str(ROOT / "train.py")]
-    flags = train_flags(packed.folder, tmp_path, "--dist", "gloo")
-    result = subprocess.run(
-        [*launcher, *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=180,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    folders = [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert len(folders) == 1  # the main rank's
-    np.testing.assert_allclose(losses(folders[0]), losses(trained), rtol=1e-5, atol=1.01e-4)
-    one, two = checkpoint(trained), checkpoint(folders[0])
-    start = checkpoint(trained, 5)["model"]
-    moved = torch.cat([(one["model"][k] - v).flatten() for k, v in start.items()]).norm()
-    apart = torch.cat([(one["model"][k] - v).flatten() for k, v in two["model"].items()]).norm()
-    assert apart < 1e-3 * moved
-    for name, value in one["opt"]["state"].items():
-        torch.testing.assert_close(two["opt"]["state"][name], value, rtol=1e-3, atol=1e-5)
 
 
 FAILURE = (
