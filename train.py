@@ -74,6 +74,11 @@ def choose_rows(args: argparse.Namespace, dataset: PackedDataset) -> tuple[np.nd
     The held-out ones are whole sets; --fine-tune-ids names what to train on, whatever set it is of.
     """
     rows, held_out = dataset.split_by_set(args.validation_fraction, args.global_seed)
+    if args.validation_fraction and not len(held_out):
+        raise ValueError(
+            f"--validation-fraction {args.validation_fraction} holds out no beatmapset: "
+            "give a larger share, or none"
+        )
     if args.fine_tune_ids is None:
         return rows, held_out
     text = args.fine_tune_ids
@@ -101,7 +106,7 @@ def run_options(args: argparse.Namespace, dataset: PackedDataset) -> dict[str, A
     return {**options, "data": dataset.description["files"]}
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -111,7 +116,7 @@ def parse_args() -> argparse.Namespace:
     add_start_flags(parser.add_argument_group("what to begin with"))
     add_device_flags(parser.add_argument_group("devices and speed"))
     add_watching_flags(parser.add_argument_group("checkpoints and watching"))
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def add_data_flags(group: argparse._ArgumentGroup) -> None:
@@ -276,8 +281,8 @@ def make_trainer(
     """The trainer of a run, as its last checkpoint, or --ckpt, left it."""
     state = starting_point(args, checkpoint)
     config, parametrisation = make_config(args, dataset.num_classes), make_parametrisation(args)
-    if state is not None and state.source == "reference":
-        # Its checkpoints know what they are; its own commands have no flags for that.
+    if state is not None and (state.source == "reference" or checkpoint is not None):
+        # A run is what it began as; the reference's commands have no flags for what it is.
         config = replace(state.config, num_classes=config.num_classes)
         parametrisation = state.parametrisation
     trainer = Trainer(args, ranks, dataset, choose_rows(args, dataset), config, parametrisation)
