@@ -4,13 +4,17 @@ import argparse
 from collections.abc import Callable
 
 import cli
+from benchmark_train import add_train_flags, benchmark_train
 
 Benchmark = Callable[[argparse.Namespace], int]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_subparsers(required=True, metavar="WHAT")
+    what = parser.add_subparsers(required=True, metavar="WHAT")
+    train = what.add_parser("train", help="a training step, beside the reference's own")
+    add_train_flags(train)
+    train.set_defaults(run=benchmark_train)
     return parser.parse_args()
 
 
