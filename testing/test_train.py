@@ -19,6 +19,7 @@ from conftest import (
     train_flags,
     write_maps,
 )
+from torch import Tensor
 
 import train
 from checkpoint import load_model, load_training_checkpoint
@@ -219,6 +220,26 @@ def test_mixed_precision_trains_on_a_cpu_too(packed: PackedDataset, tmp_path: Pa
     name = "blocks.0.mlp.fc1.weight"
     assert not torch.equal(half["ema"][name], full["ema"][name])
     torch.testing.assert_close(half["ema"][name], full["ema"][name], rtol=0, atol=5e-3)
+
+
+def test_without_a_compiler_training_goes_on_uncompiled(
+    packed: PackedDataset, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt leaves no trace in the result."""
+
+    def compiled(model: torch.nn.Module) -> torch.nn.Module:
+        def forward(*args: Any) -> Tensor:
+            raise RuntimeError("Compiler: cl is not found.\nmore")
+
+        network = torch.nn.Module()
+        network.forward = forward
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    folder = run_train(packed.folder, tmp_path, "--compile")
+    text = (folder / "log.txt").read_text(encoding="utf-8")
+    assert "going on without it: Compiler: cl is not found. more" in text
+    assert_equal(dict(checkpoint(folder)["model"]), dict(checkpoint(trained)["model"]))
 
 
 # --- fine-tuning ----------------------------------------------------------------------------------
