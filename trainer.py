@@ -105,29 +105,28 @@ class Trainer:
     def connect(self) -> None:
         """Compiles the model if that is wanted, and joins it with those of the other ranks."""
         if self.args.compile:
-            self.network = self._compiled()
+            self.network = torch.compile(self.model)  # type: ignore[assignment]
+            try:
+                self._rehearse()
+            except (RuntimeError, OSError, ImportError) as error:
+                reason = " ".join(str(error).split())[:200]
+                log.warning("torch.compile does not work here, going on without it: %s", reason)
+                self.network = self.model
         if self.ranks.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(
                 self.network, device_ids=ids, gradient_as_bucket_view=True
             )
+            # DDP orders its sums anew after the first step. From here on they are in that order
+            # already, so that a run that is taken up adds as one that was never stopped.
+            self._rehearse()
 
-    def _compiled(self) -> nn.Module:
-        """The compiled model, tried on the first batch; the model itself where that fails."""
-        network: nn.Module = torch.compile(self.model)  # type: ignore[assignment]
+    def _rehearse(self) -> None:
+        """Computes the gradients of the first step and forgets them."""
         epoch, index = divmod(self.step, self.loader.batches_per_epoch)
-        batch, noise = self.loader.batch(epoch, index), self.noise(self.step)
-        part = self._micro_batches(len(batch.xy))[0]
-        mine = noise.part(self.ranks.share(self.args.global_batch_size)).part(part)
-        try:
-            losses = self.objective.losses(network, Batch(*(t[part] for t in batch)), mine)
-            losses.sum().backward()
-        except (RuntimeError, OSError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("torch.compile does not work here, going on without it: %s", reason)
-            network = self.model
+        noise = self.noise(self.step).part(self.ranks.share(self.args.global_batch_size))
+        self._backward(self.loader.batch(epoch, index), noise)
         self.optimizer.zero_grad(set_to_none=True)
-        return network
 
     def noise(self, step: int) -> Noise:
         """The random numbers of a step for the global batch, of which each rank takes its share."""

@@ -1,6 +1,6 @@
 """Nothing of a training run is lost: kills, signals, full disks, damaged files.
 
-The number of kills of the longest test is 3, or what OSU_DIFFUSION_KILLS says.
+The number of kills of the longest test is 2, or what OSU_DIFFUSION_KILLS says.
 """
 
 import errno
@@ -37,7 +37,7 @@ from training_log import Metrics, read_metrics
 needs_proc = pytest.mark.skipif(
     sys.platform != "linux", reason="finds the workers of torchrun in /proc"
 )
-KILLS = int(os.environ.get("OSU_DIFFUSION_KILLS", "3"))
+KILLS = int(os.environ.get("OSU_DIFFUSION_KILLS", "2"))
 PARTS = ("model", "ema", "opt", "config", "parametrisation", "step", "updates", "position", "rng")
 
 
