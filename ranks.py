@@ -94,11 +94,36 @@ def process_group(backend: str) -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backends = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     # The other ranks wait while the main one packs a dataset, which may take long.
-    dist.init_process_group(backends, timeout=timedelta(hours=4))
+    timeout = timedelta(hours=4)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"attempt {attempt_number()}", store)
+    dist.init_process_group(
+        backends, store=store, rank=rank, world_size=world_size, timeout=timeout
+    )
     try:
         yield Ranks(dist.get_rank(), local_rank, dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def attempt_number() -> int:
+    """Number of torchrun's restarts; a ValueError where the machines cannot agree on it.
+
+    By default torchrun keeps one store for all attempts, and processes that are started again may
+    find the addresses of dead ones in it and wait for them. Apart by attempt they do not. Machines
+    count only their own failures, so several need a new store each time.
+    """
+    environment = os.environ
+    shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    several = int(environment.get("GROUP_WORLD_SIZE", "1")) > 1
+    if not several:
+        return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if shared and int(environment.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        raise ValueError(
+            "--max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in "
+            "torchrun's environment: without it restarted processes may wait for dead ones"
+        )
+    return 0
 
 
 class StopSignals:

@@ -12,7 +12,7 @@ import torch
 from conftest import call_train, run_train, torchrun_command, train_flags
 
 from data_loading import PackedDataset, share_of
-from ranks import Ranks, StopSignals
+from ranks import Ranks, StopSignals, attempt_number
 
 STEPS, BATCH = 50, 7
 FLAGS = ("--max-steps", STEPS, "--global-batch-size", BATCH, "--dtype", "float64")
@@ -115,6 +115,20 @@ def test_signals_are_noted_and_a_second_interrupt_raises() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_restarted_processes_meet_apart_from_dead_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one machine by the number of the restart, which several machines do not agree on."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert attempt_number() == 2
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        attempt_number()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert attempt_number() == 0
 
 
 def test_a_failing_main_rank_reports_once(tmp_path: Path) -> None:

@@ -409,7 +409,11 @@ def test_torchrun_restarts_after_a_worker_died(
     process = start(packed.folder, tmp_path, "--max-restarts=1")
     wait_until_it_trains(tmp_path, process, 5)
     os.kill(child_processes(process.pid)[-1], signal.SIGKILL)
-    assert process.wait(timeout=300) == 0
+    try:
+        assert process.wait(timeout=120) == 0
+    finally:
+        if process.poll() is None:
+            kill_group(process)
     (folder,) = tmp_path.iterdir()
     assert "Restored from checkpoint" in (folder / "log.txt").read_text(encoding="utf-8")
     assert_same_state(folder, undisturbed)
