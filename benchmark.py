@@ -6,6 +6,7 @@ from collections.abc import Callable
 import benchmark_data
 import benchmark_sample
 import cli
+from benchmark_train import add_train_flags, benchmark_train
 
 Benchmark = Callable[[argparse.Namespace], int]
 
@@ -27,6 +28,9 @@ def parse_args() -> argparse.Namespace:
     )
     benchmark_sample.add_flags(sampling)
     sampling.set_defaults(run=benchmark_sample.run)
+    training = commands.add_parser("train", help="a training step, beside the reference's own")
+    add_train_flags(training)
+    training.set_defaults(run=benchmark_train)
     return parser.parse_args()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig
 
 FORMAT = "osu-diffusion"
 FORMAT_VERSION = 1
+PLAYFIELD_SIZE = "xoc_embedder.playfield_size"
+"""A constant that the reference keeps among its parameters."""
 
 
 class CheckpointError(ValueError):
@@ -66,9 +69,20 @@ class LoadedModel:
 
 
 def save_training_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` with torch.save to a temporary name and renames it: all of it or nothing."""
+    """Writes `state` with torch.save to a temporary name and renames it: all of it or nothing.
+
+    An OSError says that it could not be written, to a full disk for instance.
+    """
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # torch's own writer does not say why.
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                f"{path} could not be written ({free / 2**20:.0f} MiB are free on its disk): "
+                f"{str(error).splitlines()[0]}"
+            ) from error
 
 
 def load_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -181,7 +195,11 @@ def _read_export(path: Path) -> _Parts:
 
 
 def _read_training(path: Path, heads: int | None) -> _Parts:
-    checkpoint = load_training_checkpoint(path)
+    return sampling_parts(load_training_checkpoint(path), path, heads)
+
+
+def sampling_parts(checkpoint: dict[str, Any], path: Path, heads: int | None) -> _Parts:
+    """EMA weights, configuration, parametrisation and metadata of ours or the reference's."""
     if "config" in checkpoint and "ema" in checkpoint:
         return (
             checkpoint["ema"],
@@ -191,10 +209,10 @@ def _read_training(path: Path, heads: int | None) -> _Parts:
         )
     # Files made for sharing hold the bare weights of the EMA.
     state = checkpoint.get("ema", checkpoint)
-    if "xoc_embedder.playfield_size" not in state:
+    if PLAYFIELD_SIZE not in state:
         raise CheckpointError(f"{path} is a checkpoint of another program, not of {FORMAT}")
     config = reference_config(state, path, heads)
-    state = {k: v for k, v in state.items() if k != "xoc_embedder.playfield_size"}
+    state = {k: v for k, v in state.items() if k != PLAYFIELD_SIZE}
     args = checkpoint.get("args")
     parametrisation = parametrisation_from_dict(
         {

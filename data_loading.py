@@ -242,6 +242,11 @@ def _unit_hash(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def share_of(n: int, rank: int, world_size: int) -> slice:
+    """The part of n things that a rank takes; sizes differ by one at most."""
+    return slice(n * rank // world_size, n * (rank + 1) // world_size)
+
+
 @dataclass(frozen=True)
 class Windows:
     """One epoch's windows in training order: rows of the dataset, first points, flips."""
@@ -270,9 +275,10 @@ class WindowLoader:
         world_size: int = 1,
         flip: bool = True,
     ) -> None:
-        if batch_size % world_size:
+        if batch_size < world_size:
             raise ValueError(
-                f"global batch size {batch_size} is not divisible by {world_size} processes"
+                f"global batch size {batch_size} leaves some of {world_size} processes without a "
+                "window: use a larger batch or fewer processes"
             )
         if seq_len < 2 or stride < 1:
             raise ValueError(f"seq-len {seq_len} must be at least 2 and stride {stride} at least 1")
@@ -325,9 +331,9 @@ class WindowLoader:
     def batch(self, epoch: int, index: int) -> Batch:
         """This rank's slice of batch `index` of an epoch."""
         plan = self.windows(epoch)
-        share = self.batch_size // self.world_size
-        low = index * self.batch_size + self.rank * share
-        chosen = slice(low, low + share)
+        share = share_of(self.batch_size, self.rank, self.world_size)
+        first = index * self.batch_size
+        chosen = slice(first + share.start, first + share.stop)
         return self.gather(plan.rows[chosen], plan.starts[chosen], plan.flips[chosen])
 
     def batches(self, first: int = 0) -> Iterator[tuple[int, Batch]]:

@@ -112,6 +112,11 @@ class Context(NamedTuple):
         )
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, as sums of few terms need it under autocast; float64 stays as it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def sinusoidal_embedding(values: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Embeds (...) as (..., dim): cosines, then sines of geometrically spaced frequencies.
 
@@ -128,16 +133,18 @@ def rotary_table(
 ) -> tuple[Tensor, Tensor]:
     """Cos and sin of the rotary phases of times (N, T) in ms, each (N, 1, T, head_dim / 2) float32.
 
-    Phases are taken in float64 on the CPU, relative to the first time: hours into a map they are
-    as exact as at its start, also on devices without float64. Source: Su et al. 2021, RoFormer.
+    Phases are taken in float64, relative to the first time: hours into a map they are as exact as
+    at its start; on the CPU, where times may stay, if the device has no float64. Source: Su et al.
+    2021, RoFormer.
     """
     shortest, longest = periods
     log_periods = torch.linspace(
         math.log(shortest), math.log(longest), head_dim // 2, dtype=torch.float64
     )
-    relative = times.detach().to("cpu", torch.float64)
+    exact = torch.device("cpu") if times.device.type == "mps" else times.device
+    relative = times.detach().to(exact, torch.float64)
     relative = relative - relative[:, :1]
-    phases = relative[..., None] * (2 * math.pi / log_periods.exp())
+    phases = relative[..., None] * (2 * math.pi / log_periods.to(exact).exp())
     cos, sin = phases.cos().float(), phases.sin().float()
     return cos[:, None].to(times.device), sin[:, None].to(times.device)
 
@@ -152,7 +159,7 @@ def make_context(
 ) -> Context:
     """Embeds what does not change while sampling.
 
-    times (N, T) in ms (float64 or integers) stay on the CPU, as not every device has float64;
+    times (N, T) in ms (float64 or integers) may be on the CPU, as not every device has float64;
     distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device. A negative
     distance is an unknown one: its embedding is zero, which that of no distance is.
     """
@@ -173,7 +180,7 @@ def make_context(
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates pairs (i, i + head_dim / 2) of x (N, H, T, head_dim); float32 also under autocast."""
-    first, second = x.float().chunk(2, dim=-1)
+    first, second = at_least_float32(x).chunk(2, dim=-1)
     rotated = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
     return rotated.to(x.dtype)
 
@@ -270,7 +277,8 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
         q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
         # Norms of so few features are taken in float32, also under autocast.
-        q, k = self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype)
+        q = self.q_norm(at_least_float32(q)).to(v.dtype)
+        k = self.k_norm(at_least_float32(k)).to(v.dtype)
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
         out = banded_attention(q, k, v, half_window, context.valid, mask)
@@ -336,7 +344,7 @@ class DataPointEmbedder(nn.Module):
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         embedded = sinusoidal_embedding(x * self.scale, self.coordinate_dim).flatten(-2)
         parts = [x, embedded, features] if self.raw_coordinates else [embedded, features]
-        return self.mlp(torch.cat(parts, dim=-1))
+        return self.mlp(torch.cat(parts, dim=-1).to(x.dtype))
 
 
 class NoiseEmbedder(nn.Module):
@@ -351,7 +359,8 @@ class NoiseEmbedder(nn.Module):
         )
 
     def forward(self, noise: Tensor) -> Tensor:
-        return self.mlp(sinusoidal_embedding(noise, self.FREQUENCIES))
+        embedded = sinusoidal_embedding(noise, self.FREQUENCIES)
+        return self.mlp(embedded.to(next(self.mlp.parameters()).dtype))
 
 
 class ClassEmbedder(nn.Module):

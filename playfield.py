@@ -4,12 +4,16 @@ The game draws objects that share a place one behind the other, up and to the le
 when a map is loaded, so coordinates here and in files are those before it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap
+if TYPE_CHECKING:  # constraints and validation need only `Bounds`, and no reader of beatmaps
+    from beatmap import Beatmap
 
 PLAYFIELD = (512.0, 384.0)
 SCREEN = ((-67.0, -60.0), (579.0, 428.0))

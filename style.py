@@ -365,7 +365,7 @@ class Learner:
             levels,
             eps.to(device),
             valid,
-        )
+        ).mean()
 
 
 def learn_embedding(

@@ -30,12 +30,12 @@ def _per_sample(values: Tensor, x: Tensor) -> Tensor:
 
 
 def padded_mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of values (N, T, 2) with padding, marked False in valid (N, T), counted as zero.
+    """Mean (N,) of values (N, T, 2) with padding, marked False in valid (N, T), counted as zero.
 
     Dividing by all elements rather than by the valid ones gives every data point the same weight
     whatever batch it is in, and makes the mean over ranks that of the whole batch.
     """
-    return (values if valid is None else values * valid[..., None]).mean()
+    return (values if valid is None else values * valid[..., None]).mean(dim=(1, 2))
 
 
 class Parametrisation(Protocol):
@@ -69,10 +69,14 @@ class Parametrisation(Protocol):
         """n training noise levels (n,), as `loss` takes them."""
         ...
 
+    def level_sigmas(self, levels: Tensor) -> Tensor:
+        """Standard deviation (n,) in network units of the noise at `levels` (n,)."""
+        ...
+
     def loss(
         self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """Training loss for x0 (N, T, 2) at levels (N,) with noise eps (N, T, 2): a scalar."""
+        """Training losses (N,) of windows x0 (N, T, 2) at levels (N,) with noise eps (N, T, 2)."""
         ...
 
 
@@ -120,10 +124,14 @@ class EDM:
         """n log-normal sigmas (n,) (EDM, table 1)."""
         return (torch.randn(n, generator=generator) * self.log_std + self.log_mean).exp()
 
+    def level_sigmas(self, levels: Tensor) -> Tensor:
+        """EDM's levels are sigmas."""
+        return levels
+
     def loss(
         self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """(sigma^2 + 1) / sigma^2 |D(x) - x0|^2 over data points (EDM, equation 2)."""
+        """(sigma^2 + 1) / sigma^2 |D(x) - x0|^2 of each window (EDM, equation 2): (N,)."""
         s = _per_sample(levels, x0)
         error = self.denoise(network, x0 + s * eps, levels) - x0
         return padded_mean((s**2 + 1) / s**2 * error**2, valid)
@@ -200,10 +208,14 @@ class LearnedVariance:
         """n timesteps (n,) int64, uniform over the chain."""
         return torch.randint(0, len(self.schedule.betas), (n,), generator=generator)
 
+    def level_sigmas(self, levels: Tensor) -> Tensor:
+        """The sigmas of timesteps (n,), float64."""
+        return self.schedule.sigmas[levels]
+
     def loss(
         self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """Error of eps plus the variational bound of the variance, at timesteps (N,)."""
+        """Error of eps plus the variational bound of the variance, at timesteps (N,): (N,)."""
         simple, bound = self.loss_terms(network, x0, levels, eps)
         return padded_mean(simple, valid) + padded_mean(bound, valid)
 

@@ -119,20 +119,51 @@ def train_flags(data: Path, results: Path, *more: object) -> list[str]:
     return [str(flag) for flag in (*flags, *more)]
 
 
-def run_train(data: Path, results: Path, *more: object) -> Path:
-    """Trains in this process and returns the experiment's folder."""
+def call_train(data: Path, results: Path, *more: object) -> int | None:
+    """Trains in this process; the exit code."""
     import torch
 
     import train
 
     torch.set_num_threads(1)
     try:
-        call_main(train.main, *train_flags(data, results, *more))
+        return call_main(train.main, *train_flags(data, results, *more))
     finally:
         for handler in list(train.log.handlers):
             train.log.removeHandler(handler)
             handler.close()
+
+
+def run_train(data: Path, results: Path, *more: object) -> Path:
+    """Trains in this process and returns the experiment's folder."""
+    assert call_train(data, results, *more) == 0
     return max(path for path in results.iterdir() if path.name[:3].isdecimal())
+
+
+def torchrun_command(ranks: int, *more: str) -> list[str]:
+    """Starts train.py on `ranks` processes of this machine; its flags are to follow."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    train_py = Path(__file__).resolve().parent.parent / "train.py"
+    return [*launcher, f"--nproc-per-node={ranks}", *more, str(train_py)]
+
+
+def assert_equal(a: Any, b: Any, name: str = "") -> None:
+    """Equal bit for bit, through dicts and lists."""
+    import torch
+
+    assert type(a) is type(b), name
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), name
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), name
+        for key in a:
+            assert_equal(a[key], b[key], f"{name}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), name
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{name}.{i}")
+    else:
+        assert a == b, name
 
 
 def pack_maps(folder: Path, output: Path) -> "PackedDataset":

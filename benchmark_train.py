@@ -1,0 +1,191 @@
+"""Speed of our training step, beside that of the public implementation's own training step.
+
+The two have modules of the same names, so the reference runs in a process of its own. The steps
+alternate, and the process whose turn it is not waits: both see the same machine.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Step = Callable[[], Any]
+OUR_MODULES = ("models", "diffusion", "data_loading", "train")
+FREQUENCIES, TYPES = 128, 16
+"""Of the reference's context: the embedding of the distance, then the type."""
+
+
+def add_train_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--reference", type=Path, help="checkout of the public osu-diffusion; its code will run")
+    add("--model", default="DiT-B")
+    add("--seq-len", type=int, default=128)
+    add("--global-batch-size", type=int, default=64)
+    add("--num-classes", type=int, default=1000)
+    add("--steps", type=int, default=3, help="timed steps, after one that is not")
+    add("--threads", type=int, help="CPU threads of each; default: torch's")
+    add("--device", default="auto")
+    add("train_flags", nargs="*", help="for our train.py, after a --, such as --use-amp --compile")
+
+
+def benchmark_train(args: argparse.Namespace) -> int:
+    """Prints data points/s of either step and their ratio."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        ours = our_step(args, Path(folder))
+        theirs = ReferenceProcess(args) if args.reference else None
+        times: dict[str, list[float]] = {"ours": [], "reference": []}
+        for _ in range(args.steps + 1):
+            if theirs is not None:
+                times["reference"].append(theirs.step())
+            times["ours"].append(seconds(ours, args.device))
+        if theirs is not None:
+            theirs.close()
+    points = args.global_batch_size * args.seq_len
+    medians = {name: statistics.median(t[1:]) for name, t in times.items() if t}
+    for name, median in medians.items():
+        print(f"{name}: {median:.3f} s a step, {points / median:.0f} data points/s {times[name]}")
+    if theirs is not None:
+        print(f"ratio: {medians['reference'] / medians['ours']:.2f}")
+    return 0
+
+
+def seconds(step: Step, device: str) -> float:
+    """How long a step takes, until the device is done with it."""
+    start = time.perf_counter()
+    step()
+    if torch.cuda.is_available() and device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def our_step(args: argparse.Namespace, folder: Path) -> Step:
+    """A step of our trainer, with everything that it does in a run, on made-up maps."""
+    import train
+    from data_loading import PackedDataset
+    from ranks import Ranks
+
+    pack_random_maps(folder / "packed", args)
+    flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
+    flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
+    flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
+    options = train.parse_args([str(flag) for flag in flags])
+    trainer = train.make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
+    trainer.connect()
+    batches = trainer.loader.batches()
+
+    def step() -> None:
+        number, batch = next(batches)
+        trainer.train_step(batch, number)
+        trainer.step = number + 1
+
+    return step
+
+
+def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
+    """A packed dataset of one long random walk a class, enough for some batches."""
+    import numpy as np
+    import pandas as pd
+
+    from data_loading import POINT_DTYPE, write_dataset
+
+    generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
+    points = np.zeros(maps * count, POINT_DTYPE)
+    points["time"] = np.tile(np.arange(count) * 150.0, maps)
+    points["x"], points["y"] = generator.uniform((0, 0), (512, 384), (len(points), 2)).T
+    points["type"] = generator.integers(0, TYPES, len(points))
+    numbers = np.arange(maps)
+    table = pd.DataFrame({"class_index": numbers, "offset": numbers * count, "count": count})
+    table["md5"] = [f"{number:032x}" for number in numbers]
+    table[["beatmap_id", "set_id"]] = np.stack([numbers + 1, numbers + 1], axis=1)
+    table[["artist", "title", "creator", "version", "tags"]] = "random"
+    table[["circle_size", "star_rating"]] = 4.0
+    write_dataset(folder, points, table, {})
+
+
+class ReferenceProcess:
+    """The reference's training step, a step at a time, in another process."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        if not (args.reference / "train.py").is_file():
+            raise ValueError(f"{args.reference} is no checkout of osu-diffusion: no train.py in it")
+        self.connection, theirs = get_context("spawn").Pipe()
+        self.process = get_context("spawn").Process(
+            target=serve_reference, args=(theirs, args, torch.get_num_threads()), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def step(self) -> float:
+        """Seconds of one more step."""
+        self.connection.send(True)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.connection.send(False)
+        self.process.join()
+
+
+def serve_reference(connection: Connection, args: argparse.Namespace, threads: int) -> None:
+    """Runs a step whenever it is asked to, and answers with its seconds."""
+    torch.set_num_threads(threads)
+    for name in list(sys.modules):
+        if name.split(".")[0] in OUR_MODULES:
+            del sys.modules[name]
+    sys.path.insert(0, str(args.reference))
+    step = reference_step(args)
+    while connection.recv():
+        connection.send(seconds(step, args.device))
+
+
+def reference_step(args: argparse.Namespace) -> Step:
+    """What the reference's train.py does in a step, with its defaults; without DDP.
+
+    Its float16 autocast is CUDA's, so on a CPU it computes in float32 and its scaler does nothing.
+    """
+    import copy
+
+    import diffusion
+    import models
+    import train
+
+    device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
+    make: Any = models.DiT_models[args.model]
+    model = make(
+        num_classes=args.num_classes, context_size=FREQUENCIES + TYPES, class_dropout_prob=0.2
+    ).to(device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    chain = diffusion.create_diffusion("", noise_schedule="squaredcos_cap_v2", use_l1=True)  # type: ignore[attr-defined]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
+    scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
+    shape = (args.global_batch_size, args.seq_len)
+    x = torch.rand(shape[0], 2, shape[1], device=device)
+    condition = {
+        "o": torch.rand(shape, device=device) * 1e5,
+        "c": torch.rand(shape[0], FREQUENCIES + TYPES, shape[1], device=device),
+        "y": torch.randint(0, args.num_classes, shape[:1], device=device),
+    }
+    model.train()
+
+    def step() -> float:
+        t = torch.randint(0, chain.num_timesteps, shape[:1], device=device)
+        with torch.autocast("cuda", torch.float16, enabled=device.type == "cuda"):
+            loss = chain.training_losses(model, x, t, condition)["loss"].mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        train.update_ema(ema, model)  # type: ignore[attr-defined]
+        return loss.item()
+
+    return step

@@ -1,0 +1,345 @@
+"""The trainer: model, EMA, optimiser and data of one run, its steps and its checkpoints."""
+
+import argparse
+import logging
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import cli
+from checkpoint import export_weights, write_class_table
+from data_loading import Batch, PackedDataset, WindowLoader, save_beatmap_idx
+from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
+from models import DiT, DiTConfig
+from objective import Noise, Objective
+from ranks import Ranks, StopSignals
+from run_folder import RunFolder
+from training_state import TABLE, TrainingState
+from validation import Validation
+from watch import StepRecord, Watch
+
+log = logging.getLogger("train")
+
+
+class Trainer:
+    """Model, EMA, optimiser and data of one run, and its steps."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        ranks: Ranks,
+        dataset: PackedDataset,
+        rows: tuple[np.ndarray, np.ndarray],
+        config: DiTConfig,
+        parametrisation: EDM | LearnedVariance,
+    ) -> None:
+        self.args, self.ranks, self.dataset = args, ranks, dataset
+        self.device = cli.pick_device(args.device, ranks.local_rank)
+        self.dtype = getattr(torch, args.dtype)
+        torch.manual_seed(args.global_seed)
+        self.model = DiT(config).to(self.device, self.dtype)
+        self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=args.lr,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            fused=self.device.type != "mps",
+        )
+        self.loader = WindowLoader(
+            dataset,
+            rows[0],
+            seq_len=args.seq_len,
+            stride=args.stride,
+            batch_size=args.global_batch_size,
+            seed=args.global_seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        self.objective = Objective(
+            parametrisation,
+            config,
+            self.device,
+            self.dtype,
+            args.train_half_window or args.seq_len,
+            self.device.type == "cuda" if args.use_amp is None else args.use_amp,
+        )
+        self.validation: Validation | None = None
+        if len(rows[1]):
+            self.validation = Validation(
+                dataset, rows[1], self.objective, args.seq_len, args.global_seed
+            )
+        self.step, self.updates, self.elapsed = 0, 0, 0.0
+        self.saved_step: int | None = None
+        epochs_steps = args.epochs * self.loader.batches_per_epoch
+        self.total_steps = min(epochs_steps, args.max_steps or epochs_steps)
+        self.network: nn.Module = self.model
+
+    def restore(self, state: TrainingState) -> None:
+        """Takes over weights, EMA, optimiser, data position and random state."""
+        self.model.load_state_dict(state.model)
+        self.ema.module.load_state_dict(state.ema)
+        self.optimizer.load_state_dict(
+            state.optimizer_state(self.optimizer.state_dict(), self.model)
+        )
+        self.step, self.updates, self.elapsed = state.step, state.updates, state.elapsed
+        if state.rng is not None:
+            torch.set_rng_state(state.rng)
+        expected = state.batches_per_epoch
+        if expected is not None and expected != self.loader.batches_per_epoch:
+            log.warning(
+                "The data have %d batches in an epoch, at %s they had %d: another place in them",
+                self.loader.batches_per_epoch,
+                state.path,
+                expected,
+            )
+        log.info("Restored from checkpoint at %s (step %d)", state.path, state.step)
+
+    def connect(self) -> None:
+        """Compiles the model if that is wanted, and joins it with those of the other ranks."""
+        if self.args.compile:
+            self.network = torch.compile(self.model)  # type: ignore[assignment]
+            try:
+                self._rehearse()
+            except (RuntimeError, OSError, ImportError) as error:
+                reason = " ".join(str(error).split())[:200]
+                log.warning("torch.compile does not work here, going on without it: %s", reason)
+                self.network = self.model
+        if self.ranks.world_size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.network = DistributedDataParallel(
+                self.network, device_ids=ids, gradient_as_bucket_view=True
+            )
+            # DDP orders its sums anew after the first step. From here on they are in that order
+            # already, so that a run that is taken up adds as one that was never stopped.
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Computes the gradients of the first step and forgets them."""
+        epoch, index = divmod(self.step, self.loader.batches_per_epoch)
+        noise = self.noise(self.step).part(self.ranks.share(self.args.global_batch_size))
+        self._backward(self.loader.batch(epoch, index), noise)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def noise(self, step: int) -> Noise:
+        """The random numbers of a step for the global batch, of which each rank takes its share."""
+        args = self.args
+        return Noise.draw(
+            self.objective.parametrisation,
+            (args.global_batch_size, args.seq_len),
+            (args.global_seed, step),
+            class_dropout=args.class_dropout,
+            distance_dropout=args.distance_dropout,
+        )
+
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1, by steps or by minutes, whichever is further."""
+        by_time = self.elapsed / (60 * self.args.max_minutes) if self.args.max_minutes else 0.0
+        return max(self.step / self.total_steps, by_time)
+
+    def set_learning_rate(self) -> None:
+        """Linear warm-up, then linear decay to 5 % at the end of the run."""
+        warm_up = min(1.0, (self.step + 1) / max(1, self.args.warmup_steps))
+        decay = 1 - 0.95 * min(1.0, self.progress()) if self.args.lr_decay else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.lr * warm_up * decay
+
+    def train_step(self, batch: Batch, step: int) -> StepRecord:
+        """One optimiser step on the global batch, of which `batch` is this rank's share."""
+        whole = self.noise(step)
+        noise = whole.part(self.ranks.share(self.args.global_batch_size))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._backward(batch, noise)
+        if step < self.args.embed_only_epochs * self.loader.batches_per_epoch:
+            for name, parameter in self.model.named_parameters():
+                if name != TABLE:
+                    parameter.grad = None
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip)
+        self.set_learning_rate()
+        self.optimizer.step()
+        self.ema.update(self.model, step=self.updates)
+        self.updates += 1
+        return StepRecord(step, whole.levels, losses, norm)
+
+    def _backward(self, batch: Batch, noise: Noise) -> Tensor:
+        """Gradients of the global batch's mean loss; this rank's losses.
+
+        DDP averages the ranks' gradients; as ranks and micro-batches may differ in size, each
+        counts by its number of windows. Only the last micro-batch exchanges gradients.
+        """
+        # A window weighs the same wherever it is: W ranks averaged, N windows in all.
+        weight = self.ranks.world_size / self.args.global_batch_size
+        parts = self._micro_batches(len(batch.xy))
+        losses = []
+        for part in parts:
+            network, last = self.network, part is parts[-1]
+            lonely = isinstance(network, DistributedDataParallel) and not last
+            with network.no_sync() if lonely else nullcontext():  # type: ignore[operator]
+                micro = Batch(*(tensor[part] for tensor in batch))
+                loss = self.objective.losses(network, micro, noise.part(part))
+                (loss.sum() * weight).backward()
+            losses.append(loss.detach())
+        return torch.cat(losses)
+
+    def _micro_batches(self, n: int) -> list[slice]:
+        """n windows in --accumulate parts, none of them empty."""
+        count = min(self.args.accumulate, n)
+        return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to continue; loadable with weights_only=True."""
+        epoch, index = divmod(self.step, self.loader.batches_per_epoch)
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "opt": self.optimizer.state_dict(),
+            "config": self.model.config.to_dict(),
+            "parametrisation": parametrisation_to_dict(self.objective.parametrisation),
+            "step": self.step,
+            "updates": self.updates,
+            "elapsed": self.elapsed,
+            "position": {
+                "epoch": epoch,
+                "batch": index,
+                "batches_per_epoch": self.loader.batches_per_epoch,
+            },
+            "rng": torch.get_rng_state(),
+            "args": plain_options(self.args),
+        }
+
+    def checkpoint_bytes(self) -> int:
+        """About what a checkpoint takes: the weights, their EMA and two moments."""
+        return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    def run(self, folder: RunFolder | None, watch: Watch) -> int:
+        """Trains to the end of the run, logging and saving on the way; the exit code.
+
+        `folder` is the main rank's. A signal ends the run early, with a checkpoint.
+        """
+        with StopSignals().listening() as signals:
+            stopped_by = self._loop(folder, watch, signals)
+            watch.look()
+            if folder is not None:
+                self.save(folder)
+                if not stopped_by:
+                    self.export(folder.path)
+                    folder.finish()
+        if stopped_by:
+            log.info("Stopped at step %d: the same command goes on from there", self.step)
+            return 128 + stopped_by
+        log.info("Done!")
+        return 0
+
+    def _loop(self, folder: RunFolder | None, watch: Watch, signals: StopSignals) -> int:
+        """Steps until the run is over (0) or stopped by a signal (its number)."""
+        args, unsaved, last = self.args, False, time.perf_counter()
+        for step, batch in self.loader.batches(self.step):
+            now = time.perf_counter()
+            elapsed, stop = self.ranks.largest(
+                self.elapsed + now - last, float(signals.received or 0)
+            )
+            self.elapsed, last = elapsed, now
+            if stop or self.progress() >= 1:
+                return int(stop)
+            watch.record(self.train_step(batch, step))
+            self.step = step + 1
+            log_now, save_now = self.step % args.log_every == 0, self.step % args.ckpt_every == 0
+            if log_now or save_now:
+                watch.look()
+            if log_now:
+                watch.report(self.step, self.elapsed, self.optimizer.param_groups[0]["lr"])
+            self.validate(folder, watch)
+            if folder is not None and (save_now or (unsaved and log_now)):
+                unsaved = not self.try_to_save(folder)
+        return 0
+
+    def validate(self, folder: RunFolder | None, watch: Watch) -> None:
+        """Losses and pictures of held-out maps when their step has come; not timed as training."""
+        args, before = self.args, time.perf_counter()
+        if self.validation is None:
+            return
+        values: dict[str, Any] = {}
+        if self.step % args.val_every == 0:
+            values = self.validation.losses(self._held_out_losses, self.ranks)
+            log.info("(step=%07d) Validation Loss: %.4f", self.step, values["loss"])
+        if folder is not None and args.sample_every and self.step % args.sample_every == 0:
+            (folder.path / "samples").mkdir(exist_ok=True)
+            picture = folder.path / "samples" / f"{self.step:07d}.png"
+            values |= self.validation.sample(self.ema.module, picture)
+            log.info(
+                "Sampled held-out maps into %s, spacing error %.1f px (p95 %.1f px)",
+                picture,
+                values["spacing_error_median_px"],
+                values["spacing_error_p95_px"],
+            )
+        if values:
+            watch.validated(self.step, values, time.perf_counter() - before)
+
+    @torch.no_grad()
+    def _held_out_losses(self, batch: Batch, noise: Noise) -> Tensor:
+        return self.objective.losses(self.ema.module, batch, noise)
+
+    def try_to_save(self, folder: RunFolder) -> bool:
+        """Saves; where the disk does not take it, says so and goes on with what is there."""
+        try:
+            self.save(folder)
+        except OSError as error:
+            newest = next(iter(folder.checkpoints()), None)
+            log.error(
+                "No checkpoint at step %d: %s. The last one is %s. Make room: training goes on and "
+                "tries again every %d steps",
+                self.step,
+                error,
+                newest,
+                self.args.log_every,
+            )
+            return False
+        return True
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes a checkpoint, unless this step has one."""
+        if self.saved_step == self.step:
+            return
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise ValueError(
+                f"a weight is not finite by step {self.step}: lower --lr (now {self.args.lr})"
+            )
+        path = folder.save(self.step, self.state(), self.args.keep_last, self.args.keep_every)
+        self.saved_step = self.step
+        log.info("Saved checkpoint to %s", path)
+
+    def export(self, folder: Path) -> None:
+        """Writes the EMA weights and the tables of classes, ready for sample.py."""
+        metadata = {
+            "model": self.args.model,
+            "steps": self.step,
+            "minutes": round(self.elapsed / 60, 1),
+            "maps": len(self.dataset),
+            "data_points": len(self.dataset.points),
+            "distance_dropout": self.args.distance_dropout,
+        }
+        export_weights(
+            folder / "model.safetensors",
+            self.ema.module.state_dict(),
+            self.model.config,
+            self.objective.parametrisation,
+            metadata,
+        )
+        save_beatmap_idx(folder / "beatmap_idx.pickle", self.dataset.beatmap_idx())
+        columns = ["class_index", "md5", "beatmap_id", "set_id", "artist", "title"]
+        columns += ["creator", "version", "circle_size", "star_rating"]
+        rows = self.dataset.beatmaps[columns].to_dict("records")
+        write_class_table(folder / "model.classes.csv", rows)
+        log.info("Exported the EMA weights to %s", folder / "model.safetensors")
+
+
+def plain_options(args: argparse.Namespace) -> dict[str, Any]:
+    """All options as plain values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}

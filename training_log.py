@@ -1,0 +1,135 @@
+"""What a run tells while it trains: log.txt, metrics.jsonl, TensorBoard; how fast it is."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atomic import replacing
+from models import DiTConfig, NoiseEmbedder
+
+log = logging.getLogger("train")
+
+
+class LogFile(logging.FileHandler):
+    """A log file; a line that it cannot take, on a full disk say, costs one line on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        reason = sys.exc_info()[1]
+        print(f"{self.baseFilename} cannot be written: {reason}", file=sys.stderr)
+
+
+def start_logging(is_main: bool, folder: Path | None) -> None:
+    """Main rank: to the console and log.txt; the others stay silent."""
+    log.setLevel(logging.INFO if is_main else logging.ERROR)
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if folder is not None:
+        handlers.append(LogFile(folder / "log.txt", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+
+
+class Metrics:
+    """metrics.jsonl, one JSON object a line with its step, and TensorBoard events if wanted."""
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.writer = _summary_writer(folder, step) if tensorboard else None
+        self._forget_after(step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drops lines of steps that will be trained again, and one that was cut off."""
+        if not self.path.is_file():
+            return
+        lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        with replacing(self.path) as temporary:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            temporary.write_text(text, encoding="utf-8")
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Appends a line; nested dicts become tags of TensorBoard."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            if self.writer is not None:
+                for tag, value in _scalars(values):
+                    self.writer.add_scalar(tag, value, step)
+                self.writer.flush()
+        except OSError as error:
+            log.error("%s cannot be written: %s", self.path, error)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last one that a killed process left half is passed over."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            log.warning("%s: passed over a line that was cut off", path)
+    return lines
+
+
+def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    pairs = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            pairs += _scalars(value, f"{prefix}{name}/")
+        elif value is not None:
+            pairs.append((prefix + name, float(value)))
+    return pairs
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard needs the package tensorboard: python -m pip install tensorboard"
+        ) from error
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+
+def training_flops(config: DiTConfig, seq_len: int, half_window: int) -> float:
+    """Floating-point operations of the matrix products that train on one window of T points.
+
+    Twice the multiplications of the forward pass, three times over for the backward pass; of
+    attention only the keys that a point may see count.
+    """
+    width, hidden = config.width, int(config.width * config.mlp_ratio)
+    # A query sees half_window keys on either side: on average over a window, fewer at its ends.
+    before = sum(min(i, half_window - 1) for i in range(seq_len))
+    after = sum(min(seq_len - 1 - i, half_window) for i in range(seq_len))
+    scores = seq_len * seq_len if seq_len <= half_window else before + after + seq_len
+    block = seq_len * (4 * width**2 + 2 * width * hidden) + 2 * scores * width
+    adaptive = 6 * width**2  # once a window
+    first = seq_len * config.in_features * width
+    last = seq_len * width * config.out_channels + 2 * width**2
+    noise = NoiseEmbedder.FREQUENCIES * width + width**2
+    return 6.0 * (config.depth * (block + adaptive) + first + last + noise)
+
+
+def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations/s of the device's best out of a few square matrix products in `dtype`."""
+    size, repeats = (8192, 5) if device.type == "cuda" else (1024, 3)
+    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(repeats + 1):  # the first one warms up
+        _synchronise(device)
+        start = time.perf_counter()
+        a @ b
+        _synchronise(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,149 @@
+"""What a training run starts from: a checkpoint of ours or of the reference, or an export."""
+
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from checkpoint import (
+    PLAYFIELD_SIZE,
+    CheckpointError,
+    load_model,
+    load_training_checkpoint,
+    sampling_parts,
+)
+from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
+from models import DiTConfig
+
+TABLE = "y_embedder.embedding_table.weight"
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Weights, EMA and optimiser by the names of the parameters, and how far they have come.
+
+    `step` counts the steps of the run, `updates` those of the EMA, `elapsed` its seconds.
+    """
+
+    path: Path
+    source: Literal["run", "reference", "export"]
+    config: DiTConfig
+    parametrisation: EDM | LearnedVariance
+    model: Weights
+    ema: Weights
+    moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    updates: int = 0
+    elapsed: float = 0.0
+    batches_per_epoch: int | None = None
+    rng: Tensor | None = None
+
+    def with_fresh_table(self, table: Tensor, num_classes: int) -> "TrainingState":
+        """The same with another class table, which the optimiser knows nothing of yet."""
+        return replace(
+            self,
+            config=replace(self.config, num_classes=num_classes),
+            model={**self.model, TABLE: table},
+            ema={**self.ema, TABLE: table},
+            moments={name: value for name, value in self.moments.items() if name != TABLE},
+        )
+
+    def as_new_run(self) -> "TrainingState":
+        """The same at step 0; the EMA begins anew, to follow what is learnt now."""
+        return replace(self, step=0, updates=0, elapsed=0.0, batches_per_epoch=None, rng=None)
+
+    def require(self, config: DiTConfig, parametrisation: EDM | LearnedVariance) -> None:
+        """Refuses to go on as another model or parametrisation than it was trained as."""
+        if replace(self.config, num_classes=config.num_classes) != config:
+            raise CheckpointError(
+                f"{self.path} holds a model of another size or architecture ({self.config}): give "
+                "the --model, --architecture and --half-window it was trained with"
+            )
+        if self.parametrisation != parametrisation:
+            raise CheckpointError(
+                f"{self.path} was trained as {parametrisation_to_dict(self.parametrisation)}: give "
+                "the --parametrisation, --noise-schedule and --l1-loss it was trained with"
+            )
+        if self.config.num_classes != config.num_classes:
+            raise CheckpointError(
+                f"{self.path} has {self.config.num_classes} classes, the dataset "
+                f"{config.num_classes}: add --relearn-embeds to learn new class embeddings"
+            )
+
+    def optimizer_state(self, fresh: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+        """For `load_state_dict` of an optimiser whose own state is `fresh`.
+
+        Parameters are matched by name, as the reference's have another order; betas and epsilon
+        are those that the moments were averaged with.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        (group,) = fresh["param_groups"]
+        kept = {k: v for k, v in self.hyperparameters.items() if k in ("betas", "eps")}
+        return {
+            "state": {
+                i: self.moments[name] for i, name in enumerate(names) if name in self.moments
+            },
+            "param_groups": [{**group, **kept}],
+        }
+
+
+def read_training_state(path: Path, heads: int | None = None) -> TrainingState:
+    """Reads any file that --ckpt takes; CheckpointError says why not.
+
+    `heads` is needed for reference checkpoints of a size that it does not have by name.
+    """
+    if path.suffix == ".safetensors":
+        loaded = load_model(path)
+        weights = loaded.model.state_dict()
+        return TrainingState(
+            path, "export", loaded.model.config, loaded.parametrisation, weights, weights
+        )
+    checkpoint = load_training_checkpoint(path)
+    if not {"model", "ema", "opt"} <= checkpoint.keys():
+        raise CheckpointError(f"{path} is no training checkpoint: it lacks model, ema or opt")
+    try:
+        return _from_checkpoint(checkpoint, path, heads)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{path} is incomplete or of another version: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) -> TrainingState:
+    ema, config, parametrisation, _ = sampling_parts(checkpoint, path, heads)
+    # Neither we nor the reference save buffers, so these are the parameters in their order.
+    names = list(checkpoint["model"])
+    moments = {names[i]: moment for i, moment in checkpoint["opt"]["state"].items()}
+    (hyperparameters,) = checkpoint["opt"]["param_groups"]
+    model = {k: v for k, v in checkpoint["model"].items() if k != PLAYFIELD_SIZE}
+    common = (config, parametrisation, model, ema, moments, hyperparameters)
+    if "config" not in checkpoint:
+        # The reference counts its steps from 0 at every start; only the optimiser knows them all.
+        # Its scaler belongs to float16; bfloat16 needs none.
+        updates = max((int(m["step"]) for m in moments.values()), default=0)
+        return TrainingState(path, "reference", *common, updates=updates)
+    return TrainingState(
+        path,
+        "run",
+        *common,
+        step=checkpoint["step"],
+        updates=checkpoint.get("updates", checkpoint["step"]),
+        elapsed=checkpoint["elapsed"],
+        batches_per_epoch=checkpoint.get("position", {}).get("batches_per_epoch"),
+        rng=checkpoint.get("rng"),
+    )
+
+
+def is_intact(path: Path) -> bool:
+    """Whether every byte of a checkpoint is as it was written: torch does not check its sums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -1,0 +1,172 @@
+"""How a model does on held-out maps while it trains: losses by noise level, sampled maps.
+
+Works on packed data points alone: there are no `.osu` files, hence circles and sliders are drawn
+simply. `evaluate.py` measures whole beatmaps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atomic import replacing
+from constraints import clamp_prediction
+from data_loading import Batch, PackedDataset, WindowLoader
+from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.samplers import sample_ddim, sample_dpmpp_2m
+from models import DiT, make_context
+from objective import Noise, Objective, loss_by_band
+from ranks import Ranks
+
+WINDOWS, AT_ONCE = 256, 16
+"""Held-out windows in a validation, and how many are computed together."""
+
+MAPS, POINTS = 3, 400
+"""Held-out maps in a picture, and data points of each."""
+
+Losses = Callable[[Batch, Noise], Tensor]
+"""Losses (N,) of windows on the device, with gradients off."""
+
+SLIDER_HEADS = (4, 5)
+FIRST_SLIDER_END = 11
+
+
+@dataclass(frozen=True)
+class HeldOutMap:
+    """The first data points of a held-out map: xy (T, 2) px, times (T,) ms, the rest (T,)."""
+
+    title: str
+    xy: np.ndarray
+    times: np.ndarray
+    distances: np.ndarray
+    types: np.ndarray
+
+
+class Validation:
+    """Held-out windows with noise of their own, the same every time; no class, no flips."""
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        rows: np.ndarray,
+        objective: Objective,
+        seq_len: int,
+        seed: int,
+    ) -> None:
+        self.dataset, self.rows, self.objective, self.seed = dataset, rows, objective, seed
+        self.loader = WindowLoader(
+            dataset, rows, seq_len=seq_len, stride=seq_len, batch_size=1, seed=seed, flip=False
+        )
+        self.count = min(WINDOWS, self.loader.batches_per_epoch)
+        self.noise = Noise.draw(
+            objective.parametrisation,
+            (self.count, seq_len),
+            (seed, 2**32),  # no step of training is that far
+            class_dropout=1.0,
+            distance_dropout=0.0,
+        )
+
+    def losses(self, losses: Losses, ranks: Ranks) -> dict[str, Any]:
+        """Mean loss and loss by band of noise over the windows, which all ranks share."""
+        plan, share = self.loader.windows(0), ranks.share(self.count)
+        parts = [torch.zeros(0, device=self.objective.device)]
+        for first in range(share.start, share.stop, AT_ONCE):
+            chosen = slice(first, min(first + AT_ONCE, share.stop))
+            batch = self.loader.gather(plan.rows[chosen], plan.starts[chosen], plan.flips[chosen])
+            parts.append(losses(batch, self.noise.part(chosen)))
+        values = ranks.join(torch.cat(parts), self.count)
+        return {
+            "loss": float(values.mean()),
+            "loss_by_sigma": loss_by_band(values, self.objective.sigmas_px(self.noise.levels)),
+        }
+
+    def sample(self, model: DiT, picture: Path) -> dict[str, Any]:
+        """Samples a few held-out maps, draws them beside the real ones, measures their spacing."""
+        chosen = self.rows[
+            np.linspace(0, len(self.rows) - 1, min(MAPS, len(self.rows))).astype(int)
+        ]
+        maps = [held_out_map(self.dataset, int(row)) for row in chosen]
+        sampled = [sample_map(model, self.objective.parametrisation, m, self.seed) for m in maps]
+        draw(maps, sampled, picture)
+        errors = np.concatenate(
+            [np.abs(distances(xy) - m.distances) for m, xy in zip(maps, sampled, strict=True)]
+        )
+        xy = np.concatenate(sampled)
+        return {
+            "spacing_error_median_px": float(np.median(errors)),
+            "spacing_error_p95_px": float(np.quantile(errors, 0.95)),
+            "points_off_playfield": float(np.any((xy < 0) | (xy > (512, 384)), axis=1).mean()),
+        }
+
+
+def distances(xy: np.ndarray) -> np.ndarray:
+    """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
+    return np.linalg.norm(np.diff(xy, axis=0, prepend=[(256.0, 192.0)]), axis=1)
+
+
+def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
+    """The first data points of a map of the dataset."""
+    entry = dataset.beatmaps.iloc[row]
+    points = dataset.points[entry["offset"] : entry["offset"] + min(entry["count"], POINTS)]
+    xy = np.stack([points["x"], points["y"]], axis=1).astype(np.float64)
+    title = f"{entry['artist']} - {entry['title']} [{entry['version']}]"
+    return HeldOutMap(title, xy, points["time"].copy(), distances(xy), points["type"].copy())
+
+
+@torch.inference_mode()
+def sample_map(
+    model: DiT, parametrisation: EDM | LearnedVariance, held_out: HeldOutMap, seed: int
+) -> np.ndarray:
+    """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
+    weight = next(model.parameters())
+    device, dtype = weight.device, weight.dtype
+    context = make_context(
+        model.config,
+        torch.from_numpy(held_out.times - held_out.times[:1])[None],
+        torch.from_numpy(held_out.distances)[None].float().to(device),
+        torch.from_numpy(held_out.types)[None].to(device),
+        torch.tensor([model.null_class], device=device),
+    )
+    context = context._replace(features=context.features.to(dtype))
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return parametrisation.denoise(lambda y, labels: model(y, labels, context), x, sigma)
+
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(device, dtype)
+    if isinstance(parametrisation, EDM):
+        sigmas = parametrisation.sigmas(12)
+        x = sample_dpmpp_2m(denoise, noise * float(sigmas[0]), sigmas)
+    else:
+        sigmas = parametrisation.sigmas(50)
+        x = sample_ddim(clamp_prediction(denoise), noise * float(sigmas[0]), sigmas)
+    return parametrisation.to_pixels(x)[0].cpu().double().numpy()
+
+
+def draw(maps: list[HeldOutMap], sampled: list[np.ndarray], path: Path) -> None:
+    """Real maps above, sampled ones below: objects coloured by time, sliders as lines."""
+    from matplotlib.figure import Figure  # a second of imports that most runs do not need
+
+    figure = Figure(figsize=(5 * len(maps), 8), layout="constrained")
+    axes = figure.subplots(2, len(maps), squeeze=False)
+    for column, (held_out, xy) in enumerate(zip(maps, sampled, strict=True)):
+        for row, (name, points) in enumerate((("real", held_out.xy), ("sampled", xy))):
+            _draw_map(axes[row, column], points, held_out.types)
+            axes[row, column].set_title(f"{name}: {held_out.title}"[:60], fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)
+
+
+def _draw_map(axes: Any, xy: np.ndarray, types: np.ndarray) -> None:
+    starts = np.flatnonzero(types <= max(SLIDER_HEADS))
+    for head in np.flatnonzero(np.isin(types, SLIDER_HEADS)):
+        ends = np.flatnonzero(types[head:] >= FIRST_SLIDER_END)
+        body = xy[head : head + ends[0] + 1] if len(ends) else xy[head:]
+        axes.plot(body[:, 0], body[:, 1], color="0.75", linewidth=2, zorder=1)
+    axes.scatter(xy[starts, 0], xy[starts, 1], c=starts, cmap="viridis", s=16, zorder=2)
+    axes.plot([0, 512, 512, 0, 0], [0, 0, 384, 384, 0], color="0.4", linewidth=0.8)
+    axes.set(xlim=(-64, 576), ylim=(448, -64), aspect="equal", xticks=[], yticks=[])

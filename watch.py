@@ -1,0 +1,149 @@
+"""Watches over a run's losses: reports them, and ends the run when one is not finite.
+
+Steps leave their losses on the device; they are fetched together at every line of the log and
+before every checkpoint, so that no step waits and no checkpoint is made of weights gone wrong.
+"""
+
+import argparse
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_loading import WindowLoader
+from objective import Objective, loss_by_band
+from ranks import Ranks
+from training_log import Metrics, measured_peak_flops, training_flops
+
+log = logging.getLogger("train")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step leaves to be looked at later."""
+
+    step: int
+    levels: Tensor  # (N,) noise levels of the global batch, on the CPU
+    losses: Tensor  # (share of N,) on the device
+    grad_norm: Tensor  # () on the device
+
+
+@dataclass
+class Seen:
+    """What has been looked at since the last line of the log."""
+
+    losses: list[Tensor] = field(default_factory=list)  # of a step each, (N,) float64
+    sigmas_px: list[Tensor] = field(default_factory=list)  # (N,)
+    grad_norms: list[float] = field(default_factory=list)
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Watch:
+    """Losses of a run's steps; `metrics` is the main rank's."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        ranks: Ranks,
+        loader: WindowLoader,
+        objective: Objective,
+        metrics: Metrics | None,
+    ) -> None:
+        self.args, self.ranks, self.loader = args, ranks, loader
+        self.objective, self.metrics = objective, metrics
+        self.peak_flops = self._peak_flops() if ranks.is_main else math.nan
+        self.records: list[StepRecord] = []
+        self.seen = Seen()
+
+    def record(self, record: StepRecord) -> None:
+        """Keeps what a step left, without looking at it."""
+        self.records.append(record)
+
+    def look(self) -> None:
+        """Fetches the losses since the last look; on all ranks, one not finite is a ValueError."""
+        if not self.records:
+            return
+        records, self.records = self.records, []
+        mine = torch.stack([record.losses for record in records])
+        losses = self.ranks.join(mine, self.args.global_batch_size)  # (steps, N)
+        norms = torch.stack([record.grad_norm for record in records]).tolist()
+        for record, loss, norm in zip(records, losses, norms, strict=True):
+            if not (bool(loss.isfinite().all()) and math.isfinite(norm)):
+                raise ValueError(self._describe_failure(record, loss, norm))
+            self.seen.sigmas_px.append(self.objective.sigmas_px(record.levels))
+        self.seen.losses += list(losses)
+        self.seen.grad_norms += norms
+
+    def _describe_failure(self, record: StepRecord, losses: Tensor, norm: float) -> str:
+        """Names the windows, of which maps at what noise, whose losses are not finite."""
+        epoch, index = divmod(record.step, self.loader.batches_per_epoch)
+        plan, n = self.loader.windows(epoch), self.args.global_batch_size
+        sigmas = self.objective.sigmas_px(record.levels)
+        bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        # With finite losses it was the gradient, most likely of the largest one.
+        suspects, windows = bad or [int(losses.argmax())], []
+        for i in suspects[:3]:
+            row, start = plan.rows[index * n + i], plan.starts[index * n + i]
+            entry = self.loader.dataset.beatmaps.iloc[row]
+            windows.append(
+                f"beatmap {entry['beatmap_id']} (MD5 {entry['md5']}) from point {start} at "
+                f"sigma {sigmas[i]:.3g} px"
+            )
+        return (
+            f"the loss is {losses[suspects[0]].item()} by step {record.step + 1} (gradient norm "
+            f"{norm}, epoch {epoch}, batch {index}) for {len(bad)} of {n} windows, first "
+            f"{'; '.join(windows)}: lower --lr (now {self.args.lr}) or leave out those maps. "
+            "Nothing was saved since; the checkpoints before are good"
+        )
+
+    def report(self, step: int, elapsed: float, lr: float) -> None:
+        """One line of the log and of the metrics about the steps since the last one."""
+        seen, self.seen = self.seen, Seen()
+        losses = torch.stack(seen.losses)
+        rate = len(losses) / (self.seen.since - seen.since)
+        points = rate * self.args.global_batch_size * self.args.seq_len
+        mfu = self._mfu(rate)
+        log.info(
+            "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f, Data Points/Sec: %.0f, "
+            "MFU: %.0f%%, LR: %.2e",
+            *(step, losses.mean(), rate, points, 100 * mfu, lr),
+        )
+        if self.metrics is None:
+            return
+        values: dict[str, Any] = {
+            "epoch": step / self.loader.batches_per_epoch,
+            "loss": float(losses.mean()),
+            "loss_by_sigma": loss_by_band(losses.flatten(), torch.cat(seen.sigmas_px)),
+            "grad_norm": float(np.mean(seen.grad_norms)),
+            "lr": lr,
+            "steps_per_second": rate,
+            "points_per_second": points,
+            "mfu": mfu,
+            "elapsed": elapsed,
+        }
+        self.metrics.write(step, values)
+
+    def validated(self, step: int, values: dict[str, Any], seconds: float) -> None:
+        """Writes results of a validation, whose seconds are no training."""
+        self.seen.since += seconds
+        if self.metrics is not None:
+            self.metrics.write(step, {"validation": values})
+
+    def _peak_flops(self) -> float:
+        """Operations/s that one device could do: as given, or as matrix products reach here."""
+        if self.args.peak_tflops is not None:
+            return self.args.peak_tflops * 1e12
+        dtype = torch.bfloat16 if self.objective.amp else self.objective.dtype
+        return measured_peak_flops(self.objective.device, dtype)
+
+    def _mfu(self, steps_per_second: float) -> float:
+        """Model FLOPs utilisation: the share of all devices' peak that trains the model."""
+        objective = self.objective
+        flops = training_flops(objective.config, self.args.seq_len, objective.half_window)
+        batch = self.args.global_batch_size * steps_per_second
+        return flops * batch / (self.peak_flops * self.ranks.world_size)
