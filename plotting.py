@@ -40,6 +40,7 @@ SMOOTH = 3  # times that pictures are drawn larger than they are
 ARROW = np.array(  # a chevron that points along x, in radii
     [[0.5, 0], [0, 0.55], [-0.28, 0.55], [0.22, 0], [-0.28, -0.55], [0, -0.55]]
 )
+DASH = np.array([[-1.6, -0.5], [1.6, -0.5], [1.6, 0.5], [-1.6, 0.5]])  # a follow point
 
 PICTURE_WIDTH = 1600  # pixels
 MAX_COLUMNS = 4
@@ -150,7 +151,7 @@ class Playfield:
         elif item.kind == "follow":
             pen.ring(item.radius, 4, (255, 214, 150))
         elif item.kind == "point":
-            pen.disc(item.radius, (220, 220, 228))
+            pen.polygon(item.radius * _turned(DASH, item.angle), (228, 228, 238))
         else:
             pen.spinner(colour, item.radius, item.angle)
         return tile, (int(x // 1) - reach, int(y // 1) - reach)
@@ -432,4 +433,4 @@ def in_grid(cells: Sequence[Image.Image], columns: int) -> Image.Image:
 def save_picture(image: Image.Image, path: Path) -> None:
     """Write the image as PNG under a temporary name, then rename it."""
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG", optimize=True)
+        image.save(temporary, format="PNG")

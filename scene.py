@@ -40,6 +40,7 @@ APPROACH_ALPHA = 0.9
 FOLLOW_RADIUS = 2.4  # of the circle around the slider ball, in circle radii
 FOLLOW_FADE = 100.0  # ms in which it grows
 POINT_SPACING, FIRST_POINT, LAST_POINT = 32.0, 48.0, 32.0  # px between follow points, from the ends
+POINT_RADIUS = 3.0  # px, half the size of a follow point
 POINT_LEAD = 800.0  # ms between a follow point's appearing and its vanishing
 MAX_POINTS = 64  # between two objects
 SPINNER_RADII = (180.0, 12.0)  # px of the closing ring when a spinner begins and ends
@@ -432,5 +433,5 @@ def _follow_points(scene: Scene, before: Shown, after: Shown, time: float) -> li
         )
         if alpha > 0:
             place = float(x + fraction * dx), float(y + fraction * dy)
-            points.append(Item("point", after.index, *place, 3.0, angle, alpha))
+            points.append(Item("point", after.index, *place, POINT_RADIUS, angle, alpha))
     return points
