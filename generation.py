@@ -36,6 +36,8 @@ MAX_STEPS = 1000
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """(steps done, steps in all); what it raises ends the sampling."""
+Watch = Callable[[int, FloatArray], None]
+"""(step from 0, its prediction of the coordinates (variants, T, 2) px)."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,13 @@ def generate(
     sequence: Sequence,
     options: SampleOptions,
     progress: Progress = _no_progress,
+    watch: Watch | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Samples new coordinates for every data point of `sequence`.
 
     Returns (raw, placed), each (variants, T, 2) px: what the sampler gives, and whole pixels, with
     slider ends where the game will have them. The result depends on the seed and the map alone; a
-    variant is the same whatever their number.
+    variant is the same whatever their number. `watch` sees what every step predicts.
     """
     topology = slider_topology(beatmap, sequence)
     distances = sequence.distances()
@@ -100,6 +103,8 @@ def generate(
 
     def report(step: int, x0: Tensor) -> None:
         progress(step + 1, options.steps)
+        if watch is not None:
+            watch(step, parametrisation.to_pixels(x0.float()).cpu().double().numpy())
 
     with torch.inference_mode():
         x = solve(loaded, network, chain, options, x, report, generators)
