@@ -367,15 +367,29 @@ def before_after(
 ) -> None:
     """Write a PNG, 1600 px wide, that shows passages of both maps, `before` above `after`.
 
-    The passages are those of `time_slices` of `before`, within the range if one is given; a single
-    one is drawn side by side. The file appears complete or not at all. Raises ValueError when
-    there is no object in the range.
+    As `passages_picture`, with which it shares the errors.
     """
-    slices = time_slices(before, start_ms, end_ms)
-    side_by_side = len(slices) == 1
-    columns = 2 if side_by_side else len(slices)
+    maps = [("before", before), ("after", after)]
+    passages_picture(maps, path, start_ms=start_ms, end_ms=end_ms)
+
+
+def passages_picture(
+    maps: Sequence[tuple[str, Beatmap]],
+    path: str | os.PathLike[str],
+    *,
+    start_ms: float | None = None,
+    end_ms: float | None = None,
+) -> None:
+    """Write a PNG, 1600 px wide, that shows passages of maps of one rhythm, a row for each map.
+
+    `maps` are (name, beatmap). The passages are those of `time_slices` of the first one, within the
+    range if one is given; a single one is drawn side by side. The file appears complete or not at
+    all. Raises ValueError when there is no object in the range.
+    """
+    slices = time_slices(maps[0][1], start_ms, end_ms)
+    columns = len(maps) if len(slices) == 1 else len(slices)
     cells = []
-    for name, beatmap in (("before", before), ("after", after)):
+    for name, beatmap in maps:
         field = Playfield(make_scene(beatmap), PICTURE_WIDTH // columns)
         for start, end in slices:
             cells.append(labelled(passage(field, start, end), name, _range_label(start, end)))

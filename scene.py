@@ -276,7 +276,8 @@ def make_scene(beatmap: Beatmap) -> Scene:
         Shown(index, hit_object, _line(hit_object), *numbers[index])
         for index, hit_object in enumerate(beatmap.objects)
     ]
-    heights = stack_heights(flat, lead * beatmap.stack_leniency, beatmap.format_version)
+    # The game takes whole milliseconds here.
+    heights = stack_heights(flat, int(lead) * beatmap.stack_leniency, beatmap.format_version)
     return Scene(
         radius=radius,
         preempt=lead,
