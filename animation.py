@@ -23,6 +23,7 @@ from plotting import (
     in_grid,
     labelled,
     passage,
+    time_slices,
 )
 from scene import FloatArray, combo_numbers, frame, make_scene
 from sequence import Sequence as PointSequence
@@ -68,10 +69,7 @@ def animate_play(
     Without a start it is the `busiest_clip`. The file appears complete or not at all. Raises
     ValueError for a length or a width that makes no sense.
     """
-    if not FRAME_MS <= length_ms <= LONGEST_CLIP:
-        raise ValueError(
-            f"a clip of {length_ms:.0f} ms: it may last from {FRAME_MS} to {LONGEST_CLIP:.0f} ms"
-        )
+    check_length(length_ms)
     start = busiest_clip(maps[0][1], length_ms) if start_ms is None else start_ms
     fields = [
         (name, Playfield(make_scene(beatmap), _checked_width(width) // len(maps), SMOOTH))
@@ -97,16 +95,20 @@ def animate_denoising(
     result: FloatArray,
     path: str | os.PathLike[str],
     *,
-    start_ms: float,
-    end_ms: float,
+    times: tuple[float, float] | None = None,
     width: int = WIDTH,
     progress: bool = True,
 ) -> None:
-    """Write a GIF of [start_ms, end_ms] as every sampling step predicts it, and of the result.
+    """Write a GIF of a time range as every sampling step predicts it, and of the result.
 
-    `predictions` and `result` are coordinates (T, 2) px of the data points in `sequence`. The file
-    appears complete or not at all. Raises ValueError for a width that makes no sense.
+    `predictions` and `result` are coordinates (T, 2) px of the data points in `sequence`, `times`
+    are (start, end) ms, by default of a passage from the middle of the map. The file appears
+    complete or not at all. Raises ValueError for a width that makes no sense.
     """
+    if times is None:
+        passages = time_slices(beatmap)
+        times = passages[len(passages) // 2]
+    start_ms, end_ms = times
     count = len(predictions)
     width = _checked_width(width)
     every = -(-count // MAX_STATES)
@@ -122,6 +124,14 @@ def animate_denoising(
     each = max(SHORTEST_STATE_MS, STATE_MS * 12 // max(len(chosen), 12))
     durations = [each] * (len(chosen) - 1) + [RESULT_MS]
     _write_gif(draw, chosen, durations, path, "denoising", progress)
+
+
+def check_length(length_ms: float) -> None:
+    """ValueError for a clip of play that is too short or too long."""
+    if not FRAME_MS <= length_ms <= LONGEST_CLIP:
+        raise ValueError(
+            f"a clip of {length_ms:.0f} ms: it may last from {FRAME_MS} to {LONGEST_CLIP:.0f} ms"
+        )
 
 
 def _checked_width(width: int) -> int:

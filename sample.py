@@ -14,12 +14,15 @@ import torch
 from tqdm import tqdm
 
 import cli
+from animation import DEFAULT_CLIP, animate_denoising, check_length
 from beatmap import Beatmap, edit_metadata, parse_beatmap, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
 from data_loading import load_beatmap_idx
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
 from models import SIZES
+from plotting import time_slices
+from preview import SUFFIXES, write_preview
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
 
 HERE = Path(__file__).parent
@@ -70,13 +73,14 @@ def parse_args() -> argparse.Namespace:
     add("--bounds", choices=["playfield", "off"], default="playfield")
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
     add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
+    add("--preview", nargs="+", choices=list(SUFFIXES), default=["png"], help="what to draw")
+    add("--make-animation", action=boolean, default=False, help="draw the denoising as a GIF")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
     add("--use-amp", action=boolean, default=None, help="bf16 autocast; default: on CUDA")
     add("--seq-len", type=int, help="attention half window; default: the model's")
     add("--model", choices=list(SIZES), help="checked against the checkpoint")
     add("--num-classes", type=int, help="checked against the checkpoint")
     add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
-    add("--make-animation", action=boolean, default=False, help="not available yet")
     add("--refine-ckpt", type=Path, help="not available yet")
     add("--refine-iters", type=int, default=10, help="not available yet")
     return parser.parse_args()
@@ -137,12 +141,12 @@ def options_from(
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of one remap go: a folder, and per variant a beatmap and a picture."""
+    """Where the files of one remap go: a folder, and per variant a beatmap and previews by kind."""
 
     folder: Path
     versions: list[str]
     beatmaps: list[Path]
-    pictures: list[Path]
+    previews: list[dict[str, Path]]
     report: Path
 
     @classmethod
@@ -157,16 +161,20 @@ class Outputs:
         several = options.variants > 1
         versions = [f"{version} #{k + 1}" if several else version for k in range(options.variants)]
         stem, short = safe_name(song, 40), safe_name(beatmap.version, 40)
+        kinds = {kind: SUFFIXES[kind] for kind in args.preview}
+        if args.make_animation:
+            kinds["denoising"] = ".denoising.gif"
         # What tells results apart stands at the end, where it must not be cut off.
         names = [f"{stem} [{short}{v.removeprefix(beatmap.version)}]" for v in versions]
         plan = cls(
             folder,
             versions,
             [folder / f"{name}.osu" for name in names],
-            [folder / f"{name}.png" for name in names],
+            [{kind: folder / f"{name}{kinds[kind]}" for kind in kinds} for name in names],
             folder / f"{short}{version.removeprefix(beatmap.version)}.result.json",
         )
-        existing = [p for p in (*plan.beatmaps, *plan.pictures, plan.report) if p.exists()]
+        drawn = [path for previews in plan.previews for path in previews.values()]
+        existing = [p for p in (*plan.beatmaps, *drawn, plan.report) if p.exists()]
         if existing and not args.overwrite:
             raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --seed")
         return plan
@@ -178,12 +186,14 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     device = next(loaded.model.parameters()).device
     options = options_from(args, find_style(loaded, args), device)
     outputs = Outputs.plan(beatmap, args, options)
-    check_picture(beatmap, args)
+    check_pictures(beatmap, args)
     sequence = beatmap_to_sequence(beatmap)
     print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
+    predictions: list[FloatArray] = []
+    watch = (lambda _, xy: predictions.append(xy)) if args.make_animation else None
     with tqdm(total=options.steps, desc="sampling", unit="step", file=sys.stderr) as bar:
         raw, placed = generate(
-            loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n)
+            loaded, beatmap, sequence, options, lambda done, total: bar.update(done - bar.n), watch
         )
     outputs.folder.mkdir(parents=True, exist_ok=True)
     variants = []
@@ -192,17 +202,21 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
         written = parse_beatmap(data, outputs.beatmaps[k].name)
         errors = measure(sequence, beatmap_to_sequence(written).xy)
         write_new_file(outputs.beatmaps[k], data, overwrite=args.overwrite)
-        draw(beatmap, written, outputs.pictures[k], args)
+        draw(beatmap, written, outputs.previews[k], args)
+        if args.make_animation:
+            steps, path = [xy[k] for xy in predictions], outputs.previews[k]["denoising"]
+            animate_denoising(beatmap, sequence, steps, placed[k], path, times=plot_range(args))
         variants.append(
             {
                 "beatmap": outputs.beatmaps[k].name,
-                "picture": outputs.pictures[k].name,
+                "previews": [path.name for path in outputs.previews[k].values()],
                 "written": errors,
                 "before_rounding": measure(sequence, raw[k]),
             }
         )
         print(f"wrote {outputs.beatmaps[k]}")
-        print(f"wrote {outputs.pictures[k]}")
+        for path in outputs.previews[k].values():
+            print(f"wrote {path}")
         print(
             f"object spacing error: median {errors['object_spacing_error_median']:.2f} px, "
             f"95 % below {errors['object_spacing_error_p95']:.2f} px; "
@@ -217,24 +231,37 @@ def remap(loaded: LoadedModel, args: argparse.Namespace) -> int:
     return 0
 
 
-def check_picture(beatmap: Beatmap, args: argparse.Namespace) -> None:
-    """Refuses a --plot-time with nothing to draw before sampling rather than after it."""
-    if args.plot_time is not None:
-        from plotting import time_slices
-
-        time_slices(beatmap, args.plot_time, args.plot_time + args.plot_width)
-
-
-def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) -> None:
-    """The picture of before and after: an overview, or the range that --plot-time asks for."""
-    # Importing matplotlib takes as long as sampling a short map; nothing else here needs it.
-    from plotting import before_after
-
+def plot_range(args: argparse.Namespace) -> tuple[float, float] | None:
+    """(start, end) ms that --plot-time and --plot-width ask for."""
     if args.plot_time is None:
-        before_after(before, after, path)
-    else:
-        end = args.plot_time + args.plot_width
-        before_after(before, after, path, start_ms=args.plot_time, end_ms=end)
+        return None
+    return args.plot_time, args.plot_time + args.plot_width
+
+
+def check_pictures(beatmap: Beatmap, args: argparse.Namespace) -> None:
+    """Refuses a range with nothing to draw before sampling rather than after it."""
+    time_slices(beatmap, *(plot_range(args) or (None, None)))
+    if "gif" in args.preview and args.plot_time is not None:
+        check_length(args.plot_width)
+
+
+def draw(
+    before: Beatmap, after: Beatmap, previews: dict[str, Path], args: argparse.Namespace
+) -> None:
+    """The previews that --preview asks for, in the range that --plot-time asks for."""
+    length = DEFAULT_CLIP if args.plot_time is None else args.plot_width
+    for kind in args.preview:
+        remark = write_preview(
+            kind,
+            before,
+            after,
+            previews[kind],
+            start_ms=args.plot_time,
+            length_ms=length,
+            overwrite=args.overwrite,
+        )
+        if remark:
+            print(remark, file=sys.stderr)
 
 
 def describe(
@@ -265,8 +292,8 @@ def main() -> int:
     args = parse_args()
     if args.cfg_scale != 1 and args.style_id is None:
         raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
-    if args.make_animation or args.refine_ckpt is not None:
-        raise ValueError("--make-animation and --refine-ckpt are not available yet: leave them out")
+    if args.refine_ckpt is not None:
+        raise ValueError("--refine-ckpt is not available yet: leave it out")
     device = cli.pick_device(args.device)
     loaded = load_model(args.ckpt, device)
     check_model(loaded, args)

@@ -95,8 +95,6 @@ def test_denoising_shows_every_step_and_the_result(tmp_path: Path) -> None:
         steps,
         result,
         tmp_path / "d.gif",
-        start_ms=0,
-        end_ms=2000,
         width=WIDTH,
         progress=False,
     )
@@ -115,8 +113,6 @@ def test_many_steps_are_thinned_out(tmp_path: Path) -> None:
         steps,
         np.array([[400.0, 300]]),
         tmp_path / "d.gif",
-        start_ms=0,
-        end_ms=2000,
         width=128,
         progress=False,
     )

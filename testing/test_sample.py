@@ -18,6 +18,7 @@ from conftest import (
     read_json,
     run_command,
 )
+from PIL import Image
 
 import sample
 from beatmap import parse_beatmap, read_beatmap
@@ -40,7 +41,12 @@ UNCHANGED = {
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than sampling with a tiny model."""
-    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
+
+    def write_nothing(before: object, after: object, previews: dict[str, Path], _: object) -> None:
+        for path in previews.values():
+            path.write_bytes(b"")
+
+    monkeypatch.setattr(sample, "draw", write_nothing)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +127,22 @@ def test_the_report_says_how_to_repeat_the_run(example: Path, trained: Path) -> 
     written = beatmap_to_sequence(read_beatmap(example / variant["beatmap"]))
     expected = measure(beatmap_to_sequence(read_beatmap(EXAMPLE)), written.xy)
     assert variant["written"] == pytest.approx(expected)
-    assert (example / variant["picture"]).is_file()
+    (picture,) = variant["previews"]
+    assert (example / picture).is_file()
+
+
+def test_previews_of_all_kinds_and_the_denoising(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    flags = ["--beatmap", small, "--preview", "png", "gif", "html", "sheet", "--make-animation"]
+    flags += ["--plot-time", 1000, "--plot-width", 500]
+    assert remap(trained, tmp_path, *flags) == 0
+    (folder,) = tmp_path.iterdir()
+    endings = ["].gif", "].html", "].png", "].sheet.png", "].denoising.gif", "].osu"]
+    assert all(len([p for p in folder.iterdir() if p.name.endswith(e)]) == 1 for e in endings)
+    with Image.open(next(folder.glob("*.denoising.gif"))) as gif:
+        assert getattr(gif, "n_frames", 0) == 4 + 1  # the steps and the result
+    assert remap(trained, tmp_path, *flags) == 2  # nothing is overwritten
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -350,6 +371,7 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--model DiT-B", "--model DiT-B: the checkpoint holds a DiT-nano"),
         ("--num-classes 5", "--num-classes 5: the checkpoint has 6"),
         ("--plot-time 1e9", "no object between"),
+        ("--preview gif --plot-time 1000 --plot-width 1e6", "a clip of 1000000 ms"),
         ("--device toaster", "device 'toaster'"),
     ],
 )
