@@ -47,11 +47,10 @@ T = TypeVar("T")
 
 def busiest_clip(beatmap: Beatmap, length_ms: float = DEFAULT_CLIP) -> float:
     """Start, in ms, of the stretch of that length with the most objects; it begins at a combo."""
-    times = [hit_object.time for hit_object in beatmap.objects]
-    numbers = combo_numbers(beatmap)
-    starts = [t for t, (number, _) in zip(times, numbers, strict=True) if number == 1] or times[:1]
-    counts = [sum(start <= t < start + length_ms for t in times) for start in starts]
-    return starts[counts.index(max(counts))]
+    times = np.array([hit_object.time for hit_object in beatmap.objects])
+    starts = times[[number <= 1 for number, _ in combo_numbers(beatmap)]]
+    counts = np.searchsorted(times, starts + length_ms) - np.searchsorted(times, starts)
+    return float(starts[np.argmax(counts)])
 
 
 def animate_play(

@@ -37,6 +37,7 @@ BORDER, GRID = (90, 90, 114), (35, 35, 51)
 TEXT, FAINT_TEXT, WHITE = (232, 232, 240), (144, 144, 168), (255, 255, 255)
 
 SMOOTH = 3  # times that pictures are drawn larger than they are
+MAX_BODIES = 64  # that are kept from frame to frame
 ARROW = np.array(  # a chevron that points along x, in radii
     [[0.5, 0], [0, 0.55], [-0.28, 0.55], [0.22, 0], [-0.28, -0.55], [0, -0.55]]
 )
@@ -128,6 +129,8 @@ class Playfield:
             ]
             for share, shade in shades:
                 _tube(draw, points - low, share * self.scene.radius * self.scale, shade)
+            if len(self._bodies) >= MAX_BODIES:
+                del self._bodies[next(iter(self._bodies))]
             self._bodies[thing.index] = tile, (int(low[0]), int(low[1]))
         return self._bodies[thing.index]
 

@@ -31,8 +31,7 @@ def write_preview(
     map's file. Raises ValueError where there is nothing to show in the range, and where the file
     exists and `overwrite` is false.
     """
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: add --overwrite or choose another --output")
+    check_absent(path, overwrite)
     maps = [("before", before), ("after", after)] if after else [("", before)]
     if kind == "png":
         end = None if start_ms is None else start_ms + (length_ms or DEFAULT_CLIP)
@@ -49,6 +48,12 @@ def write_preview(
     else:
         raise ValueError(f"preview {kind!r}: give one of {', '.join(SUFFIXES)}")
     return ""
+
+
+def check_absent(path: Path, overwrite: bool) -> None:
+    """ValueError where a file would be replaced unasked."""
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: add --overwrite or choose another --output")
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,10 +76,12 @@ def main() -> int:
     args = parse_args()
     before = read_beatmap(args.before)
     after = read_beatmap(args.after) if args.after else None
-    args.output.mkdir(parents=True, exist_ok=True)
     stem = (args.after or args.before).stem
-    for kind in args.kinds:
-        path = args.output / f"{stem}{SUFFIXES[kind]}"
+    paths = {kind: args.output / f"{stem}{SUFFIXES[kind]}" for kind in args.kinds}
+    for path in paths.values():
+        check_absent(path, args.overwrite)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for kind, path in paths.items():
         remark = write_preview(
             kind,
             before,

@@ -415,6 +415,46 @@ def test_controls(browser: "Chrome", tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_every_hitsound_is_due_once(browser: "Chrome", tmp_path: Path) -> None:
+    beatmap = song("a", 1)
+    load(browser, tmp_path / "page.html", beatmap)
+    browser.execute_script(
+        "window.heard = []; player.sounds.play = (bits) => heard.push(bits);"
+        "player.clock.setRate(1.5); player.seek(900); player.play()"
+    )
+    time.sleep(1.5)
+    now, heard = browser.execute_script("player.pause(); return [player.clock.now(), heard]")
+    sounds = [(due, bits) for due, bits in hit_sounds(beatmap) if due >= 900]
+    assert len(heard) >= 3 and heard == [bits for _, bits in sounds[: len(heard)]]
+    # Those that are due, and no more than the look-ahead of 120 ms beyond.
+    assert sum(due < now for due, _ in sounds) <= len(heard)
+    assert len(heard) <= sum(due <= now + 1.5 * 120 for due, _ in sounds)
+
+
+@needs_browser
+def test_kinds_of_hitsounds_can_be_told_apart(browser: "Chrome", tmp_path: Path) -> None:
+    load(browser, tmp_path / "page.html", many_circles(3, 3))
+    script = """
+        const [bits, done] = arguments, sounds = player.sounds;
+        sounds.context = new OfflineAudioContext(1, 44100, 44100);
+        sounds.buffer = null;
+        sounds.play(bits, 0, 1);
+        sounds.context.startRendering().then((sound) => done([...sound.getChannelData(0)]));
+    """
+
+    def loud(bits: int, start: float, stop: float) -> float:
+        samples = np.array(browser.execute_async_script(script, bits))
+        assert np.abs(samples).max() <= 1
+        return float(np.sqrt((samples[int(44100 * start) : int(44100 * stop)] ** 2).mean()))
+
+    plain = loud(0, 0, 0.03)
+    assert plain > 0.01 and loud(0, 0.06, 1) < 1e-6
+    assert loud(8, 0.055, 0.08) > 1e-4 and loud(8, 0.1, 1) < 1e-6  # a clap is longer
+    assert loud(2, 0.1, 0.15) > 1e-4 and loud(2, 0.2, 1) < 1e-6  # a whistle longer still
+    assert loud(4, 0.3, 0.6) > 1e-5  # and a finish rings
+
+
+@needs_browser
 def test_the_song_plays_with_the_map_also_in_a_frame(browser: "Chrome", tmp_path: Path) -> None:
     example = read_beatmap(EXAMPLE)
     audio, _ = find_audio(example)
