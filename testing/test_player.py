@@ -64,11 +64,16 @@ def readable(path: Path) -> Beatmap | None:
 
 
 def moments(beatmap: Beatmap) -> list[float]:
-    """Random times while there is something to see, a few of them within sliders."""
+    """Random times while there is something to see, half of them within sliders."""
     rng = random.Random(beatmap.md5)
     lead = make_scene(beatmap).preempt
-    chosen = rng.choices(beatmap.objects, k=TIMES)
-    return [rng.uniform(hit.time - lead, hit.end_time + 200) for hit in chosen]
+    sliders = [hit for hit in beatmap.objects if hit.kind == "slider" and hit.end_time > hit.time]
+    played = rng.choices(sliders, k=TIMES // 2) if sliders else []
+    shown = rng.choices(beatmap.objects, k=TIMES - len(played))
+    return [
+        *(rng.uniform(hit.time, hit.end_time) for hit in played),
+        *(rng.uniform(hit.time - lead, hit.end_time + 200) for hit in shown),
+    ]
 
 
 # The data
@@ -349,7 +354,7 @@ def test_what_is_drawn_is_where_the_map_says(browser: "Chrome", tmp_path: Path) 
             drawn_rings += len(expected.rings)
     print(f"{len(deviations)} moments, {drawn_rings} approach circles, {drawn_balls} balls, "
           f"largest deviation {max(deviations):.3f} px")  # fmt: skip
-    assert drawn_balls > 20 and drawn_rings > 100
+    assert drawn_balls > 40 and drawn_rings > 100
     assert max(deviations) < TOLERANCE
 
 
