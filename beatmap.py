@@ -245,6 +245,11 @@ class Beatmap:
         """Slider velocity multiplier at `time` ms."""
         return self.timing.slider_velocity_at(time)
 
+    def section(self, name: str) -> list[str]:
+        """The lines of a section, such as "TimingPoints", that say something, without comments."""
+        _, texts = _split_lines(self.raw, self.encoding, self.name)
+        return [text for _, text in _sections(texts)[name]]
+
 
 # --- reading --------------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ EDIT_RAMP_PX = (1.31, 655.0)
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """(steps done, steps in all); what it raises ends the sampling."""
+Watch = Callable[[int, FloatArray], None]
+"""(step, predicted coordinates (variants, T, 2) px); what it raises ends the sampling."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def generate(
     options: SampleOptions,
     progress: Progress = _no_progress,
     controls: Controls | None = None,
+    watch: Watch | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
 
@@ -129,6 +132,7 @@ def generate(
     slider ends where the game will have them; objects that are not remapped are exactly as in
     `sequence`. The result depends on the seed, the map and the choice alone; a variant is the same
     whatever their number. Of a long map only the chosen range and its surroundings are sampled.
+    `watch` sees what every step predicts.
     """
     controls = controls or Controls()
     check_spacing(loaded, options.spacing)
@@ -144,8 +148,17 @@ def generate(
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
     placement = make_placement(part, options)
+    total = options.sampling_steps + options.refine_iterations
+
+    def report(step: int, xy: Tensor) -> None:
+        if watch is not None:
+            seen = raw.copy()
+            seen[:, points] = xy.double().numpy()
+            watch(step, seen)
+        progress(step + 1, total)
+
     raw[:, points] = sample_part(
-        loaded, part, placement, noise[:, points], generators, options, controls, progress
+        loaded, part, placement, noise[:, points], generators, options, controls, report
     )
     for k, xy in enumerate(raw[:, points]):
         if options.spacing.mode == "free":
@@ -190,32 +203,33 @@ def sample_part(
     generators: list[torch.Generator],
     options: SampleOptions,
     controls: Controls,
-    progress: Progress,
+    report: Callback,
 ) -> FloatArray:
-    """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined."""
-    steps, total = options.sampling_steps, options.sampling_steps + options.refine_iterations
+    """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined.
+
+    `report` is given every prediction, (N, T, 2) px on the CPU.
+    """
+    steps = options.sampling_steps
     chain = make_chain(part, placement)
     source = torch.from_numpy(part.sequence.xy).float().expand_as(noise)
 
-    def report(step: int, x0: Tensor) -> None:
-        progress(step + 1, total)
-
-    def report_refining(step: int, x0: Tensor) -> None:
-        progress(steps + step + 1, total)
+    def in_pixels(model: LoadedModel, first: int) -> Callback:
+        to_pixels = model.parametrisation.to_pixels
+        return lambda step, x0: report(first + step, to_pixels(x0.float()).cpu())
 
     with torch.inference_mode():
         xy = source
         if steps:
             network = make_network(loaded, part, options, controls.style)
             x = start(loaded, chain, options, source, noise)
-            x = solve(loaded, network, chain, options, x, report, generators)
+            x = solve(loaded, network, chain, options, x, in_pixels(loaded, 0), generators)
             xy = loaded.parametrisation.to_pixels(x.float()).cpu()
         if options.refine_iterations:
             refiner, style = loaded, controls.style
             if controls.refiner is not None:
                 refiner, style = controls.refiner, controls.refiner_style
             network = make_network(refiner, part, options, style)
-            xy = refine(refiner, network, chain, options, xy, report_refining)
+            xy = refine(refiner, network, chain, options, xy, in_pixels(refiner, steps))
         # Float32 cannot hold every coordinate of a file.
         return np.where(part.kept[:, None], part.sequence.xy, xy.double().numpy())
 

@@ -20,6 +20,7 @@ from beatmap import (
 from osz import Archive, ArchiveError, Member, pack_folder
 
 SUFFIXES = {".osu", ".osz"}
+MAX_SONG_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Job:
     members: list[Member] = field(default_factory=list)
     title: str = ""
     separate_set: bool = False
+
+    def song(self, beatmap: Beatmap) -> bytes | None:
+        """The song of one of the beatmaps where it lies in the archive."""
+        wanted = beatmap.audio_filename.replace("\\", "/").casefold()
+        for member in self.archive.members if self.archive is not None else []:
+            if member.name.casefold() == wanted and member.size <= MAX_SONG_BYTES:
+                return self.archive.read(member) if self.archive is not None else None
+        return None
 
     def __str__(self) -> str:
         return self.beatmaps[0].name if len(self.beatmaps) == 1 else str(self.path)

@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,8 @@ UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 ADVICE = "add --overwrite or choose another --seed or --output"
 # Arguments on which the bytes of the results do not depend. What was chosen of an archive is in
 # the source's description; formats have reports of their own.
-INDIFFERENT = {"beatmap", "ckpt", "refine_ckpt", "output", "overwrite", "picture", "device"}
+INDIFFERENT = {"beatmap", "ckpt", "refine_ckpt", "output", "overwrite", "device"}
+INDIFFERENT |= {"picture", "preview", "make_animation"}
 INDIFFERENT |= {"difficulty", "all_difficulties", "format"}
 
 
@@ -43,16 +44,16 @@ def beatmap_stem(beatmap: Beatmap, version: str) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """One new difficulty: its name, its file (in the folder, or in the archive), its picture."""
+    """One new difficulty: its name, its file (in the folder, or in the archive), its previews."""
 
     version: str
     file: str
-    picture: Path
+    previews: dict[str, Path]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of a job: of every beatmap its variants, perhaps an archive, a report."""
+    """The files of a job: of every beatmap its variants and previews, an archive, a report."""
 
     folder: Path
     results: list[list[Result]]
@@ -60,8 +61,12 @@ class Outputs:
     report: Path
 
     @classmethod
-    def plan(cls, job: Job, output: Path, versions: list[str], variants: int) -> Outputs:
+    def plan(
+        cls, job: Job, output: Path, versions: list[str], variants: int, kinds: Mapping[str, str]
+    ) -> Outputs:
         """Names for a job's results below `output`; versions[k] is beatmaps[k]'s new name.
+
+        `kinds` are the previews to draw, with the endings of their files.
 
         The folder's name has eight digits of the source's hash, with an archive also of the
         chosen difficulties': results of two maps, or two states of one map, never meet.
@@ -86,9 +91,10 @@ class Outputs:
             name = f"{safe_name(job.title, 60)} {chosen}" if job.separate_set else job.title
             archive = folder / f"{safe_name(name, 140)}.osz"
             report = folder / f"{safe_name(name, 140)}.result.json"
-        return cls(folder, _plan_results(job, folder, versions, variants), archive, report)
+        results = _plan_results(job, folder, versions, variants, kinds)
+        return cls(folder, results, archive, report)
 
-    def finished(self, key: dict[str, Any], pictures: bool) -> bool:
+    def finished(self, key: dict[str, Any]) -> bool:
         """Whether the results of the run with this `key` are there, whole.
 
         Raises ValueError when those of another run are in their place, or changed ones.
@@ -103,7 +109,8 @@ class Outputs:
             same = False
         if not same:
             raise ValueError(f"{self.report} exists, of a run with other options: {ADVICE}")
-        whole = all(result.picture.exists() for row in self.results for result in row if pictures)
+        results = [result for row in self.results for result in row]
+        whole = all(path.exists() for result in results for path in result.previews.values())
         for path in self.files():
             if not path.exists():
                 whole = False
@@ -136,9 +143,11 @@ class Outputs:
         return [put(self.archive, lambda p: write_archive(p, archive, keep, added), overwrite)]
 
 
-def _plan_results(job: Job, folder: Path, versions: list[str], variants: int) -> list[list[Result]]:
+def _plan_results(
+    job: Job, folder: Path, versions: list[str], variants: int, kinds: Mapping[str, str]
+) -> list[list[Result]]:
     taken = [] if job.archive is None else [member.name for member in job.archive.members]
-    pictures: list[str] = []
+    drawn: list[str] = []
     rows = []
     for k, beatmap in enumerate(job.beatmaps):
         row = []
@@ -147,8 +156,10 @@ def _plan_results(job: Job, folder: Path, versions: list[str], variants: int) ->
             version = f"{versions[k]} #{v + 1}" if variants > 1 else versions[k]
             stem = beatmap_stem(beatmap, version)
             taken.append(free_name(str(place / f"{stem}.osu"), taken))
-            pictures.append(free_name(f"{stem}.png", pictures))
-            row.append(Result(version, taken[-1], folder / pictures[-1]))
+            drawn.append(free_name(f"{stem}.png", drawn))  # a stem that no other result has
+            name = drawn[-1].removesuffix(".png")
+            previews = {kind: folder / f"{name}{suffix}" for kind, suffix in kinds.items()}
+            row.append(Result(version, taken[-1], previews))
         rows.append(row)
     return rows
 

@@ -1,384 +1,296 @@
-"""Pictures of beatmaps: the playfield as a mapper sees it, and before/after comparisons.
+"""Pictures of beatmaps: the playfield as a mapper sees it, before/after, the whole map on a sheet.
 
-matplotlib is used through its object-oriented API only (`Figure`, never pyplot), so that pictures
-can be drawn without a display and from several threads. It is imported inside the functions: that
-takes about half a second, which programs that draw nothing should not pay.
-
-Objects are drawn in osu! pixels, slider bodies included, so that radii are right in a figure of any
-size.
+Drawn with Pillow, several times too large and then averaged down, which smooths all edges.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from math import ceil, cos, sin
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
 from atomic import replacing
-from beatmap import Beatmap, HitObject
+from beatmap import Beatmap
+from scene import (
+    MIDDLE,
+    PLAYFIELD,
+    SPINNER_RADII,
+    Colour,
+    FloatArray,
+    Item,
+    Scene,
+    Shown,
+    combo_numbers,
+    make_scene,
+)
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backend_bases import RendererBase
-    from matplotlib.collections import Collection, LineCollection
-    from matplotlib.figure import Figure
-    from matplotlib.path import Path
-
-    Shape = tuple[Path, "Colour"]  # a filled area
-
-Colour = tuple[float, float, float, float]  # red, green, blue, alpha in [0, 1]
-
-PLAYFIELD = (512, 384)  # px
-STACK_DISTANCE = 3.0  # px
 SURROUND = 44  # px shown around the playfield: objects may reach out of it by their radius
-DEFAULT_COLOURS = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
-BACKGROUND, FIELD, BORDER, GRID = "#101018", "#181824", "#5a5a72", "#232333"
-TEXT, FAINT_TEXT = "#e8e8f0", "#9090a8"
-WHITE: Colour = (1.0, 1.0, 1.0, 1.0)
+BACKGROUND, FIELD = (16, 16, 24), (24, 24, 36)
+BORDER, GRID = (90, 90, 114), (35, 35, 51)
+TEXT, FAINT_TEXT, WHITE = (232, 232, 240), (144, 144, 168), (255, 255, 255)
 
-CHORD = 4.0  # px between the vertices of a drawn slider body
-MAX_CHORDS = 400  # ... but no more than this many: some sliders are longer than any screen
+SMOOTH = 3  # times that pictures are drawn larger than they are
+MAX_BODIES = 64  # that are kept from frame to frame
+ARROW = np.array(  # a chevron that points along x, in radii
+    [[0.5, 0], [0, 0.55], [-0.28, 0.55], [0.22, 0], [-0.28, -0.55], [0, -0.55]]
+)
+DASH = np.array([[-1.6, -0.5], [1.6, -0.5], [1.6, 0.5], [-1.6, 0.5]])  # a follow point
 
-PICTURE_WIDTH, ROW_HEIGHT, DPI = 16.0, 3.15, 100  # inches, inches, pixels an inch
+PICTURE_WIDTH = 1600  # pixels
 MAX_COLUMNS = 4
 SLICE_OBJECTS = (8, 12)  # a passage ends with the first combo that ends between these numbers
+SHEET_CELL = 264  # pixels that one playfield of a contact sheet is wide
+SHEET_WIDTH = 1600
+MAX_SHEET_CELLS = 160  # with more, passages of a contact sheet become longer
 
 
-def circle_radius(circle_size: float) -> float:
-    """Radius of a hit circle in osu! pixels."""
-    return 54.4 - 4.48 * circle_size
+class Playfield:
+    """Draws the items of a scene as an image `width` pixels wide, playfield and surround.
 
-
-def preempt(approach_rate: float) -> float:
-    """How long before its time an object appears, in ms."""
-    return 1200 + (120 if approach_rate < 5 else 150) * (5 - approach_rate)
-
-
-# Combos
-
-
-def combo_numbers(beatmap: Beatmap) -> list[tuple[int, int]]:
-    """(number in its combo from 1, index of its colour) of every object, as the game counts.
-
-    A spinner has no number, 0, and never starts a combo; that the object after a spinner or a
-    break does, whatever its flag, is already in `HitObject.new_combo`. The first combo takes the
-    *second* colour, and a combo's skip count is added to the step of 1. The index is below the
-    number of the map's colours, or of the game's default ones where it has none.
-    """
-    count = len(beatmap.colours or DEFAULT_COLOURS)
-    numbers = []
-    number, colour = 0, 0
-    for hit_object in beatmap.objects:
-        if hit_object.kind == "spinner":
-            numbers.append((0, colour % count))
-            continue
-        number += 1
-        if hit_object.new_combo:
-            number = 1
-            colour += 1 + hit_object.combo_skip
-        numbers.append((number, colour % count))
-    return numbers
-
-
-# Objects in their places
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An object of a picture: its index in the map and the line (n, 2) that the cursor follows.
-
-    The line is a slider's path, n >= 2 evenly spaced points; of other objects it is one point.
+    `smooth` is how many times larger it is drawn before it is averaged down.
     """
 
-    index: int
-    hit_object: HitObject
-    line: np.ndarray
+    def __init__(self, scene: Scene, width: int, smooth: int = SMOOTH) -> None:
+        across, down = (side + 2 * SURROUND for side in PLAYFIELD)
+        self.scene, self.smooth = scene, smooth
+        self.scale = width * smooth / across  # drawn pixels in an osu! pixel
+        self.size = width * smooth, round(width * down / across) * smooth
+        self._bodies: dict[int, tuple[Image.Image, tuple[int, int]]] = {}
+        self._empty = self._empty_field()
 
-    @property
-    def kind(self) -> str:
-        """'circle', 'slider' or 'spinner'."""
-        return self.hit_object.kind
+    def image(
+        self,
+        items: Iterable[Item],
+        *,
+        lines: Iterable[tuple[FloatArray, FloatArray, bool]] = (),
+        counts: bool = False,
+    ) -> Image.Image:
+        """The items, drawn in their order over the playfield.
 
-    @property
-    def head(self) -> np.ndarray:
-        """(2,) position of the object."""
-        return np.asarray(self.line[0])
+        `lines` are (start, stop, faint) below them. With `counts` a slider's head says how often
+        it is played where that is more than twice: its own reverse arrow would hide the number.
+        """
+        canvas = self._empty.copy()
+        draw = ImageDraw.Draw(canvas)
+        for start, stop, faint in lines:
+            ends = [self._at(*start), self._at(*stop)]
+            draw.line(ends, fill=(82, 82, 92) if faint else (163, 163, 167), width=self.smooth)
+        for item in items:
+            thing = self.scene.things[item.thing]
+            if item.kind == "body":
+                tile, corner = self._body(thing)
+            else:
+                tile, corner = self._tile(item, thing, counts)
+            mask = tile.getchannel("A")
+            if item.alpha < 1:
+                mask = mask.point([round(item.alpha * value) for value in range(256)])
+            canvas.paste(tile.convert("RGB"), corner, mask)
+        return canvas.reduce(self.smooth)
 
-    @property
-    def end(self) -> np.ndarray:
-        """(2,) where the cursor leaves: the head again after an even number of slides."""
-        return np.asarray(self.line[0 if self.hit_object.slides % 2 == 0 else -1])
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        """Drawn pixels of a position in osu! pixels."""
+        return (x + SURROUND) * self.scale, (y + SURROUND) * self.scale
 
+    def _empty_field(self) -> Image.Image:
+        """The playfield with its grid and nothing on it."""
+        image = Image.new("RGB", self.size, BACKGROUND)
+        draw = ImageDraw.Draw(image)
+        width, height = PLAYFIELD
+        corners = [self._at(0, 0), self._at(width, height)]
+        draw.rectangle(corners, fill=FIELD)
+        for x in range(64, width, 64):
+            draw.line([self._at(x, 0), self._at(x, height)], fill=GRID, width=self.smooth)
+        for y in range(64, height, 64):
+            draw.line([self._at(0, y), self._at(width, y)], fill=GRID, width=self.smooth)
+        draw.rectangle(corners, outline=BORDER, width=self.smooth)
+        return image
 
-def objects_between(beatmap: Beatmap, start_ms: float, end_ms: float) -> list[Shown]:
-    """The objects that sound in [start_ms, end_ms], unstacked."""
-    return [
-        Shown(index, hit_object, _line(hit_object))
-        for index, hit_object in enumerate(beatmap.objects)
-        if hit_object.end_time >= start_ms and hit_object.time <= end_ms
-    ]
+    def _body(self, thing: Shown) -> tuple[Image.Image, tuple[int, int]]:
+        """A slider's body with its border, as far as the image reaches, and its corner."""
+        if thing.index not in self._bodies:
+            points = (thing.line + SURROUND) * self.scale
+            reach = self.scene.radius * self.scale + 1
+            low = np.clip(np.floor(points.min(axis=0) - reach), 0, self.size).astype(int)
+            high = np.clip(np.ceil(points.max(axis=0) + reach), 0, self.size).astype(int)
+            width, height = np.maximum(high - low, 1)
+            tile = Image.new("RGBA", (int(width), int(height)))
+            draw, colour = ImageDraw.Draw(tile), self.scene.colours[thing.colour]
+            shades = [
+                (1.0, _shade(colour, 0.8, white=0.35)),
+                (0.88, _shade(colour, 0.28)),
+                (0.5, _shade(colour, 0.36)),
+            ]
+            for share, shade in shades:
+                _tube(draw, points - low, share * self.scene.radius * self.scale, shade)
+            if len(self._bodies) >= MAX_BODIES:
+                del self._bodies[next(iter(self._bodies))]
+            self._bodies[thing.index] = tile, (int(low[0]), int(low[1]))
+        return self._bodies[thing.index]
 
-
-def _line(hit_object: HitObject) -> np.ndarray:
-    """The line (n, 2) of `Shown`."""
-    if hit_object.kind != "slider":
-        return np.array([[hit_object.x, hit_object.y]])
-    path = hit_object.path()
-    chords = int(np.clip(np.ceil(path.length / CHORD), 1, MAX_CHORDS))
-    return path.position_at(np.linspace(0, path.length, chords + 1))
-
-
-def _stacked(shown: Sequence[Shown], beatmap: Beatmap) -> list[Shown]:
-    """The objects where the game shows them."""
-    within = preempt(beatmap.approach_rate) * beatmap.stack_leniency
-    step = circle_radius(beatmap.circle_size) / 10
-    heights = stack_heights(shown, within)
-    return [
-        replace(thing, line=thing.line - height * step)
-        for thing, height in zip(shown, heights, strict=True)
-    ]
-
-
-def stack_heights(shown: Sequence[Shown], within_ms: float) -> list[int]:
-    """How many steps up and left the game moves each object, so that stacked ones stay visible.
-
-    Objects less than 3 px apart stack when not more than `within_ms` lies between them, which is
-    the preempt time by the map's stack leniency. What begins at the end of an earlier slider
-    moves down and right instead. These are the rules for file format v6 and later.
-    """
-    heights = [0] * len(shown)
-    for last in reversed(range(len(shown))):
-        if heights[last] or shown[last].kind == "spinner":
-            continue
-        is_circle, base = shown[last].kind == "circle", last
-        for k in reversed(range(last)):
-            other, start = shown[k], shown[base].hit_object.time
-            if other.kind == "spinner":
-                continue
-            if (
-                start - (other.hit_object.end_time if is_circle else other.hit_object.time)
-                > within_ms
-            ):
-                break
-            if is_circle and other.kind == "slider" and _coincide(other.end, shown[base].head):
-                below = [j for j in range(k + 1, last + 1) if _coincide(other.end, shown[j].head)]
-                drop = heights[base] - heights[k] + 1
-                for j in below:
-                    heights[j] -= drop
-                break
-            if _coincide(other.head if is_circle else other.end, shown[base].head):
-                heights[k] = heights[base] + 1
-                base = k
-    return heights
-
-
-def _coincide(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two positions (2,) are close enough to stack."""
-    return bool(np.hypot(*(a - b)) < STACK_DISTANCE)
-
-
-# Shapes of objects
-
-
-def _disc(centre: np.ndarray, radius: float) -> Path:
-    """A circle around `centre` (2,)."""
-    from matplotlib.path import Path
-
-    return Path.circle((float(centre[0]), float(centre[1])), radius)
-
-
-@lru_cache(maxsize=1)
-def _tube_class() -> Callable[..., LineCollection]:
-    """A collection of lines with round ends whose widths are in data units, not in points.
-
-    A class made by a function, because its base class is imported late.
-    """
-    from matplotlib.collections import LineCollection
-
-    class Tubes(LineCollection):
-        """Lines (n, 2), each drawn as the area within its radius in data units."""
-
-        def __init__(self, lines: list[np.ndarray], radii: list[float], **style: Any) -> None:
-            super().__init__(lines, capstyle="round", joinstyle="round", **style)
-            self.radii = np.array(radii)
-
-        def draw(self, renderer: RendererBase) -> None:
-            assert self.axes is not None
-            scale = self.axes.transData.transform([(0, 0), (1, 0)])  # one data unit in pixels
-            self.set_linewidth(2 * self.radii * (scale[1, 0] - scale[0, 0]) * 72 / self.figure.dpi)
-            super().draw(renderer)
-
-    return Tubes
+    def _tile(self, item: Item, thing: Shown, counts: bool) -> tuple[Image.Image, tuple[int, int]]:
+        """The image of an item other than a slider's body, and where its corner is."""
+        around = max(item.radius, SPINNER_RADII[0] if item.kind == "spinner" else 0)
+        reach = ceil((around + 4) * self.scale)
+        x, y = self._at(item.x, item.y)
+        tile = Image.new("RGBA", (2 * reach + 1, 2 * reach + 1))
+        pen = _Pen(ImageDraw.Draw(tile), (reach + x % 1, reach + y % 1), self.scale)
+        colour = self.scene.colours[thing.colour]
+        if item.kind == "circle":
+            hit = thing.hit_object
+            pen.circle(thing.number, colour, item.radius, hit.slides if counts else 1)
+        elif item.kind == "approach":
+            pen.ring(item.radius, 3.5, _shade(colour, 0.9, white=0.2))
+        elif item.kind == "arrow":
+            pen.polygon(0.8 * item.radius * _turned(ARROW, item.angle), WHITE)
+        elif item.kind == "ball":
+            pen.ball(colour, item.radius, self.scene.radius)
+        elif item.kind == "follow":
+            pen.ring(item.radius, 4, (255, 214, 150))
+        elif item.kind == "point":
+            pen.polygon(item.radius * _turned(DASH, item.angle), (228, 228, 238))
+        else:
+            pen.spinner(colour, item.radius, item.angle)
+        return tile, (int(x // 1) - reach, int(y // 1) - reach)
 
 
-@lru_cache(maxsize=1024)
-def _glyphs(text: str) -> Path:
-    """Outlines of a text of height 1 around the origin, upright where y points down."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.path import Path
-    from matplotlib.textpath import TextPath
+class _Pen:
+    """Draws shapes around one place of a tile; lengths are in osu! pixels."""
 
-    outline = TextPath((0, 0), text, size=1.0, prop=FontProperties(weight="bold"))
-    box, height = outline.get_extents(), TextPath((0, 0), "8", size=1.0).get_extents().height
-    middle = [(box.x0 + box.x1) / 2, height / 2]
-    return Path((np.asarray(outline.vertices) - middle) * [1, -1] / height, outline.codes)
+    def __init__(
+        self, draw: ImageDraw.ImageDraw, centre: tuple[float, float], scale: float
+    ) -> None:
+        self.draw, self.centre, self.scale = draw, centre, scale
 
+    def _box(self, radius: float) -> list[float]:
+        (x, y), reach = self.centre, radius * self.scale
+        return [x - reach, y - reach, x + reach, y + reach]
 
-def _text(text: str, centre: np.ndarray, height: float) -> Path:
-    """Outlines of a text of that height (px) around `centre` (2,)."""
-    from matplotlib.path import Path
+    def disc(self, radius: float, colour: Colour) -> None:
+        self.draw.ellipse(self._box(radius), fill=colour)
 
-    glyphs = _glyphs(text)
-    return Path(np.asarray(glyphs.vertices) * height + centre, glyphs.codes)
+    def ring(self, radius: float, width: float, colour: Colour) -> None:
+        """A ring whose outer edge is half its width outside the radius."""
+        thickness = max(round(width * self.scale), 1)
+        self.draw.ellipse(self._box(radius + width / 2), outline=colour, width=thickness)
 
+    def polygon(self, points: FloatArray, colour: Colour) -> None:
+        corners = points * self.scale + self.centre
+        self.draw.polygon([(float(x), float(y)) for x, y in corners], fill=colour)
 
-def _arrow(tip_towards: np.ndarray, centre: np.ndarray, radius: float) -> Path:
-    """A chevron at `centre` (2,) that points along the vector `tip_towards` (2,)."""
-    from matplotlib.path import Path
+    def text(self, text: str, height: float, down: float = 0.0) -> None:
+        """White text as high as that, its middle `down` px below the place."""
+        size = max(height * self.scale * 1.35, 1.0)
+        place = self.centre[0], self.centre[1] + down * self.scale
+        self.draw.text(
+            place,
+            text,
+            WHITE,
+            _font(round(size)),
+            "mm",
+            stroke_width=round(size / 28),
+            stroke_fill=WHITE,
+        )
 
-    forward = tip_towards / max(float(np.hypot(*tip_towards)), 1e-9)
-    across = np.array([-forward[1], forward[0]])
-    corners = np.array(
-        [[0.5, 0], [0, 0.55], [-0.28, 0.55], [0.22, 0], [-0.28, -0.55], [0, -0.55], [0.5, 0]]
-    )
-    points = centre + radius * (corners[:, :1] * forward + corners[:, 1:] * across)
-    return Path(points, closed=True)
+    def circle(self, number: int, colour: Colour, radius: float, slides: int) -> None:
+        """A hit circle with its number."""
+        self.disc(radius, WHITE)
+        self.disc(0.88 * radius, _shade(colour, 0.95))
+        self.disc(0.64 * radius, _shade(colour, 0.8))
+        height = radius * (0.8 if number < 100 else 0.55)
+        if slides <= 2:
+            self.text(str(number), height)
+        else:
+            self.text(str(number), 0.75 * height, down=-0.24 * radius)
+            self.text(f"{slides}x", 0.42 * radius, down=0.5 * radius)
 
+    def ball(self, colour: Colour, radius: float, circle: float) -> None:
+        """A slider ball: brighter than the body, with a white rim."""
+        self.disc(radius, WHITE)
+        self.disc(radius - 0.1 * circle, _shade(colour, 0.75, white=0.25))
+        self.disc(0.45 * radius, _shade(colour, 1.0, white=0.5))
 
-def _head_shapes(thing: Shown, number: int, colour: Colour, radius: float) -> list[Shape]:
-    """A hit circle with its number."""
-    centre = thing.head
-    height = radius * (0.8 if number < 100 else 0.55)
-    shapes = [
-        (_disc(centre, radius), WHITE),
-        (_disc(centre, 0.88 * radius), _shade(colour, 0.95)),
-        (_disc(centre, 0.64 * radius), _shade(colour, 0.8)),
-    ]
-    if thing.hit_object.slides > 2:
-        # The head's own reverse arrow would hide the number: the count of slides stands for it.
-        count = f"{thing.hit_object.slides}\N{MULTIPLICATION SIGN}"
-        down = np.array([0, radius])
-        shapes.append((_text(count, centre + 0.5 * down, 0.42 * radius), WHITE))
-        centre, height = centre - 0.24 * down, 0.75 * height
-    return [*shapes, (_text(str(number), centre, height), WHITE)]
-
-
-def _slider_shapes(thing: Shown, number: int, colour: Colour, radius: float) -> list[Shape]:
-    """Tail, reverse arrow and head of a slider."""
-    before_tail, tail = thing.line[-2:]
-    shapes = [
-        (_disc(tail, 0.88 * radius), _shade(colour, 0.46)),
-        (_disc(tail, 0.8 * radius), _shade(colour, 0.3)),
-    ]
-    if thing.hit_object.slides > 1:
-        shapes.append((_arrow(before_tail - tail, tail, 0.8 * radius), WHITE))
-    return shapes + _head_shapes(thing, number, colour, radius)
-
-
-def _slider_body(line: np.ndarray, colour: Colour, radius: float) -> LineCollection:
-    """Border, body and a lighter core along a line (n, 2), one over the other."""
-    shades = [_shade(colour, 0.8, white=0.35), _shade(colour, 0.28), _shade(colour, 0.36)]
-    radii = [radius, 0.88 * radius, 0.5 * radius]
-    return _tube_class()([line] * 3, radii, colors=shades, zorder=3)
+    def spinner(self, colour: Colour, radius: float, angle: float) -> None:
+        """A disc with a mark that turns, and the ring that closes on its middle."""
+        outer, inner = SPINNER_RADII
+        self.ring(outer, 3, _shade(colour, 0.5))
+        spoke = np.array(
+            [[0.25 * outer, -5], [0.85 * outer, -5], [0.85 * outer, 5], [0.25 * outer, 5]]
+        )
+        for half in (0.0, np.pi):
+            self.polygon(_turned(spoke, angle + half), _shade(colour, 0.7))
+        self.ring(radius, 5, _shade(colour, 0.9, white=0.2))
+        self.disc(inner, WHITE)
 
 
-def _spinner_shapes(colour: Colour) -> list[Shape]:
-    """Faint discs around the middle of the playfield, where spinners are whatever the file says."""
-    centre = np.array(PLAYFIELD) / 2
-    veils = [(_disc(centre, r), (*colour[:3], alpha)) for r, alpha in ((150, 0.07), (90, 0.1))]
-    return [*veils, (_disc(centre, 7), (*colour[:3], 0.9))]
+def _turned(points: FloatArray, angle: float) -> FloatArray:
+    """Points (n, 2) turned clockwise (y points down) around the origin."""
+    c, s = cos(angle), sin(angle)
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def _tube(draw: ImageDraw.ImageDraw, points: FloatArray, radius: float, colour: Colour) -> None:
+    """Everything within `radius` of a line (n, 2), in drawn pixels."""
+    for start, stop in pairwise(points):
+        along = stop - start
+        length = np.hypot(*along)
+        if length > 0:
+            across = np.array([-along[1], along[0]]) * radius / length
+            corners = [start + across, stop + across, stop - across, start - across]
+            draw.polygon([(float(a), float(b)) for a, b in corners], fill=colour)
+    for x, y in points:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
 
 
 def _shade(colour: Colour, light: float, white: float = 0.0) -> Colour:
     """The colour times `light`, then mixed with that much `white`."""
-    red, green, blue = (light * channel * (1 - white) + white for channel in colour[:3])
-    return red, green, blue, colour[3]
+    red, green, blue = (round(light * c * (1 - white) + 255 * white) for c in colour)
+    return red, green, blue
 
 
-# Drawing
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font: the same on every system."""
+    return ImageFont.load_default(size)
 
 
-def draw_playfield(axes: Axes, beatmap: Beatmap, start_ms: float, end_ms: float) -> None:
-    """Draw the objects that sound in [start_ms, end_ms] as they lie on the playfield.
+# Pictures of time ranges
 
-    Earlier objects lie on top, stacks are fanned out as in the game. An object with index I in
-    `beatmap.objects` is a collection with the gid "object I"; a slider has its body in another one
-    below that, "body I". The lines from object to object are "follow lines".
+
+def passage(field: Playfield, start_ms: float, end_ms: float) -> Image.Image:
+    """The objects that sound in [start_ms, end_ms] at once, as an editor would lay them out.
+
+    Earlier objects lie on top. Lines lead from each object to the next, fainter into a new combo.
     """
-    from matplotlib.collections import PathCollection
-
-    _prepare_playfield(axes)
-    shown = _stacked(objects_between(beatmap, start_ms, end_ms), beatmap)
-    _draw_follow_lines(axes, shown)
-    numbers = combo_numbers(beatmap)
-    palette = [_rgba(rgb) for rgb in beatmap.colours or DEFAULT_COLOURS]
-    radius = circle_radius(beatmap.circle_size)
-    for thing in reversed(shown):
-        number, colour = numbers[thing.index]
-        shapes = _object_shapes(thing, number, palette[colour], radius)
-        paths, faces = [path for path, _ in shapes], [face for _, face in shapes]
-        parts: list[tuple[str, Collection]] = []
-        if thing.kind == "slider":
-            parts.append(("body", _slider_body(thing.line, palette[colour], radius)))
-        parts.append(("object", PathCollection(paths, facecolors=faces, linewidths=0, zorder=3)))
-        for name, collection in parts:
-            collection.set_gid(f"{name} {thing.index}")
-            axes.add_collection(collection, autolim=False)
+    scene = field.scene
+    shown = scene.between(start_ms, end_ms)
+    lines = [
+        (before.end, after.head, after.hit_object.new_combo)
+        for before, after in pairwise(shown)
+        if "spinner" not in (before.kind, after.kind)
+    ]
+    items = [item for thing in reversed(shown) for item in _laid_out(scene, thing)]
+    return field.image(items, lines=lines, counts=True)
 
 
-def _rgba(rgb: tuple[int, int, int]) -> Colour:
-    """A colour of a beatmap file for drawing."""
-    return rgb[0] / 255, rgb[1] / 255, rgb[2] / 255, 1.0
-
-
-def _object_shapes(thing: Shown, number: int, colour: Colour, radius: float) -> list[Shape]:
-    """What an object looks like, from the bottom to the top, but for a slider's body."""
-    if thing.kind == "slider":
-        return _slider_shapes(thing, number, colour, radius)
+def _laid_out(scene: Scene, thing: Shown) -> list[Item]:
+    """The items of one object that is neither early nor late."""
+    (x, y), radius = map(float, thing.head), scene.radius
     if thing.kind == "spinner":
-        return _spinner_shapes(colour)
-    return _head_shapes(thing, number, colour, radius)
-
-
-def _prepare_playfield(axes: Axes) -> None:
-    """Limits, aspect, grid and border of an empty playfield; y points down."""
-    from matplotlib.collections import LineCollection
-    from matplotlib.patches import Rectangle
-
-    width, height = PLAYFIELD
-    axes.set_aspect("equal")
-    axes.set_xlim(-SURROUND, width + SURROUND)
-    axes.set_ylim(height + SURROUND, -SURROUND)
-    axes.set_facecolor(BACKGROUND)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.add_patch(Rectangle((0, 0), width, height, facecolor=FIELD, edgecolor=BORDER, zorder=1))
-    grid = [[(x, 0), (x, height)] for x in range(64, width, 64)]
-    grid += [[(0, y), (width, y)] for y in range(64, height, 64)]
-    axes.add_collection(LineCollection(grid, colors=GRID, linewidths=0.8, zorder=1), autolim=False)
-
-
-def _draw_follow_lines(axes: Axes, shown: Sequence[Shown]) -> None:
-    """Thin lines from where an object ends to where the next begins, fainter into a new combo."""
-    from matplotlib.collections import LineCollection
-
-    lines, colours = [], []
-    for before, after in pairwise(shown):
-        if "spinner" in (before.kind, after.kind):
-            continue
-        lines.append(np.array([before.end, after.head]))
-        colours.append((1.0, 1.0, 1.0, 0.25 if after.hit_object.new_combo else 0.6))
-    collection = LineCollection(lines, colors=colours, linewidths=1.2, zorder=2)
-    collection.set_gid("follow lines")
-    axes.add_collection(collection, autolim=False)
+        return [Item("spinner", thing.index, *MIDDLE, sum(SPINNER_RADII) / 2, 0.0, 0.6)]
+    items = [Item("circle", thing.index, x, y, radius, 0.0, 1.0)]
+    if thing.kind == "slider":
+        if thing.hit_object.slides > 1:
+            (tail_x, tail_y), angle = map(float, thing.line[-1]), thing.back_from(tail=True)
+            items.insert(0, Item("arrow", thing.index, tail_x, tail_y, radius, angle, 1.0))
+        items.insert(0, Item("body", thing.index, x, y, radius, 0.0, 1.0))
+    return items
 
 
 # Before and after
@@ -422,11 +334,30 @@ def time_slices(
     return slices
 
 
-def _slice_end(first: int, starts: Sequence[int], count: int) -> int:
-    """One past the last object of a slice that begins at `first`."""
-    fewest, most = SLICE_OBJECTS
+def _slice_end(
+    first: int, starts: Sequence[int], count: int, sizes: tuple[int, int] = SLICE_OBJECTS
+) -> int:
+    """One past the last object of a slice that begins at `first`, at a combo's end if possible."""
+    fewest, most = sizes
     ends = [end for end in [*starts, count] if first + fewest <= end <= first + most]
     return ends[0] if ends else min(first + most, count)
+
+
+def whole_map(beatmap: Beatmap) -> list[tuple[float, float]]:
+    """(start, end) ms of passages like those of `time_slices` that together are the whole map.
+
+    They have more objects each where there would be more than `MAX_SHEET_CELLS` of them.
+    """
+    count = len(beatmap.objects)
+    starts = [i for i, (number, _) in enumerate(combo_numbers(beatmap)) if number <= 1]
+    wider = max(1, ceil(count / (SLICE_OBJECTS[0] * MAX_SHEET_CELLS)))
+    fewest, most = (wider * size for size in SLICE_OBJECTS)
+    passages, first = [], 0
+    while first < count:
+        end = _slice_end(first, starts, count, (fewest, most))
+        passages.append((beatmap.objects[first].time, beatmap.objects[end - 1].time))
+        first = end
+    return passages
 
 
 def before_after(
@@ -439,35 +370,84 @@ def before_after(
 ) -> None:
     """Write a PNG, 1600 px wide, that shows passages of both maps, `before` above `after`.
 
-    The passages are those of `time_slices` of `before`, within the range if one is given; a single
-    one is drawn side by side. The file appears complete or not at all. Raises ValueError when
-    there is no object in the range.
+    As `passages_picture`, with which it shares the errors.
     """
-    from matplotlib.figure import Figure
-
-    slices = time_slices(before, start_ms, end_ms)
-    side_by_side = len(slices) == 1
-    rows, columns = (1, 2) if side_by_side else (2, len(slices))
-    height = rows * ROW_HEIGHT * MAX_COLUMNS / columns
-    figure = Figure(figsize=(PICTURE_WIDTH, height), dpi=DPI, facecolor=BACKGROUND)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
-    for row, (name, beatmap) in enumerate((("before", before), ("after", after))):
-        for column, (start, end) in enumerate(slices):
-            axes = grid[0, row] if side_by_side else grid[row, column]
-            draw_playfield(axes, beatmap, start, end)
-            _label(axes, name, f"{editor_time(start)} \N{EN DASH} {editor_time(end)}")
-    _save(figure, FilePath(path))
+    maps = [("before", before), ("after", after)]
+    passages_picture(maps, path, start_ms=start_ms, end_ms=end_ms)
 
 
-def _label(axes: Axes, name: str, times: str) -> None:
-    """Which map it is and which passage, above the playfield's corners."""
-    y = 10 - SURROUND
-    axes.text(0, y, name, color=TEXT, fontsize=11, weight="bold", va="top")
-    axes.text(PLAYFIELD[0], y, times, color=FAINT_TEXT, fontsize=10, ha="right", va="top")
+def passages_picture(
+    maps: Sequence[tuple[str, Beatmap]],
+    path: str | os.PathLike[str],
+    *,
+    start_ms: float | None = None,
+    end_ms: float | None = None,
+) -> None:
+    """Write a PNG, 1600 px wide, that shows passages of maps of one rhythm, a row for each map.
+
+    `maps` are (name, beatmap). The passages are those of `time_slices` of the first one, within the
+    range if one is given; a single one is drawn side by side. The file appears complete or not at
+    all. Raises ValueError when there is no object in the range.
+    """
+    slices = time_slices(maps[0][1], start_ms, end_ms)
+    columns = len(maps) if len(slices) == 1 else len(slices)
+    cells = []
+    for name, beatmap in maps:
+        field = Playfield(make_scene(beatmap), PICTURE_WIDTH // columns)
+        for start, end in slices:
+            cells.append(labelled(passage(field, start, end), name, _range_label(start, end)))
+    save_picture(in_grid(cells, columns), Path(path))
 
 
-def _save(figure: Figure, path: FilePath) -> None:
-    """Write the figure as PNG under a temporary name, then rename it."""
+def contact_sheet(
+    maps: Sequence[tuple[str, Beatmap]], path: str | os.PathLike[str], *, progress: bool = True
+) -> None:
+    """Write a PNG, 1600 px wide, of the whole map: its passages one after another.
+
+    `maps` are (name, beatmap), all of one rhythm; of each passage they stand beside each other.
+    The file appears complete or not at all.
+    """
+    fields = [(name, Playfield(make_scene(beatmap), SHEET_CELL)) for name, beatmap in maps]
+    cells = [
+        labelled(
+            passage(field, start, end), name if len(maps) > 1 else "", _range_label(start, end)
+        )
+        for start, end in tqdm(
+            whole_map(maps[0][1]), desc="contact sheet", unit="passage", disable=not progress
+        )
+        for name, field in fields
+    ]
+    in_a_row = max(SHEET_WIDTH // (SHEET_CELL * len(maps)), 1) * len(maps)
+    save_picture(in_grid(cells, in_a_row), Path(path))
+
+
+def _range_label(start: float, end: float) -> str:
+    return f"{editor_time(start)} - {editor_time(end)}"
+
+
+def labelled(image: Image.Image, name: str, note: str) -> Image.Image:
+    """The image below a line with a name on its left and a note on its right."""
+    size = max(round(image.width / 28), 11)
+    strip = round(1.7 * size)
+    result = Image.new("RGB", (image.width, image.height + strip), BACKGROUND)
+    result.paste(image, (0, strip))
+    draw, edge = ImageDraw.Draw(result), SURROUND * image.width / (PLAYFIELD[0] + 2 * SURROUND)
+    draw.text((edge, strip / 2), name, TEXT, _font(size), "lm")
+    draw.text((image.width - edge, strip / 2), note, FAINT_TEXT, _font(size), "rm")
+    return result
+
+
+def in_grid(cells: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Images of one size in rows of that many."""
+    width, height = cells[0].size
+    rows = ceil(len(cells) / columns)
+    grid = Image.new("RGB", (width * min(columns, len(cells)), height * rows), BACKGROUND)
+    for place, cell in enumerate(cells):
+        grid.paste(cell, (place % columns * width, place // columns * height))
+    return grid
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write the image as PNG under a temporary name, then rename it."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        image.save(temporary, format="PNG")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import cli
 import controls
+from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
 from beatmap import Beatmap, edit_metadata, parse_beatmap
 from checkpoint import LoadedModel, load_model
@@ -21,7 +22,9 @@ from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
 from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from models import SIZES
-from outputs import Outputs, put_bytes, run_key
+from outputs import Outputs, Result, put_bytes, run_key
+from plotting import time_slices
+from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
 from sequence import Sequence, apply_coordinates, beatmap_to_sequence
 from spacing import CHOICES, Spacing, suggestion, wanted_distances
@@ -77,7 +80,9 @@ def parse_args() -> argparse.Namespace:
     )
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--output", type=Path, default=Path("results"), help="folder for the results")
-    add("--picture", action=boolean, default=None, help="default: for a single beatmap")
+    add("--picture", action=boolean, default=None, help="draw previews; default: of one beatmap")
+    add("--preview", nargs="+", choices=list(SUFFIXES), default=["png"], help="what to draw")
+    add("--make-animation", action=boolean, default=False, help="draw the denoising as a GIF")
     add("--overwrite", action=boolean, default=False, help="replace existing results")
     add("--seed", type=int, default=0, help="another seed gives another map")
     add("--num-variants", type=int, default=1, help="different maps of one run")
@@ -98,7 +103,6 @@ def parse_args() -> argparse.Namespace:
     add("--model", choices=list(SIZES), help="checked against the checkpoint")
     add("--num-classes", type=int, help="checked against the checkpoint")
     add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
-    add("--make-animation", action=boolean, default=False, help="not available yet")
     controls.add_flags(parser)
     return parser.parse_args()
 
@@ -144,10 +148,14 @@ class Models:
 
 @dataclass(frozen=True)
 class Remapped:
-    """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing."""
+    """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
+
+    states are the coordinates (T, 2) px that every step predicted, and the result, if wanted.
+    """
 
     data: bytes
     beatmap: Beatmap
+    states: list[FloatArray]
     written: dict[str, float]
     before_rounding: dict[str, float]
 
@@ -160,8 +168,9 @@ def sample_beatmap(
     steering: controls.Controls,
     set_id: int | None,
     quiet: bool,
+    watched: bool,
 ) -> list[Remapped]:
-    """The variants of one beatmap, named `versions`."""
+    """The variants of one beatmap, named `versions`; `watched` ones know how they came to be."""
     sequence = beatmap_to_sequence(beatmap)
     if not quiet:
         print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
@@ -174,13 +183,16 @@ def sample_beatmap(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        raw, placed = generate(loaded, beatmap, sequence, options, progress, steering)
+        states: list[FloatArray] = []
+        watch = (lambda _, xy: states.append(xy)) if watched else None
+        raw, placed = generate(loaded, beatmap, sequence, options, progress, steering, watch)
     result = []
     for k, version in enumerate(versions):
         data = remapped_file(beatmap, sequence, placed[k], version, options.seed, set_id)
         written = parse_beatmap(data, beatmap.name)
         errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
-        result.append(Remapped(data, written, errors, measure(sequence, raw[k], wanted)))
+        mine = [xy[k] for xy in (*states, placed)] if watched else []
+        result.append(Remapped(data, written, mine, errors, measure(sequence, raw[k], wanted)))
     return result
 
 
@@ -189,19 +201,21 @@ def remap(
 ) -> bool:
     """Samples a job's beatmaps and writes the results; False if they were there already."""
     versions = [result_version(beatmap, options, controls.label(args)) for beatmap in job.beatmaps]
-    outputs = Outputs.plan(job, args.output, versions, options.variants)
+    outputs = Outputs.plan(job, args.output, versions, options.variants, preview_kinds(args))
     report = describe(models, job, args, options)
-    if not args.overwrite and outputs.finished(run_key(report), args.picture):
+    if not args.overwrite and outputs.finished(run_key(report)):
         tqdm.write(f"done before: {outputs.report}")
         return False
     for beatmap in job.beatmaps:
-        check_picture(beatmap, args)
+        check_previews(beatmap, args)
     set_id = -1 if job.separate_set else None
     loaded, remapped = models.sampler, []
     for beatmap, row in zip(job.beatmaps, outputs.results, strict=True):
         steering = controls.load_controls(loaded, models.refiner, beatmap, args)
-        names = [result.version for result in row]
-        remapped.append(sample_beatmap(loaded, beatmap, names, options, steering, set_id, quiet))
+        names, watched = [r.version for r in row], args.make_animation
+        remapped.append(
+            sample_beatmap(loaded, beatmap, names, options, steering, set_id, quiet, watched)
+        )
     data = [[variant.data for variant in row] for row in remapped]
     report["files"] = outputs.write(job, data, args.overwrite)
     for path in outputs.files():
@@ -224,18 +238,16 @@ def remap(
 def describe_results(
     job: Job, outputs: Outputs, remapped: list[list[Remapped]], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Draws the pictures and says of every new difficulty what was measured."""
+    """Draws the previews and says of every new difficulty what was measured."""
     variants = []
     for before, results, row in zip(job.beatmaps, outputs.results, remapped, strict=True):
         for result, made in zip(results, row, strict=True):
-            if args.picture and (args.overwrite or not result.picture.exists()):
-                draw(before, made.beatmap, result.picture, args)
-                tqdm.write(f"wrote {result.picture}")
+            draw(job, before, made, result, args)
             variants.append(
                 {
                     "difficulty": before.version,
                     "beatmap": result.file,
-                    "picture": result.picture.name if args.picture else None,
+                    "previews": [path.name for path in result.previews.values()],
                     "written": made.written,
                     "before_rounding": made.before_rounding,
                 }
@@ -243,24 +255,53 @@ def describe_results(
     return variants
 
 
-def check_picture(beatmap: Beatmap, args: argparse.Namespace) -> None:
-    """Refuses a --plot-time with nothing to draw before sampling rather than after it."""
-    if args.picture and args.plot_time is not None:
-        from plotting import time_slices
-
-        time_slices(beatmap, args.plot_time, args.plot_time + args.plot_width)
+def preview_kinds(args: argparse.Namespace) -> dict[str, str]:
+    """What is to be drawn, and the endings of the files."""
+    kinds = {kind: SUFFIXES[kind] for kind in args.preview if args.picture}
+    return kinds | ({"denoising": ".denoising.gif"} if args.make_animation else {})
 
 
-def draw(before: Beatmap, after: Beatmap, path: Path, args: argparse.Namespace) -> None:
-    """The picture of before and after: an overview, or the range that --plot-time asks for."""
-    # Importing matplotlib takes as long as sampling a short map; nothing else here needs it.
-    from plotting import before_after
-
+def plot_range(args: argparse.Namespace) -> tuple[float, float] | None:
+    """(start, end) ms that --plot-time and --plot-width ask for."""
     if args.plot_time is None:
-        before_after(before, after, path)
-    else:
-        end = args.plot_time + args.plot_width
-        before_after(before, after, path, start_ms=args.plot_time, end_ms=end)
+        return None
+    return args.plot_time, args.plot_time + args.plot_width
+
+
+def check_previews(beatmap: Beatmap, args: argparse.Namespace) -> None:
+    """Refuses a range with nothing to draw before sampling rather than after it."""
+    if not preview_kinds(args):
+        return
+    time_slices(beatmap, *(plot_range(args) or (None, None)))
+    if "gif" in args.preview and args.plot_time is not None:
+        check_length(args.plot_width)
+
+
+def draw(
+    job: Job, before: Beatmap, made: Remapped, result: Result, args: argparse.Namespace
+) -> None:
+    """The previews that are asked for; one that is there already stays unless --overwrite."""
+    for kind, path in result.previews.items():
+        if path.exists() and not args.overwrite:
+            continue
+        if kind == "denoising":
+            sequence, (*steps, final) = beatmap_to_sequence(before), made.states
+            animate_denoising(before, sequence, steps, final, path, times=plot_range(args))
+        else:
+            length = DEFAULT_CLIP if args.plot_time is None else args.plot_width
+            remark = write_preview(
+                kind,
+                before,
+                made.beatmap,
+                path,
+                start_ms=args.plot_time,
+                length_ms=length,
+                audio=job.song(before) if kind == "html" else None,
+                overwrite=args.overwrite,
+            )
+            if remark:
+                tqdm.write(remark, file=sys.stderr)
+        tqdm.write(f"wrote {path}")
 
 
 def describe(
@@ -340,8 +381,6 @@ def check_args(args: argparse.Namespace) -> None:
     """Refuses combinations that mean nothing, before anything is loaded."""
     choice_from(args)
     controls.check_flags(args)
-    if args.make_animation:
-        raise ValueError("--make-animation is not available yet: leave it out")
 
 
 def main() -> int:

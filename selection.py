@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beatmap import Beatmap
-from plotting import combo_numbers
+from scene import combo_numbers
 from sequence import Sequence
 
 Mask = NDArray[np.bool_]  # (M,) over a beatmap's objects

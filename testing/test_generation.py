@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import beatmap_text, needs_maps, random_objects, real_paths, run_command
+from conftest import beatmap_text, draw_nothing, needs_maps, random_objects, real_paths, run_command
 
 import generation
 import sample
@@ -36,7 +36,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """And no pictures: drawing takes longer than sampling with a tiny model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
+    monkeypatch.setattr(sample, "draw", draw_nothing)
     yield
     torch.set_num_threads(threads)
 

@@ -21,6 +21,7 @@ from conftest import (
     read_json,
     remap,
 )
+from PIL import Image
 
 import sample
 from beatmap import parse_beatmap, read_beatmap
@@ -116,7 +117,24 @@ def test_the_report_says_how_to_repeat_the_run(example: Path, trained: Path) -> 
     written = beatmap_to_sequence(read_beatmap(example / variant["beatmap"]))
     expected = measure(beatmap_to_sequence(read_beatmap(EXAMPLE)), written.xy)
     assert variant["written"] == pytest.approx(expected)
-    assert (example / variant["picture"]).is_file()
+    (picture,) = variant["previews"]
+    assert (example / picture).is_file()
+
+
+def test_previews_of_all_kinds_and_the_denoising(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    flags = ["--beatmap", small, "--preview", "png", "gif", "html", "sheet", "--make-animation"]
+    flags += ["--plot-time", 1000, "--plot-width", 500]
+    assert remap(trained, tmp_path, *flags) == 0
+    (folder,) = tmp_path.iterdir()
+    endings = ["].gif", "].html", "].png", "].sheet.png", "].denoising.gif", "].osu"]
+    assert all(len([p for p in folder.iterdir() if p.name.endswith(e)]) == 1 for e in endings)
+    with Image.open(next(folder.glob("*.denoising.gif"))) as gif:
+        assert getattr(gif, "n_frames", 0) == 4 + 1  # the steps and the result
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert remap(trained, tmp_path, *flags) == 0  # all is there: nothing is drawn again
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -380,6 +398,7 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--model DiT-B", "--model DiT-B: the checkpoint holds a DiT-nano"),
         ("--num-classes 5", "--num-classes 5: the checkpoint has 6"),
         ("--plot-time 1e9", "no object between"),
+        ("--preview gif --plot-time 1000 --plot-width 1e6", "a clip of 1000000 ms"),
         ("--device toaster", "device 'toaster'"),
     ],
 )

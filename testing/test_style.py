@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import beatmap_text, random_objects, read_json, run_command
+from conftest import beatmap_text, draw_nothing, random_objects, read_json, run_command
 from style_test import Judge, features
 
 import sample
@@ -67,7 +67,7 @@ def random_model() -> LoadedModel:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(sample, "draw", lambda before, after, path, args: path.write_bytes(b""))
+    monkeypatch.setattr(sample, "draw", draw_nothing)
     monkeypatch.setattr(style, "Learning", lambda: QUICK)
 
 
