@@ -23,7 +23,7 @@ import sample
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
-from evaluate import count_changes
+from fidelity import count_changes
 from generation import SampleOptions, generate, measure
 from sample import EXAMPLE, safe_name
 from sequence import beatmap_to_sequence
