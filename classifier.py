@@ -74,22 +74,22 @@ def classify(
 ) -> Verdict | None:
     """Tells `other` from `real`, both lists of features by map, cross-validated by beatmapset.
 
-    Map k of both lists belongs to beatmapset `sets[k]`. None with fewer than two beatmapsets.
-    Raises ImportError without scikit-learn.
+    Map k of both lists belongs to beatmapset `sets[k]`. None where fewer than two
+    beatmapsets have a window. Raises ImportError without scikit-learn.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold
 
-    folds = min(FOLDS, len(set(sets)))
-    if folds < 2:
-        return None
     windows = [describe_windows(features) for features in (*real, *other)]
     counts = [len(rows) for rows in windows]
     x = np.concatenate(windows)
     maps = np.repeat(np.arange(len(windows)), counts)
     labels = (maps >= len(real)).astype(np.intp)
     groups = np.array([*sets, *sets])[maps]
+    folds = min(FOLDS, len(np.unique(groups)))
+    if folds < 2:
+        return None
     rng = np.random.default_rng(seed)
     scores, map_scores, drops = [], [], []
     for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(x, groups=groups):

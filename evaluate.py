@@ -176,7 +176,7 @@ def judge(pool: Pool, seed: int) -> dict[str, Any]:
     verdict: dict[str, Any] = {"skipped": "scikit-learn is not installed"}
     if classifier.available():
         found = classifier.classify(pool.real, pool.remapped, pool.sets, seed)
-        verdict = {"skipped": "one beatmapset alone"} if found is None else asdict(found)
+        verdict = {"skipped": "too few beatmapsets"} if found is None else asdict(found)
     ratio = realism_ratio(distances)
     return {
         "realism_ratio": ratio if np.isfinite(ratio) else None,

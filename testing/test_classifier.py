@@ -95,6 +95,8 @@ def test_knowing_the_beatmapset_does_not_help(maps: list[Beatmap], sets: list[st
 def test_one_beatmapset_cannot_be_cross_validated(maps: list[Beatmap]) -> None:
     features = [features_of(m) for m in maps[:2]]
     assert classify(features, features, ["1", "1"]) is None
+    short = [features[0], features[1][: MIN_WINDOW - 1]]  # without a window
+    assert classify(short, short, ["1", "2"]) is None
 
 
 def test_windows_of_a_map_and_their_statistics() -> None:
