@@ -1,8 +1,12 @@
-"""Remaps a folder of held-out beatmaps and measures the written files, read back."""
+"""Remaps a folder of held-out beatmaps and measures the written files, read back.
+
+Measured are what must not change, spacing, the playfield, shapes and stacks (`fidelity`), how
+far the remaps' placement is from that of real maps (`realism`), whether a classifier can tell them
+apart (`classifier`), and with --denoising the network alone.
+"""
 
 import argparse
 import json
-import re
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
+import classifier
 import cli
-from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap, write_new_file
+from beatmap import BeatmapError, parse_beatmap, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
+from denoising import denoising_errors
 from diffusion.samplers import SAMPLERS
-from fidelity import count_faults, out_of_bounds
+from fidelity import count_changes, count_faults, list_out_of_bounds
 from generation import (
     DEFAULT_STEPS,
     SampleOptions,
@@ -27,87 +34,58 @@ from generation import (
     summarise_errors,
 )
 from playfield import Bounds, bounds_named
+from realism import collect, compare, object_features, realism_ratio
 from sample import DEFAULT_MODEL, remapped_file
 from sequence import Sequence, beatmap_to_sequence
 from sources import find_beatmaps
 from spacing import CHOICES, Spacing, wanted_distances
 from star_rating import star_rating
 
-COUNTS = (
-    "objects_lost",
-    "objects_moved_in_time",
-    "objects_of_other_kind",
-    "objects_out_of_bounds",
-    "objects_drawn_out_of_bounds",
-    "stacks",
-    "stacks_broken",
-    "sliders",
-    "sliders_long_enough",
-    "paths_too_short",
-    "paths_of_other_length",
+TABLE, REPORT = "evaluation.csv", "evaluation.json"
+MAX_LISTED = 200  # objects out of bounds in the report
+TELLING = 8  # features that are printed
+COUNTED = (
+    *("objects_lost", "objects_moved_in_time", "objects_of_other_kind", "other_bytes_changed"),
+    *("objects_out_of_bounds", "objects_drawn_out_of_bounds", "objects_out_of_bounds_avoidable"),
+    *("stacks", "sliders"),
 )
 SHARES = (
     ("stacks_broken_share", "stacks_broken", "stacks"),
     ("paths_too_short_share", "paths_too_short", "sliders_long_enough"),
     ("paths_of_other_length_share", "paths_of_other_length", "sliders"),
 )
-MARGIN = 1e-3  # px, for what rounding of floats puts out of bounds
-TABLE, REPORT = "evaluation.csv", "evaluation.json"
-EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
-
-
-def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
-    """The lines of a file without what a remap may change.
-
-    Left out are the metadata lines that it edits, and in hit-object lines (numbers in
-    `object_lines`) the coordinates; of a curve its letters and number of points remain.
-    """
-    lines = []
-    for number, line in enumerate(data.splitlines(keepends=True)):
-        if number in object_lines:
-            fields = line.split(b",")
-            fields[:2] = [b"", b""]
-            if len(fields) > 5 and b"|" in fields[5]:
-                fields[5] = re.sub(rb"-?[\d.]+:-?[\d.]+", b":", fields[5])
-            lines.append(b",".join(fields))
-        elif not EDITED.match(line):
-            lines.append(line)
-    return lines
-
-
-def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
-    """What a remap must not change, and how often it did: all should be 0."""
-    lines = [
-        skeleton(b.raw, {hit_object.line for hit_object in b.objects}) for b in (before, after)
-    ]
-    pairs = list(zip(before.objects, after.objects, strict=False))
-    return {
-        "objects_lost": abs(len(before.objects) - len(after.objects)),
-        "objects_moved_in_time": sum(
-            a.time != b.time or abs(a.end_time - b.end_time) > 0.5 for a, b in pairs
-        ),
-        "objects_of_other_kind": sum(
-            (a.kind, a.slides, a.new_combo) != (b.kind, b.slides, b.new_combo) for a, b in pairs
-        ),
-        "other_bytes_changed": sum(a != b for a, b in zip(*lines, strict=False))
-        + abs(len(lines[0]) - len(lines[1])),
-    }
 
 
 @dataclass
 class Pool:
-    """Spacing errors of all maps together, before rounding (raw) and as written, in px."""
+    """What is measured over all maps together.
+
+    Spacing errors before rounding (raw) and as written, in px; features of the maps and of their
+    remaps with the beatmapset of each; objects out of bounds; squared denoising errors.
+    """
 
     starts: list[np.ndarray] = field(default_factory=list)
     raw: list[np.ndarray] = field(default_factory=list)
     written: list[np.ndarray] = field(default_factory=list)
+    real: list[pd.DataFrame] = field(default_factory=list)
+    remapped: list[pd.DataFrame] = field(default_factory=list)
+    sets: list[str] = field(default_factory=list)
+    out_of_bounds: list[dict[str, Any]] = field(default_factory=list)
+    denoising: dict[float, list[np.ndarray]] = field(default_factory=dict)
 
-    def summary(self) -> dict[str, float]:
+    def spacing(self) -> dict[str, float]:
         """Median and p95 over all data points of all maps."""
         starts = np.concatenate(self.starts)
         raw = summarise_errors(np.concatenate(self.raw), starts)
         written = summarise_errors(np.concatenate(self.written), starts)
         return {f"raw_{name}": value for name, value in raw.items()} | written
+
+    def denoising_rmse(self) -> dict[str, float]:
+        """Root mean square over all coordinates of all maps, by noise level, in px."""
+        return {
+            f"denoising_rmse_at_{level:g}_px": float(np.sqrt(np.concatenate(errors).mean()))
+            for level, errors in self.denoising.items()
+        }
 
 
 def evaluate_one(
@@ -120,7 +98,7 @@ def evaluate_one(
 ) -> dict[str, Any]:
     """One row of the table: a remap of the beatmap at `path`, measured on the file it gives.
 
-    The errors of its points are added to `pool`; the file is written to `output`, if given.
+    What is judged over all maps is added to `pool`; the file is written to `output`, if given.
     """
     beatmap = read_beatmap(path)
     sequence = beatmap_to_sequence(beatmap)
@@ -138,10 +116,10 @@ def evaluate_one(
     row |= count_changes(beatmap, after)
     row |= count_faults(beatmap, sequence, written.xy)
     bounds = bounds_named(options.bounds, beatmap) or Bounds()
-    plain, drawn = out_of_bounds(beatmap, sequence, written.xy, bounds)
-    row["objects_out_of_bounds"] = int((plain > MARGIN).sum())
-    row["objects_drawn_out_of_bounds"] = int((drawn > MARGIN).sum())
-    row["out_of_bounds"] = list_objects(beatmap, np.maximum(plain, drawn))
+    out = list_out_of_bounds(beatmap, sequence, written.xy, wanted, bounds)
+    row["objects_out_of_bounds"] = sum(entry["beyond"] > 0 for entry in out)
+    row["objects_drawn_out_of_bounds"] = sum(entry["drawn_beyond"] > 0 for entry in out)
+    row["objects_out_of_bounds_avoidable"] = sum(not entry["impossible"] for entry in out)
     stars = star_rating(beatmap.raw), star_rating(data)
     row["stars_before"], row["stars_after"] = stars
     if stars[0] and stars[1] is not None:
@@ -153,34 +131,81 @@ def evaluate_one(
     pool.starts.append(sequence.object_starts)
     pool.raw.append(spacing_errors(sequence, raw[0], wanted))
     pool.written.append(spacing_errors(sequence, written.xy, wanted))
+    pool.out_of_bounds += [{"file": path.name, **entry} for entry in out]
+    pool.real.append(object_features(beatmap, sequence))
+    pool.remapped.append(object_features(after, written))
+    # Difficulties that were never submitted belong to the song by its name.
+    submitted = beatmap.set_id > 0
+    pool.sets.append(str(beatmap.set_id) if submitted else f"{beatmap.artist} - {beatmap.title}")
     return row
 
 
-def list_objects(beatmap: Beatmap, excess: np.ndarray) -> str:
-    """Times in ms of the objects that are out of bounds, and by how many px, for the table."""
-    found = np.flatnonzero(excess > MARGIN)
-    return " ".join(f"{beatmap.objects[i].time:.0f}:{excess[i]:.2f}px" for i in found)
+def denoise_one(loaded: LoadedModel, path: Path, options: SampleOptions, pool: Pool) -> None:
+    """Adds the denoising errors of the beatmap at `path` to `pool`; the noise is the seed's."""
+    beatmap = read_beatmap(path)
+    generator = torch.Generator().manual_seed(int(beatmap.md5[:12], 16) + options.seed)
+    errors = denoising_errors(
+        loaded, beatmap_to_sequence(beatmap), generator, half_window=options.half_window
+    )
+    for level, squares in errors.items():
+        pool.denoising.setdefault(level, []).append(squares)
 
 
 def summarise(table: pd.DataFrame, pool: Pool) -> dict[str, float]:
     """Spacing over all points; shares weighted by points; sums of what must not happen."""
     weight = table["points"] / table["points"].sum()
     result: dict[str, float] = {"maps": len(table), "points": int(table["points"].sum())}
-    result |= pool.summary()
-    for name in table.columns:
-        if "off_playfield" in name:
+    result |= pool.spacing()
+    for name in ("raw_points", "raw_centres", "points", "centres"):
+        name += "_off_playfield"
+        if name in table:
             result[name] = float((table[name] * weight).sum())
-    for name in COUNTS:
-        result[name] = int(table[name].sum())
-    for share, fault, whole in SHARES:
-        result[share] = result[fault] / max(1, result[whole])
-    result["other_bytes_changed"] = int(table["other_bytes_changed"].sum())
+    for name in COUNTED:
+        if name in table:
+            result[name] = int(table[name].sum())
+    for name, part, whole in SHARES:
+        if part in table and table[whole].sum():
+            result[name] = float(table[part].sum() / table[whole].sum())
     if "star_rating_change" in table:
         change = table["star_rating_change"]
         result["star_rating_change_median"] = float(change.median())
         result["star_rating_change_median_absolute"] = float(change.abs().median())
     result["seconds_per_1000_points"] = float(table["seconds_per_1000_points"].median())
     return result
+
+
+def judge(pool: Pool, seed: int) -> dict[str, Any]:
+    """The distances to real maps by feature, and what a classifier makes of the remaps."""
+    real = collect(pool.real, pool.real, pool.sets)
+    distances = compare(real, collect(pool.remapped, pool.real, pool.sets), seed=seed)
+    verdict: dict[str, Any] = {"skipped": "scikit-learn is not installed"}
+    if classifier.available():
+        found = classifier.classify(pool.real, pool.remapped, pool.sets, seed)
+        verdict = {"skipped": "too few beatmapsets"} if found is None else asdict(found)
+    ratio = realism_ratio(distances)
+    return {
+        "realism_ratio": ratio if np.isfinite(ratio) else None,
+        "realism": distances,
+        "classifier": verdict,
+    }
+
+
+def print_judgement(judgement: dict[str, Any]) -> None:
+    """The table of distances and the classifier's verdict."""
+    print("\ndistances of distributions: remaps to their sources; to maps of other beatmapsets;")
+    print("real maps to maps of other beatmapsets (conditional: within bins of spacing and rhythm)")
+    table: pd.DataFrame = judgement["realism"]
+    print(table.to_string(float_format="{:.4g}".format, na_rep="-"))
+    if judgement["realism_ratio"] is not None:
+        print(f"{'realism_ratio':<42} {judgement['realism_ratio']:>12.4f}")
+    verdict = judgement["classifier"]
+    if "skipped" in verdict:
+        print(f"classifier skipped: {verdict['skipped']}")
+        return
+    print(f"{'classifier_auc':<42} {verdict['auc']:>12.4f} +- {verdict['auc_std']:.4f}")
+    print(f"{'classifier_map_auc':<42} {verdict['map_auc']:>12.4f} +- {verdict['map_auc_std']:.4f}")
+    for name, drop in list(verdict["importance"].items())[:TELLING]:
+        print(f"  without {name:<32} {-drop:>12.4f}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -200,12 +225,67 @@ def parse_args() -> argparse.Namespace:
     add("--spacing", default="keep", help=CHOICES)
     add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
     add("--half-window", type=int, help="attention half window; default: the model's")
+    add("--denoising", action=boolean, default=False, help="also measure the network alone")
+    add("--sampling", action=boolean, default=True, help="remap; off with --denoising alone")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
     return parser.parse_args()
 
 
+def choose_paths(folder: Path, limit: int | None) -> list[Path]:
+    """The beatmap files of a folder, or `limit` of them, evenly spread."""
+    paths = [source.path for source in find_beatmaps(folder) if not source.is_archive]
+    if limit:
+        chosen = np.linspace(0, len(paths) - 1, min(limit, len(paths))).round().astype(int)
+        paths = [paths[i] for i in chosen]
+    return paths
+
+
+def prepare_output(args: argparse.Namespace) -> None:
+    """Makes the output folder; ValueError where it would mix with the maps or replace tables."""
+    if args.output.resolve().is_relative_to(args.folder.resolve()):
+        raise ValueError(
+            f"--output {args.output} lies in the folder that is evaluated: choose another"
+        )
+    existing = [args.output / name for name in (TABLE, REPORT) if (args.output / name).exists()]
+    if existing and not args.overwrite:
+        raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --output")
+    args.output.mkdir(parents=True, exist_ok=True)
+
+
+def report_results(
+    output: Path,
+    report: dict[str, Any],
+    rows: list[dict[str, Any]],
+    pool: Pool,
+    failed: list[dict[str, str]],
+) -> None:
+    """Prints what was found and writes the tables to `output`; `report` has what was run."""
+    table = pd.DataFrame(rows)
+    summary = summarise(table, pool) if rows else {}
+    summary |= pool.denoising_rmse() | {"failed": len(failed)}
+    for name, value in summary.items():
+        print(
+            f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"
+        )
+    for entry in failed:
+        print(f"failed: {entry['file']}: {entry['reason']}")
+    report = report | {"summary": summary, "failed": failed}
+    if rows:
+        judgement = judge(pool, report["options"]["seed"])
+        print_judgement(judgement)
+        # NaN is not JSON; pandas writes null.
+        judgement["realism"] = json.loads(judgement["realism"].to_json(orient="index"))
+        worst = sorted(pool.out_of_bounds, key=lambda entry: -entry["beyond"])
+        report |= judgement | {"out_of_bounds": worst[:MAX_LISTED]}
+        table.to_csv(output / TABLE, index=False, encoding="utf-8", errors="backslashreplace")
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_new_file(output / REPORT, text.encode("utf-8", "backslashreplace"), overwrite=True)
+
+
 def main() -> int:
     args = parse_args()
+    if not (args.sampling or args.denoising):
+        raise ValueError("--no-sampling leaves nothing to do: add --denoising")
     loaded = load_model(args.ckpt, cli.pick_device(args.device))
     options = SampleOptions(
         steps=args.num_sampling_steps,
@@ -215,45 +295,25 @@ def main() -> int:
         bounds=args.bounds,
         half_window=args.half_window,
     )
-    sources = find_beatmaps(args.folder)
-    paths = [source.path for source in sources if not source.is_archive]
-    if args.limit:
-        chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
-        paths = [paths[i] for i in chosen]
-    if args.output.resolve().is_relative_to(args.folder.resolve()):
-        raise ValueError(
-            f"--output {args.output} lies in the folder that is evaluated: choose another"
-        )
-    existing = [args.output / name for name in (TABLE, REPORT) if (args.output / name).exists()]
-    if existing and not args.overwrite:
-        raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --output")
-    args.output.mkdir(parents=True, exist_ok=True)
+    paths = choose_paths(args.folder, args.limit)
+    prepare_output(args)
     rows, failed, pool = [], [], Pool()
     for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
         try:
             output = args.output / path.relative_to(args.folder) if args.save_maps else None
-            rows.append(evaluate_one(loaded, path, options, pool, output, args.overwrite))
+            if args.denoising:
+                denoise_one(loaded, path, options, pool)
+            if args.sampling:
+                rows.append(evaluate_one(loaded, path, options, pool, output, args.overwrite))
         except BeatmapError as error:
             failed.append({"file": str(path), "reason": str(error)})
-    if not rows:
+    if not (rows or pool.denoising):
         raise ValueError(f"no beatmap could be evaluated in {args.folder}")
-    table = pd.DataFrame(rows)
-    summary = summarise(table, pool) | {"failed": len(failed)}
-    for name, value in summary.items():
-        print(
-            f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"
-        )
-    for entry in failed:
-        print(f"failed: {entry['file']}: {entry['reason']}")
-    table.to_csv(args.output / TABLE, index=False, encoding="utf-8", errors="backslashreplace")
     report = {
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
         "options": asdict(options),
-        "summary": summary,
-        "failed": failed,
     }
-    text = json.dumps(report, indent=1, ensure_ascii=False)
-    write_new_file(args.output / REPORT, text.encode("utf-8", "backslashreplace"), overwrite=True)
+    report_results(args.output, report, rows, pool, failed)
     return 1 if failed else 0
 
 

@@ -1,17 +1,59 @@
-"""What a remap should have kept of each object, counted: stacks, slider paths, bounds."""
+"""What a remap must leave as it was, and what it should keep: stacks, slider paths, bounds."""
+
+import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beatmap import Beatmap
 from playfield import Bounds, stack_shifts
-from sequence import PointType, Sequence, slider_topology
+from sequence import PLAYFIELD_CENTRE, PointType, Sequence, slider_topology
 from slider_path import PathSet
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05
+EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
 
 FloatArray = NDArray[np.float64]
+
+
+def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
+    """The lines of a file without what a remap may change.
+
+    Left out are the metadata lines that it edits, and in hit-object lines (numbers in
+    `object_lines`) the coordinates; of a curve its letters and number of points remain.
+    """
+    lines = []
+    for number, line in enumerate(data.splitlines(keepends=True)):
+        if number in object_lines:
+            fields = line.split(b",")
+            fields[:2] = [b"", b""]
+            if len(fields) > 5 and b"|" in fields[5]:
+                fields[5] = re.sub(rb"-?[\d.]+:-?[\d.]+", b":", fields[5])
+            lines.append(b",".join(fields))
+        elif not EDITED.match(line):
+            lines.append(line)
+    return lines
+
+
+def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
+    """What a remap must not change, and how often it did: all should be 0."""
+    lines = [
+        skeleton(b.raw, {hit_object.line for hit_object in b.objects}) for b in (before, after)
+    ]
+    pairs = list(zip(before.objects, after.objects, strict=False))
+    return {
+        "objects_lost": abs(len(before.objects) - len(after.objects)),
+        "objects_moved_in_time": sum(
+            a.time != b.time or abs(a.end_time - b.end_time) > 0.5 for a, b in pairs
+        ),
+        "objects_of_other_kind": sum(
+            (a.kind, a.slides, a.new_combo) != (b.kind, b.slides, b.new_combo) for a, b in pairs
+        ),
+        "other_bytes_changed": sum(a != b for a, b in zip(*lines, strict=False))
+        + abs(len(lines[0]) - len(lines[1])),
+    }
 
 
 def count_faults(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> dict[str, int]:
@@ -62,3 +104,36 @@ def out_of_bounds(
         for by in (0.0, shift)
     )
     return plain, drawn
+
+
+def list_out_of_bounds(
+    beatmap: Beatmap, sequence: Sequence, xy: FloatArray, wanted: FloatArray, bounds: Bounds
+) -> list[dict[str, Any]]:
+    """Every object of which coordinates xy (T, 2) put the centre or body outside.
+
+    `beyond` are px as it lies, `drawn_beyond` as stacking draws it, `source_beyond` as it lay;
+    `impossible` says that nothing could be done: the slider, as it is shaped, is larger than the
+    bounds, or no place in them has the distance `wanted` (T,) from where the previous object ends.
+    """
+    plain, drawn = out_of_bounds(beatmap, sequence, xy, bounds)
+    source = np.maximum(*out_of_bounds(beatmap, sequence, sequence.xy, bounds))
+    starts = np.flatnonzero(sequence.object_starts)
+    low, high = np.array(bounds.low), np.array(bounds.high)
+    previous = np.concatenate([[PLAYFIELD_CENTRE], xy[:-1]])[starts]
+    farthest = np.hypot(*np.maximum(previous - low, high - previous).T)
+    nearest = np.hypot(*np.maximum(np.maximum(low - previous, previous - high), 0.0).T)
+    impossible = (wanted[starts] > farthest) | (wanted[starts] >= 0) & (wanted[starts] < nearest)
+    topology = slider_topology(beatmap, sequence)
+    body_low, body_high = PathSet(topology.sliders).extents(xy)
+    impossible[topology.objects] |= (body_high - body_low > high - low).any(axis=1)
+    return [
+        {
+            "time": round(beatmap.objects[i].time),
+            "kind": beatmap.objects[i].kind,
+            "beyond": round(float(plain[i]), 2),
+            "drawn_beyond": round(float(drawn[i]), 2),
+            "source_beyond": round(float(source[i]), 2),
+            "impossible": bool(impossible[i]),
+        }
+        for i in np.flatnonzero(np.maximum(plain, drawn) > TOLERANCE)
+    ]

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 
+import classifier
 import evaluate
 from beatmap import parse_beatmap
-from evaluate import COUNTS, Pool, count_changes, evaluate_one, summarise
+from evaluate import Pool, evaluate_one, summarise
+from fidelity import count_changes
+from realism import FEATURES
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
 OBJECTS = (
@@ -93,6 +96,11 @@ SUMMARY = {
     "raw_all_spacing_error_median",
     "centres_off_playfield",
     "points_off_playfield",
+    "objects_out_of_bounds_avoidable",
+    "paths_too_short_share",
+    "paths_of_other_length_share",
+    "denoising_rmse_at_30_px",
+    "denoising_rmse_at_300_px",
     *UNCHANGED,
     "seconds_per_1000_points",
     "failed",
@@ -112,11 +120,16 @@ def test_a_folder_of_two_maps_gives_the_tables(
         output,
         "--save-maps",
     )
-    flags += ("--num-sampling-steps", "3", "--device", "cpu")
+    flags += ("--num-sampling-steps", "3", "--device", "cpu", "--denoising")
     assert run_command(evaluate.main, songs, *flags) == 0
     report = read_json(output / "evaluation.json")
     summary = report["summary"]
     assert set(summary) >= SUMMARY
+    assert len(report["out_of_bounds"]) >= summary["objects_out_of_bounds"]
+    assert report["realism"].keys() == {*FEATURES, "position_density"}
+    turning = report["realism"]["turning_angle"]
+    assert turning["overall"] > 0 and turning["overall_across"] > 0 < turning["overall_real"]
+    assert report["realism_ratio"] is None  # too few objects for bins of spacing and rhythm
     assert (summary["maps"], summary["failed"]) == (2, 0)
     assert {name: summary[name] for name in UNCHANGED} == UNCHANGED
     assert summary["object_spacing_error_median"] < 0.7 and summary["centres_off_playfield"] == 0
@@ -128,7 +141,53 @@ def test_a_folder_of_two_maps_gives_the_tables(
         (path,) = output.rglob(name)
         saved = parse_beatmap(path.read_bytes(), name)
         assert saved.version.endswith("(AI remap)") and "ai-generated" in saved.tags
-    assert "object_spacing_error_median" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "object_spacing_error_median" in printed and "turning_angle" in printed
+
+
+def write_song(folder: Path) -> Path:
+    """Two short maps of two beatmapsets."""
+    write_maps(folder, [41, 42], count=20)
+    return folder
+
+
+def test_the_classifier_is_an_extra(
+    tmp_path: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With scikit-learn, features are named; without, the rest is reported and the lack said."""
+    songs, output = write_song(tmp_path / "songs"), tmp_path / "out"
+    flags: tuple[object, ...] = ("--ckpt", trained / "model.safetensors", "--output", output)
+    flags += ("--num-sampling-steps", "1", "--device", "cpu")
+    if classifier.available():
+        assert run_command(evaluate.main, songs, *flags) == 0
+        verdict = read_json(output / "evaluation.json")["classifier"]
+        assert 0 <= verdict["auc"] <= 1 and verdict["importance"].keys() == set(classifier.COLUMNS)
+        assert "classifier_auc" in capsys.readouterr().out
+    monkeypatch.setattr(classifier, "available", lambda: False)
+    assert run_command(evaluate.main, songs, *flags, "--overwrite") == 0
+    report = read_json(output / "evaluation.json")
+    assert report["classifier"] == {"skipped": "scikit-learn is not installed"}
+    assert "turning_angle" in report["realism"]
+    assert "classifier skipped: scikit-learn" in capsys.readouterr().out
+
+
+def test_the_network_can_be_measured_without_sampling(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    songs, output = write_song(tmp_path / "songs"), tmp_path / "out"
+    flags: tuple[object, ...] = ("--ckpt", trained / "model.safetensors", "--output", output)
+    assert run_command(evaluate.main, songs, *flags, "--no-sampling") == 2
+    assert "add --denoising" in capsys.readouterr().err
+    assert run_command(evaluate.main, songs, *flags, "--no-sampling", "--denoising") == 0
+    report = read_json(output / "evaluation.json")
+    levels = [f"denoising_rmse_at_{level}_px" for level in (30, 100, 300)]
+    assert list(report["summary"]) == [*levels, "failed"]
+    rmse = [report["summary"][name] for name in levels]
+    assert 0 < rmse[0] < rmse[1] < rmse[2]
+    assert not (output / "evaluation.csv").exists() and "realism" not in report
 
 
 def test_a_map_that_cannot_be_read_is_reported(
@@ -193,11 +252,9 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
         {
             "points": [100, 300],
             "points_off_playfield": [0.0, 0.4],
-            **{name: [0, 0] for name in COUNTS},
             "objects_lost": [1, 2],
+            "objects_moved_in_time": [0, 0],
             "objects_of_other_kind": [0, 3],
-            "stacks": [0, 40],
-            "stacks_broken": [0, 2],
             "other_bytes_changed": [5, 0],
             "seconds_per_1000_points": [1.0, 3.0],
         }
@@ -212,8 +269,6 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
     assert summary["object_spacing_error_median"] == 0.0
     assert summary["points_off_playfield"] == pytest.approx(0.3)
     assert (summary["objects_lost"], summary["objects_of_other_kind"]) == (3, 3)
-    assert summary["stacks_broken_share"] == 0.05
-    assert summary["paths_too_short_share"] == 0
     assert (summary["other_bytes_changed"], summary["seconds_per_1000_points"]) == (5, 2.0)
 
 

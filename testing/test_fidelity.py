@@ -4,7 +4,7 @@ import numpy as np
 from conftest import beatmap_text
 
 from beatmap import Beatmap, parse_beatmap
-from fidelity import count_faults, out_of_bounds
+from fidelity import count_faults, list_out_of_bounds, out_of_bounds
 from playfield import Bounds
 from sequence import Sequence, beatmap_to_sequence
 
@@ -74,3 +74,25 @@ def test_maps_without_sliders_or_of_one_object() -> None:
     faults = count_faults(beatmap, sequence, sequence.xy)
     assert not any(faults.values())
     assert out_of_bounds(beatmap, sequence, sequence.xy, Bounds())[0].tolist() == [0]
+
+
+def test_what_is_out_of_bounds_is_listed_and_what_cannot_stay_in_them_said() -> None:
+    objects = (
+        "100,100,1000,1,0\n900,100,1250,1,0\n850,100,1500,1,0\n256,100,1750,1,0\n"
+        "450,200,2000,2,0,L|560:200,1,100\n20,50,3000,2,0,L|720:50,1,600"
+    )
+    beatmap = parse_beatmap(beatmap_text(objects).encode(), "out")
+    sequence = beatmap_to_sequence(beatmap)
+    xy = sequence.xy.copy()
+    xy[3] = (520, 100)
+    found = list_out_of_bounds(beatmap, sequence, xy, sequence.distances(), Bounds())
+    assert [tuple(entry.values()) for entry in found] == [
+        (1250, "circle", 388, 388, 388, True),  # 800 px reach past the farthest corner
+        (1500, "circle", 338, 338, 338, True),  # 50 px from there do not reach the playfield
+        (1750, "circle", 8, 8, 0, False),
+        (2000, "slider", 38, 38, 38, False),
+        (3000, "slider", 108, 108, 108, True),  # 600 px, straight, are wider than the playfield
+    ]
+    inside = beatmap_to_sequence(beatmap)
+    wide = Bounds((-1000.0, -1000.0), (2000.0, 2000.0))
+    assert list_out_of_bounds(beatmap, inside, inside.xy, inside.distances(), wide) == []

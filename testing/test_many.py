@@ -20,7 +20,7 @@ from conftest import (
 
 import sample
 from beatmap import Beatmap, parse_beatmap, read_beatmap
-from evaluate import count_changes
+from fidelity import count_changes
 from generation import generate
 from osz import Archive
 

@@ -28,8 +28,7 @@ from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from controls import Controls
 from diffusion.samplers import SAMPLERS
-from evaluate import count_changes
-from fidelity import count_faults
+from fidelity import count_changes, count_faults
 from generation import SampleOptions, generate, measure
 from outputs import safe_name
 from playfield import bounds_named

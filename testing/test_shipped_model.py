@@ -9,7 +9,7 @@ import pytest
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from data_loading import load_beatmap_idx
-from evaluate import count_changes
+from fidelity import count_changes
 from generation import SampleOptions, generate, measure
 from sample import DEFAULT_MODEL, EXAMPLE, remapped_file
 from sequence import beatmap_to_sequence
