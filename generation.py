@@ -32,8 +32,9 @@ from models import make_context
 from placement import Placement
 from playfield import bounds_named
 from selection import Mask, excerpt, hull
-from sequence import PointType, Sequence, slider_topology
+from sequence import PointType, Sequence, SliderTopology, SliderVelocity, slider_topology
 from slider_shapes import SliderShapes
+from slider_velocity import earliest_fit
 from spacing import KEEP, Spacing, wanted_distances
 from style import Style
 
@@ -60,7 +61,8 @@ class SampleOptions:
     limits) keeps objects there, "off" does not; use_amp computes in bf16, by default where the
     device does that natively. strength 1 starts from noise, less from the source's own positions
     with so much noise, 0 leaves them; refine_iterations at the lowest noise level follow. Sampler
-    "auto" is the solver that measured best at the default steps for the model's recipe.
+    "auto" is the solver that measured best at the default steps for the model's recipe. With
+    slider_velocity "fit" sliders get the lengths of their paths, to be written with "fit" too.
     """
 
     steps: int = DEFAULT_STEPS
@@ -74,6 +76,7 @@ class SampleOptions:
     use_amp: bool | None = None
     strength: float = 1.0
     refine_iterations: int = 0
+    slider_velocity: SliderVelocity = "keep"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -264,6 +267,8 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
     their paths are too short.
     """
     topology = slider_topology(part.beatmap, part.sequence)
+    if options.slider_velocity == "fit":
+        topology = with_free_lengths(part, topology)
     distances = part.distances
     if like is not None:
         distances = replace(part.sequence, xy=like).distances()
@@ -277,6 +282,18 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
         bounds_named(options.bounds, part.beatmap),
         fitted=options.spacing.mode != "model",
     )
+
+
+def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
+    """Sliders without a length where they are remapped and may get a velocity of their own."""
+    first = earliest_fit(part.beatmap)
+    sliders = [
+        (segments, length if kept or part.beatmap.objects[index].time < first else None)
+        for (segments, length), index, kept in zip(
+            topology.sliders, topology.objects, part.kept[topology.heads], strict=True
+        )
+    ]
+    return replace(topology, sliders=sliders)
 
 
 def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:

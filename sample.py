@@ -26,7 +26,7 @@ from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
-from sequence import Sequence, apply_coordinates, beatmap_to_sequence
+from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from spacing import CHOICES, Spacing, suggestion, wanted_distances
 
 HERE = Path(__file__).parent
@@ -47,12 +47,13 @@ def remapped_file(
     version: str,
     seed: int,
     set_id: int | None = None,
+    slider_velocity: SliderVelocity = "keep",
 ) -> bytes:
     """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags.
 
     The beatmapset's ID stays unless one is given.
     """
-    data = apply_coordinates(beatmap, sequence, xy)
+    data = apply_coordinates(beatmap, sequence, xy, slider_velocity)
     tags = [TAG, "ai-generated", f"seed{seed}"]
     return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
@@ -90,6 +91,12 @@ def parse_args() -> argparse.Namespace:
     add("--sampler", choices=["auto", *SAMPLERS], default="auto")
     add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
     add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
+    add(
+        "--slider-velocity",
+        choices=["keep", "fit"],
+        default="keep",
+        help="fit: sliders get the lengths of their new paths, and green lines to last as long",
+    )
     add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
     add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
@@ -135,6 +142,7 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
         use_amp=args.use_amp,
         strength=0.0 if args.refine else args.strength,
         refine_iterations=controls.refine_iterations(args),
+        slider_velocity=args.slider_velocity,
     )
 
 
@@ -188,7 +196,9 @@ def sample_beatmap(
         raw, placed = generate(loaded, beatmap, sequence, options, progress, steering, watch)
     result = []
     for k, version in enumerate(versions):
-        data = remapped_file(beatmap, sequence, placed[k], version, options.seed, set_id)
+        data = remapped_file(
+            beatmap, sequence, placed[k], version, options.seed, set_id, options.slider_velocity
+        )
         written = parse_beatmap(data, beatmap.name)
         errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
         mine = [xy[k] for xy in (*states, placed)] if watched else []

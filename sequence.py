@@ -108,16 +108,20 @@ def slider_end_type(slides: int) -> PointType:
     return PointType.SLIDER_END_ODD if slides % 2 else PointType.SLIDER_END_EVEN
 
 
+Slider = tuple[list[tuple[str, int | None, NDArray[np.intp]]], float | None]
+"""Segments as (kind, B-spline degree or None, indices of their points), and the pixel length."""
+
+
 @dataclass(frozen=True, eq=False)
 class SliderTopology:
     """How the S sliders of a beatmap hang together, in indices into the (T, 2) coordinates.
 
     `sliders` is the input of `slider_path.PathSet`: per slider its segments, as (kind, B-spline
-    degree or None, indices of their points), and its pixel length. `heads`, `ends` and
-    `objects` (S,) are the indices of slider heads, of slider ends and of hit objects.
+    degree or None, indices of their points), and its pixel length, None where it may be any.
+    `heads`, `ends` and `objects` (S,) are the indices of slider heads, slider ends and hit objects.
     """
 
-    sliders: list[tuple[list[tuple[str, int | None, NDArray[np.intp]]], float]]
+    sliders: list[Slider]
     heads: NDArray[np.intp]
     ends: NDArray[np.intp]
     objects: NDArray[np.intp]
@@ -189,7 +193,8 @@ def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
     """Which data points make up each slider, to recompute slider ends for other coordinates."""
     starts = np.flatnonzero(sequence.object_starts)
     stops = np.append(starts[1:], len(sequence))
-    sliders, chosen = [], []
+    sliders: list[Slider] = []
+    chosen = []
     for index, hit in enumerate(beatmap.objects):
         if hit.kind == "slider":
             layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)

@@ -58,7 +58,8 @@ class SliderShapes:
 
     `distances` (T,) px to the previous data point; `kept` (T,) marks points that must not move.
     Paths are to be as long as with coordinates `like` (T, 2), by default the sequence's, and no
-    shorter than their sliders, but where the sequence's are shorter already.
+    shorter than their sliders, but where the sequence's are shorter already. Sliders whose length
+    is None in `topology` may have any; they end with their paths.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class SliderShapes:
         self.paths = PathSet(topology.sliders)
         self.distances = distances
         self.counts = self.ends - self.heads - 1  # anchors
-        self.lengths = np.array([length for _, length in topology.sliders])
+        self.lengths = np.array([length for _, length in topology.sliders], dtype=np.float64)
+        self.bound = ~np.isnan(self.lengths)
         source = self.paths.evaluate(sequence.xy)[1]
         self.shortest = np.where(source >= self.lengths - TOLERANCE, self.lengths, 0.0)
         self.natural = source if like is None else self.paths.evaluate(like)[1]
@@ -125,6 +127,7 @@ class SliderShapes:
             mine = np.flatnonzero(counts == count)
             edges = varied.edge_errors[varied.edges[mine][:, None] + np.arange(count)]
             rest = np.stack([varied.end_errors, varied.naturals - target], axis=1)[mine]
+            rest *= self.bound[varied.owners[mine]][:, None]
             result[count] = np.concatenate([edges, rest], axis=1)
         return result
 
@@ -187,8 +190,8 @@ class SliderShapes:
     def _costs(self, varied: Variations, pixels: FloatArray, wanted: FloatArray) -> FloatArray:
         """(C,) what a variation of `pixels` (T, 2) costs: px^2, and what must not be."""
         cost = np.add.reduceat(varied.edge_errors**2, varied.edges)
-        cost += varied.end_errors**2
-        cost += (varied.naturals - np.maximum(self.natural, self.shortest)[varied.owners]) ** 2
+        excess = varied.naturals - np.maximum(self.natural, self.shortest)[varied.owners]
+        cost += self.bound[varied.owners] * (varied.end_errors**2 + excess**2)
         missing = np.maximum(self.shortest[varied.owners] - varied.naturals, 0.0)
         cost += np.where(missing > TOLERANCE, SHORT_PENALTY * (1 + missing), 0.0)
         cost += TOUCHING_PENALTY * varied.touching

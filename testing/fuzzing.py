@@ -30,9 +30,10 @@ from beatmap import BeatmapError, edit_metadata, parse_beatmap  # noqa: E402
 from checkpoint import CheckpointError, load_model, save_training_checkpoint  # noqa: E402
 from data_loading import load_beatmap_idx, save_beatmap_idx  # noqa: E402
 from osz import Archive, ArchiveError, write_archive  # noqa: E402
-from sequence import apply_coordinates, beatmap_to_sequence  # noqa: E402
+from sequence import SliderVelocity, apply_coordinates, beatmap_to_sequence  # noqa: E402
 
 MAX_SECONDS = 5.0
+VELOCITIES: tuple[SliderVelocity, ...] = ("keep", "fit")
 MAX_BYTES = 2**30
 MAX_CORPUS_FILE = 12_000  # larger ones are slower, and no stranger
 
@@ -250,14 +251,13 @@ def write(move: tuple[bytes, int, float]) -> None:
     sequence = beatmap_to_sequence(beatmap)
     rng = np.random.default_rng(number)
     moved = sequence.xy + rng.normal(0, size, sequence.xy.shape)
-    result = edit_metadata(
-        apply_coordinates(beatmap, sequence, moved), version="fuzz", add_tags=["a"]
-    )
-    again = parse_beatmap(result, "fuzz result")
-    assert len(again.objects) == len(beatmap.objects)
-    for before, after in zip(beatmap.objects, again.objects, strict=True):
-        assert (before.kind, before.time, before.slides) == (after.kind, after.time, after.slides)
-        assert abs(before.end_time - after.end_time) <= 1
+    for velocity in VELOCITIES:
+        patched = apply_coordinates(beatmap, sequence, moved, velocity)
+        again = parse_beatmap(edit_metadata(patched, version="fuzz", add_tags=["a"]), "fuzz result")
+        assert len(again.objects) == len(beatmap.objects)
+        for old, new in zip(beatmap.objects, again.objects, strict=True):
+            assert (old.kind, old.time, old.slides) == (new.kind, new.time, new.slides)
+            assert abs(old.end_time - new.end_time) <= 1
 
 
 def read_archive(data: bytes) -> None:

@@ -20,7 +20,8 @@ from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
 from sample import remapped_file
 from selection import Mask, Selection, choose_objects, format_time
-from sequence import Sequence, beatmap_to_sequence
+from sequence import END, Sequence, beatmap_to_sequence
+from slider_path import NEARLY
 from spacing import Spacing
 
 METADATA = re.compile(rb"(Version|BeatmapID|Tags):")
@@ -166,6 +167,34 @@ def test_distances_are_met_on_both_sides_of_a_range(loaded: LoadedModel) -> None
         errors.append(spacing_errors(sequence, placed[0])[[30, 50]])
     first, after = np.array(errors).T
     assert first.max() <= 1.0 and after.max() <= 1.5
+
+
+@pytest.mark.parametrize("chosen", [slice(None), slice(30, 60)])
+def test_lengths_that_fit_keep_durations_and_spacing(loaded: LoadedModel, chosen: slice) -> None:
+    """Sliders end with their paths; only chosen ones have another length."""
+    beatmap, sequence = made_up(11)
+    mask = np.zeros(len(beatmap.objects), dtype=bool)
+    mask[chosen] = True
+    options = SampleOptions(steps=4, slider_velocity="fit")
+    controls = Controls(None if mask.all() else mask)
+    _, placed = generate(loaded, beatmap, sequence, options, controls=controls)
+    data = remapped_file(beatmap, sequence, placed[0], "new", 0, None, "fit")
+    after = parse_beatmap(data, "fitted")
+    for old, new, c in zip(beatmap.objects, after.objects, mask, strict=True):
+        assert abs((new.end_time - new.time) - (old.end_time - old.time)) <= 1
+        if old.kind == "slider" and c:
+            # What is near enough stays: the old length, or a line for what it travels in 1 ms.
+            path = new.path()
+            travelled = path.natural_length / (new.end_time - new.time) * new.slides
+            assert abs(path.length - path.natural_length) <= max(1.01 * travelled, NEARLY)
+        elif old.kind == "slider":
+            assert new.length == old.length
+    written = beatmap_to_sequence(after)
+    ends = sequence.anchors == END
+    assert (written.xy[~ends] == placed[0][~ends]).all()
+    assert np.abs(written.xy - placed[0]).max() < 1.5
+    movable = mask[sequence.objects] & sequence.object_starts
+    assert np.median(spacing_errors(sequence, written.xy)[movable]) < 0.3
 
 
 def test_the_command_line_remaps_a_part(trained: Path, tmp_path: Path) -> None:
