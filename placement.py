@@ -5,13 +5,13 @@ sampler kept, so shapes are rounded first, relative to their heads; moved by who
 slider's end then moves exactly with its head, and heads can be chosen one after the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beatmap import Beatmap
-from playfield import Bounds, stack_shifts
+from playfield import PLAYFIELD, Bounds, stack_shifts
 from sequence import END, PLAYFIELD_CENTRE, Sequence, separate
 from slider_shapes import SliderShapes
 
@@ -19,7 +19,11 @@ ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
+FAR_OFF = 2.0  # px off its distance from which on another way is looked for
+REACH = 6  # bodies that may go another way for one that is far off
+NEARNESS = 0.01  # px of distance that a px of nearness to the old place is worth
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
+_COARSE = np.array([(x, y) for x in range(0, 513, 16) for y in range(0, 385, 16)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
@@ -51,6 +55,27 @@ class Bodies:
     distances: FloatArray
     owners: IntArray
     offsets: FloatArray
+
+    def errors(self, heads: FloatArray, origin: FloatArray) -> FloatArray:
+        """(M,) px by which the distances of heads (M, 2) are off; the first one's to `origin`."""
+        before = np.concatenate([origin[None], (heads + self.ends)[:-1]])
+        return np.abs(np.hypot(*(heads - before).T) - self.distances)
+
+    def between(self, first: int, stop: int, heads: FloatArray) -> "Bodies":
+        """The bodies first to stop - 1 at `heads` (M, 2); the one that follows, if any, stays."""
+        part = slice(first, min(stop + 1, len(heads)))
+        fixed = self.fixed[part].copy()
+        fixed[stop - first :] = True
+        return Bodies(
+            heads[part],
+            self.ends[part],
+            self.low[part],
+            self.high[part],
+            fixed,
+            self.distances[part],
+            self.owners[:0],
+            self.offsets[:0],
+        )
 
     def range(self) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest heads (M, 2); where a stack fits nowhere, halfway between."""
@@ -115,6 +140,7 @@ class Placement:
             bodies = self._bodies(shaped, xy[self.starts], stacking, whole=True)
             if self.distances is not None:
                 heads = _choose_pixels(bodies, _settle(bodies, SETTLING_SWEEPS))
+                heads = _rerouted(bodies, heads)
             else:
                 heads = np.clip(np.rint(bodies.heads), *bodies.whole_range())
                 heads = np.where(bodies.fixed[:, None], bodies.heads, heads)
@@ -224,12 +250,13 @@ def _separated(sequence: Sequence, rounded: FloatArray, wanted: FloatArray) -> F
     return result
 
 
-def _settle(bodies: Bodies, sweeps: int) -> FloatArray:
+def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatArray:
     """Heads (M, 2) moved until distances and bounds agree, unrounded.
 
-    Position-based dynamics of rigid bodies that do not turn, as in `constraints.project_spacing`.
+    Position-based dynamics of rigid bodies that do not turn, as in `constraints.project_spacing`;
+    the first distance is that to `origin`.
     """
-    heads = np.concatenate([ORIGIN[None], bodies.heads])
+    heads = np.concatenate([origin[None], bodies.heads])
     ends = np.concatenate([np.zeros((1, 2)), bodies.ends])
     mobile = np.concatenate([[0.0], (~bodies.fixed).astype(np.float64)])[:, None]
     low, high = bodies.range()
@@ -249,7 +276,7 @@ def _settle(bodies: Bodies, sweeps: int) -> FloatArray:
     return heads[1:]
 
 
-def _choose_pixels(bodies: Bodies, targets: FloatArray) -> FloatArray:
+def _choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
     """Whole-pixel heads (M, 2), one after the other, each at its distance from the last end.
 
     Among the pixels around the target, brought to its distance, the one that meets the distance
@@ -259,7 +286,7 @@ def _choose_pixels(bodies: Bodies, targets: FloatArray) -> FloatArray:
     """
     heads = targets.copy()
     low, high = bodies.whole_range()
-    end = ORIGIN
+    end = origin
     for i, target in enumerate(targets):
         if not bodies.fixed[i]:
             circles = [(end, bodies.distances[i])]
@@ -267,6 +294,56 @@ def _choose_pixels(bodies: Bodies, targets: FloatArray) -> FloatArray:
                 circles.append((heads[i + 1] - bodies.ends[i], bodies.distances[i + 1]))
             heads[i] = _best_pixel(target, circles, low[i], high[i])
         end = heads[i] + bodies.ends[i]
+    return heads
+
+
+def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
+    """heads (M, 2) in which bodies far off their distance, and some before, go another way round.
+
+    Pixels chosen one after the other cannot plan: before a body that stays, or for a jump that only
+    the corners of the playfield allow, the last few bodies must make for it together.
+    """
+    heads = heads.copy()
+    for i in np.flatnonzero(bodies.errors(heads, ORIGIN) > FAR_OFF).tolist():
+        stop = i if bodies.fixed[i] else i + 1
+        first = stop
+        while first > max(stop - REACH, 0) and not bodies.fixed[first - 1]:
+            first -= 1
+        if first == stop:
+            continue  # two bodies that stay
+        origin = heads[first - 1] + bodies.ends[first - 1] if first else ORIGIN
+        part = bodies.between(first, stop, heads)
+        route = replace(part, heads=_best_route(part, stop - first, origin))
+        tried = _choose_pixels(route, _settle(route, SETTLING_SWEEPS, origin), origin)
+        if part.errors(tried, origin).max() < part.errors(part.heads, origin).max():
+            heads[first:stop] = tried[: stop - first]
+    return heads
+
+
+def _best_route(part: Bodies, count: int, origin: FloatArray) -> FloatArray:
+    """Heads (M, 2) of which the first `count` are on a coarse grid, their distances met at best.
+
+    Dynamic programming over the places of one body after the other; staying near costs little.
+    """
+    low, high = part.range()
+    low, high = np.clip(low, 0, PLAYFIELD), np.clip(high, 0, PLAYFIELD)
+    places = [np.clip(_COARSE, low[j], high[j]) for j in range(count)]  # each (K, 2)
+    near = [NEARNESS * np.hypot(*(p - part.heads[j]).T) for j, p in enumerate(places)]
+    cost = np.abs(np.hypot(*(places[0] - origin).T) - part.distances[0]) + near[0]
+    came_from = []
+    for j in range(1, count):
+        ends = places[j - 1] + part.ends[j - 1]
+        away = np.hypot(*(places[j][:, None] - ends[None]).transpose(2, 0, 1))  # (K, K)
+        total = cost[None] + np.abs(away - part.distances[j])
+        came_from.append(total.argmin(axis=1))
+        cost = total.min(axis=1) + near[j]
+    if count < len(part.heads):
+        ends = places[-1] + part.ends[count - 1]
+        cost = cost + np.abs(np.hypot(*(part.heads[count] - ends).T) - part.distances[count])
+    heads, best = part.heads.copy(), int(cost.argmin())
+    for j in range(count - 1, -1, -1):
+        heads[j] = places[j][best]
+        best = int(came_from[j - 1][best]) if j else best
     return heads
 
 

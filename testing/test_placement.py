@@ -5,7 +5,7 @@ import pytest
 from conftest import beatmap_text, random_objects
 
 from beatmap import Beatmap, parse_beatmap
-from placement import FloatArray, Placement, _choose_pixels, _settle
+from placement import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
 from playfield import Bounds, stack_shifts
 from sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from slider_path import PathSet
@@ -311,3 +311,36 @@ def test_sampled_objects_are_settled_unrounded() -> None:
     assert np.quantile(spacing_errors(sequence, settled)[:-1], 0.9) < 0.1
     assert (settled[:-1] != np.rint(settled[:-1])).mean() > 0.9
     assert ON_PLAYFIELD.excess(drawn_at(beatmap, sequence, settled)).max() <= 1e-6
+
+
+def chain(heads: list[tuple[int, int]], distances: list[float], fixed: list[int]) -> Bodies:
+    """Circles at `heads`, those numbered in `fixed` staying."""
+    count = len(heads)
+    low, high = np.zeros((count, 2)), np.tile([512.0, 384.0], (count, 1))
+    stays = np.isin(np.arange(count), fixed)
+    points, nowhere = np.array(heads, dtype=np.float64), np.zeros((count, 2))
+    return Bodies(points, nowhere, low, high, stays, np.array(distances), np.arange(count), nowhere)
+
+
+def test_bodies_before_one_that_stays_go_another_way_round() -> None:
+    """300, 20 and 300 px from one corner to the one below: only half a playfield to the right."""
+    bodies = chain([(10, 10), (310, 10), (310, 30), (10, 374)], [306.0, 300, 20, 300], [0, 3])
+    origin = np.array([256.0, 192.0])
+    assert bodies.errors(bodies.heads, origin).max() > 100
+    heads = _rerouted(bodies, bodies.heads)
+    assert bodies.errors(heads, origin).max() < 1.5
+    assert (heads[[0, 3]] == bodies.heads[[0, 3]]).all() and (heads == np.rint(heads)).all()
+
+
+def test_a_jump_that_only_the_corners_allow_is_prepared() -> None:
+    """600 px fit across the playfield; the body before must go into a corner first."""
+    bodies = chain([(256, 192), (256, 292), (256, 384)], [0.0, 300, 600], [0])
+    origin = np.array([256.0, 192.0])
+    heads = _rerouted(bodies, bodies.heads)
+    assert bodies.errors(heads, origin).max() < 2
+    assert np.abs(heads[1:] - [256, 192]).min() > 100
+
+
+def test_what_is_met_is_not_rerouted() -> None:
+    bodies = chain([(100, 100), (200, 100), (200, 250)], [181, 100, 150], [])
+    assert (_rerouted(bodies, bodies.heads) == bodies.heads).all()
