@@ -19,7 +19,7 @@ PLAYFIELD = (512.0, 384.0)
 SCREEN = ((-67.0, -60.0), (579.0, 428.0))
 """What the editor counts as on screen, for a position and the circle's radius around it, in px."""
 STACK_DISTANCE = 3.0
-STACK_STEP = 6.4
+STACK_STEP = 0.1  # of a circle's radius
 FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
 
 FloatArray = NDArray[np.float64]
@@ -46,14 +46,19 @@ def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
         return Bounds()
     if name != "screen":
         raise ValueError(f"--bounds {name}: give playfield, screen or off")
-    radius = 64 * circle_scale(beatmap)
+    radius = circle_radius(beatmap.circle_size)
     (left, top), (right, bottom) = SCREEN
     return Bounds((left + radius, top + radius), (right - radius, bottom - radius))
 
 
-def circle_scale(beatmap: Beatmap) -> float:
-    """Size of the map's circles; their radius is 64 px times this."""
-    return (1 - 0.7 * (beatmap.circle_size - 5) / 5) / 2
+def circle_radius(circle_size: float) -> float:
+    """Radius of a hit circle in osu! pixels."""
+    return 54.4 - 4.48 * circle_size
+
+
+def preempt(approach_rate: float) -> float:
+    """How long before its time an object appears, in ms."""
+    return 1200 + (120 if approach_rate < 5 else 150) * (5 - approach_rate)
 
 
 def stack_shifts(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
@@ -61,18 +66,20 @@ def stack_shifts(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> Floa
 
     heads and tails (M, 2) are where objects begin and where their paths end.
     """
+    return stack_heights(beatmap, heads, tails) * STACK_STEP * circle_radius(beatmap.circle_size)
+
+
+def stack_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
+    """(M,) steps by which the game moves objects; arguments are those of `stack_shifts`."""
     if beatmap.format_version >= FIRST_STACKING_VERSION:
-        heights = _heights(beatmap, heads, tails)
-    else:
-        heights = _old_heights(beatmap, heads, tails)
-    return heights * STACK_STEP * circle_scale(beatmap)
+        return _heights(beatmap, heads, tails)
+    return _old_heights(beatmap, heads, tails)
 
 
 def _threshold(beatmap: Beatmap) -> float:
     """ms within which objects at one place are stacked: a part of the time they are visible."""
-    rate = beatmap.approach_rate
-    preempt = 1200 + (600 if rate < 5 else 750) * (5 - rate) / 5
-    return preempt * beatmap.stack_leniency
+    # The game takes whole milliseconds here.
+    return int(preempt(beatmap.approach_rate)) * beatmap.stack_leniency
 
 
 def _heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
@@ -120,11 +127,12 @@ def _old_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> Floa
                 break
             if _near(heads[j], heads[i]):
                 heights[i] += 1
-                until = objects[j].end_time
             elif _near(heads[j], tails[i]):
                 under += 1
                 heights[j] -= under
-                until = objects[j].end_time
+            else:
+                continue
+            until = objects[j].time
     return np.array(heights, dtype=np.float64)
 
 

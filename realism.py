@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from beatmap import Beatmap
-from playfield import PLAYFIELD
+from playfield import PLAYFIELD, circle_radius, preempt
 from sequence import END, PointType, Sequence, slider_topology
 from slider_path import PathSet
 
@@ -215,13 +215,11 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
     it. Stacked ones lie within 3 px; others nearer than a diameter overlap. The previous object
     counts for stacks alone: how far away it is, is the spacing.
     """
-    radius = 54.4 - 4.48 * beatmap.circle_size
-    ar = beatmap.approach_rate
-    preempt = 1200 + (120 if ar < 5 else 150) * (5 - ar)
+    radius, lead = circle_radius(beatmap.circle_size), preempt(beatmap.approach_rate)
     stacked = np.full(len(objects.heads), np.nan)
     nearest = np.full(len(objects.heads), np.nan)
     for lag in range(1, LOOK_BACK + 1):
-        seen = _earlier(objects.end_times, lag) > objects.times - preempt
+        seen = _earlier(objects.end_times, lag) > objects.times - lead
         bodies = _earlier(objects.bodies, lag)
         away = _length(objects.heads[:, None] - bodies).min(axis=1)
         away[~seen] = np.nan

@@ -8,7 +8,6 @@ Positions and radii are in osu! pixels, times in ms, angles in radians clockwise
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import atan2, ceil, hypot
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beatmap import Beatmap, HitObject
+from playfield import circle_radius, preempt, stack_heights
 
 FloatArray = NDArray[np.float64]
 Colour = tuple[int, int, int]
@@ -26,8 +26,6 @@ PLAYFIELD = (512, 384)  # px
 MIDDLE = (256.0, 192.0)  # where spinners are, whatever the file says
 DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
 
-STACK_DISTANCE = 3.0  # px
-FIRST_VERSION_THAT_STACKS_BACKWARDS = 6
 LINE_TOLERANCE = 0.1  # px by which a drawn slider may leave its path
 MAX_LINE_POINTS = 2000  # of one slider; only paths that leave every screen have more
 
@@ -45,16 +43,6 @@ POINT_LEAD = 800.0  # ms between a follow point's appearing and its vanishing
 MAX_POINTS = 64  # between two objects
 SPINNER_RADII = (180.0, 12.0)  # px of the closing ring when a spinner begins and ends
 SPINNER_SPEED = 0.03  # radians a ms
-
-
-def circle_radius(circle_size: float) -> float:
-    """Radius of a hit circle in osu! pixels."""
-    return 54.4 - 4.48 * circle_size
-
-
-def preempt(approach_rate: float) -> float:
-    """How long before its time an object appears, in ms."""
-    return 1200 + (120 if approach_rate < 5 else 150) * (5 - approach_rate)
 
 
 # Combos
@@ -189,66 +177,6 @@ def _line(hit_object: HitObject) -> FloatArray:
     return simplified(line if len(line) > 1 else np.repeat(line, 2, axis=0))
 
 
-def stack_heights(shown: Sequence[Shown], within_ms: float, format_version: int) -> list[int]:
-    """How many steps up and left the game moves each object, so that stacked ones stay visible.
-
-    Objects less than 3 px apart stack when not more than `within_ms` lies between them, which is
-    the preempt time by the map's stack leniency. What begins at the end of an earlier slider
-    moves down and right instead. Files from before v6 stack by an older rule.
-    """
-    if format_version < FIRST_VERSION_THAT_STACKS_BACKWARDS:
-        return _old_stack_heights(shown, within_ms)
-    heights = [0] * len(shown)
-    for last in reversed(range(len(shown))):
-        if heights[last] or shown[last].kind == "spinner":
-            continue
-        is_circle, base = shown[last].kind == "circle", last
-        for k in reversed(range(last)):
-            other, start = shown[k], shown[base].hit_object.time
-            if other.kind == "spinner":
-                continue
-            before = other.hit_object.end_time if is_circle else other.hit_object.time
-            if start - before > within_ms:
-                break
-            if is_circle and other.kind == "slider" and _coincide(other.end, shown[base].head):
-                below = [j for j in range(k + 1, last + 1) if _coincide(other.end, shown[j].head)]
-                drop = heights[base] - heights[k] + 1
-                for j in below:
-                    heights[j] -= drop
-                break
-            if _coincide(other.head if is_circle else other.end, shown[base].head):
-                heights[k] = heights[base] + 1
-                base = k
-    return heights
-
-
-def _old_stack_heights(shown: Sequence[Shown], within_ms: float) -> list[int]:
-    """Stacks of file formats before v6, built forwards from each object."""
-    heights = [0] * len(shown)
-    for first, base in enumerate(shown):
-        if heights[first] and base.kind != "slider":
-            continue
-        last_time, at_tail = base.hit_object.end_time, 0
-        for k in range(first + 1, len(shown)):
-            other = shown[k]
-            if other.hit_object.time - within_ms > last_time:
-                break
-            if _coincide(other.head, base.head):
-                heights[first] += 1
-            elif _coincide(other.head, base.line[-1]):
-                at_tail += 1
-                heights[k] -= at_tail
-            else:
-                continue
-            last_time = other.hit_object.time
-    return heights
-
-
-def _coincide(a: FloatArray, b: FloatArray) -> bool:
-    """Whether two positions (2,) are close enough to stack."""
-    return hypot(a[0] - b[0], a[1] - b[1]) < STACK_DISTANCE
-
-
 @dataclass(frozen=True)
 class Scene:
     """All objects of a beatmap where the game shows them, and what it times their appearing by."""
@@ -276,8 +204,8 @@ def make_scene(beatmap: Beatmap) -> Scene:
         Shown(index, hit_object, _line(hit_object), *numbers[index])
         for index, hit_object in enumerate(beatmap.objects)
     ]
-    # The game takes whole milliseconds here.
-    heights = stack_heights(flat, int(lead) * beatmap.stack_leniency, beatmap.format_version)
+    heads, tails = (np.array([t.line[k] for t in flat]).reshape(-1, 2) for k in (0, -1))
+    heights = stack_heights(beatmap, heads, tails)
     return Scene(
         radius=radius,
         preempt=lead,

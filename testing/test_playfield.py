@@ -9,7 +9,7 @@ import slider
 from conftest import beatmap_text, needs_maps, random_objects, real_paths
 
 from beatmap import Beatmap, parse_beatmap, read_beatmap
-from playfield import PLAYFIELD, Bounds, bounds_named, circle_scale, stack_shifts
+from playfield import PLAYFIELD, Bounds, bounds_named, circle_radius, stack_heights, stack_shifts
 from sequence import beatmap_to_sequence
 
 SPREAD = 4  # px, so that many objects of a made-up map lie on each other
@@ -25,8 +25,10 @@ def objects_of(beatmap: Beatmap) -> tuple[np.ndarray, np.ndarray]:
 def heights(text: str) -> list[int]:
     """Places in the stacks of a map's objects."""
     beatmap = parse_beatmap(text.encode(), "stacks")
+    found = stack_heights(beatmap, *objects_of(beatmap))
     shifts = stack_shifts(beatmap, *objects_of(beatmap))
-    return np.rint(shifts / (6.4 * circle_scale(beatmap))).astype(int).tolist()
+    np.testing.assert_allclose(shifts, found * circle_radius(beatmap.circle_size) / 10)
+    return found.astype(int).tolist()
 
 
 def test_circles_on_one_place_rise_towards_the_first() -> None:
