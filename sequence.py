@@ -224,7 +224,8 @@ def apply_coordinates(
 ) -> bytes:
     """The file of `beatmap` with its data points at `xy` (T, 2) px.
 
-    Times and durations stay, and spinners stay where they are. Coordinates are clamped to
+    Times and durations stay, and spinners, and sliders without a length in the file whose path is
+    longer than one that could be written, stay where they are. Coordinates are clamped to
     +-`COORDINATE_LIMIT` and, before version 128, rounded; rounding never makes a new red anchor.
     With `sequence.xy` the result is the file as it was.
 
@@ -251,6 +252,8 @@ def apply_coordinates(
         if hit.kind == "circle":
             changes[index] = Change(_pair(target[start]))
             continue
+        if hit.path_length > MAX_COORDINATE:
+            continue  # no file can hold the length that it would need elsewhere
         runs = np.array(_runs(hit.points.tolist()))
         stop = start + int(runs[-1]) + 1
         points = separate(target[start:stop], limited[start:stop])[runs]

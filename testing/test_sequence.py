@@ -453,3 +453,15 @@ def test_heads_and_ends_frame_every_slider() -> None:
     for head, end in zip(topology.heads, topology.ends, strict=True):
         assert sequence.objects[head] == sequence.objects[end]
     assert all(a < b for a, b in pairwise(np.ravel([topology.heads, topology.ends], order="F")))
+
+
+def test_a_slider_whose_length_no_file_can_hold_stays_where_it_is() -> None:
+    """131,073 px without a length in the file: the game takes the path's, and reads no such one."""
+    lines = "0,-1,1000,2,0,B|0:131072,1,0\n100,100,900000,1,0"
+    beatmap = parse_beatmap(beatmap_text(lines).encode(), "long")
+    sequence = beatmap_to_sequence(beatmap)
+    data = apply_coordinates(beatmap, sequence, sequence.xy + 5)
+    after = parse_beatmap(data, "moved")
+    assert after.lines[beatmap.objects[0].line] == beatmap.lines[beatmap.objects[0].line]
+    assert [hit.end_time for hit in after.objects] == [hit.end_time for hit in beatmap.objects]
+    assert after.objects[1].x == 105
