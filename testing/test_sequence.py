@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import needs_maps, real_paths
+from conftest import beatmap_text, needs_maps, real_paths
 from hypothesis import given
 from hypothesis import strategies as st
 
