@@ -152,21 +152,30 @@ def load_model(
         )
     try:
         state, config, parametrisation, metadata = read(path)
+        _require_fit(state, config, path)
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path} is incomplete or of another version: {reason}") from error
     model = DiT(config)
-    try:
-        model.load_state_dict({k: v.float() for k, v in state.items()})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: the weights do not fit the configuration: {reason}"
-        ) from error
+    model.load_state_dict({k: v.float() for k, v in state.items()})
     model.requires_grad_(False).eval().to(device)
     return LoadedModel(model, parametrisation, path, digest, metadata)
+
+
+def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> None:
+    """CheckpointError unless the weights are those of `config`, before memory is taken for them."""
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in DiT(config).state_dict().items()}
+    found = {name: value.shape for name, value in state.items() if value.is_floating_point()}
+    differing = sorted(
+        ascii(name) for name in expected.keys() | state if expected.get(name) != found.get(name)
+    )
+    if differing:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the configuration: {', '.join(differing)[:200]}"
+        )
 
 
 _Parts = tuple[dict[str, Tensor], DiTConfig, EDM | LearnedVariance, dict[str, Any]]
@@ -183,7 +192,7 @@ def _read_export(path: Path) -> _Parts:
         raise CheckpointError(f"{path} is a safetensors file of another program, not of {FORMAT}")
     if header.get("format_version") != str(FORMAT_VERSION):
         raise CheckpointError(
-            f"{path} has export format {header.get('format_version')}, this version reads "
+            f"{path} has export format {header.get('format_version')!r}, this version reads "
             f"{FORMAT_VERSION}: update osu-diffusion or export the model again"
         )
     return (

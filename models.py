@@ -21,6 +21,12 @@ NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
 """Standard deviation of hit-object coordinates around the playfield's centre, in px."""
 
+LARGEST = {
+    **{"width": 16_384, "depth": 512, "heads": 512, "num_classes": 10_000_000},
+    **{"half_window": 1_000_000, "coordinate_dim": 4096, "distance_dim": 4096, "time_dim": 4096},
+}
+"""Whole numbers of a configuration, which may come from a damaged or hostile file."""
+
 
 @dataclass(frozen=True)
 class DiTConfig:
@@ -45,6 +51,16 @@ class DiTConfig:
     learn_sigma: bool = False
 
     def __post_init__(self) -> None:
+        for name, largest in LARGEST.items():
+            value, least = getattr(self, name), int(name in ("width", "depth", "heads"))
+            if type(value) is not int or not least <= value <= largest:
+                raise ValueError(f"{name} {value!r}: expected a whole number, {least} to {largest}")
+        numbers = [self.mlp_ratio, *self.coordinate_scale, *(self.rotary_periods or (1.0, 1.0))]
+        if len(numbers) != 5 or not all(0 < number < 1e9 for number in numbers):
+            raise ValueError(
+                "mlp_ratio must be a number above 0, coordinate_scale and rotary_periods two: "
+                f"they are {self.mlp_ratio}, {self.coordinate_scale}, {self.rotary_periods}"
+            )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} must be an even multiple of heads {self.heads}: "

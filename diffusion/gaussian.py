@@ -307,6 +307,8 @@ def parametrisation_from_dict(values: dict[str, Any]) -> EDM | LearnedVariance:
     options = dict(values)
     name = options.pop("name", None)
     if name == "edm":
+        if not all(type(value) in (int, float) for value in options.values()):
+            raise ValueError(f"noise levels must be numbers, they are {options}")
         return EDM(**options)
     if name == "learned-variance" and options.get("noise_schedule") in SCHEDULES:
         return LearnedVariance(SCHEDULES[options["noise_schedule"]](), options["l1"])

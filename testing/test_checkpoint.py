@@ -332,7 +332,7 @@ def header(**changes: str | None) -> dict[str, str]:
     [
         ({"format": None}, "another program"),
         ({"format": "pt"}, "another program"),
-        ({"format_version": "2"}, "export format 2, this version reads 1: update"),
+        ({"format_version": "2"}, "export format '2', this version reads 1: update"),
         ({"config": None}, "incomplete or of another version: KeyError: 'config'"),
         ({"config": "{"}, "incomplete or of another version"),
         ({"config": '{"wings": 2}'}, r"unknown model options \['wings'\]"),
@@ -379,6 +379,36 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(
     message = refusal(path)
     assert "do not fit the configuration" in message
     assert "final_layer" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("width", 10**9), ("width", "8"), ("depth", 10**6), ("depth", 0), ("heads", True)),
+        *(("coordinate_scale", "ab"), ("coordinate_scale", [1.0]), ("rotary_periods", [1, -1])),
+        *(("mlp_ratio", float("nan")), ("mlp_ratio", "4"), ("num_classes", -1)),
+    ],
+)
+def test_an_impossible_configuration_is_refused(tmp_path: Path, option: str, value: Any) -> None:
+    state = training_state()
+    state["config"][option] = value
+    save_training_checkpoint(tmp_path / "a.pt", state)
+    refusal(tmp_path / "a.pt")
+
+
+def test_no_memory_is_taken_for_weights_that_are_not_there(tmp_path: Path) -> None:
+    """This model would have 1.6e12 parameters; its refusal names what is missing."""
+    state = training_state()
+    state["config"] |= {"width": 16_384, "heads": 1, "depth": 500}
+    save_training_checkpoint(tmp_path / "a.pt", state)
+    assert "do not fit the configuration: 'blocks." in refusal(tmp_path / "a.pt")
+
+
+def test_noise_levels_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = training_state()
+    state["parametrisation"]["sigma_max"] = "5"
+    save_training_checkpoint(tmp_path / "a.pt", state)
+    assert "must be numbers" in refusal(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("key", ["parametrisation", "step", "args"])
