@@ -296,10 +296,21 @@ def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
     return replace(topology, sliders=sliders)
 
 
+def solver_name(loaded: LoadedModel, options: SampleOptions) -> str:
+    """The solver that the options ask for.
+
+    Models of the reference's recipe know little of the coarse noise levels, and new noise in every
+    step takes back what was decided wrongly there: for them few ancestral steps measured best.
+    """
+    if options.sampler != "auto":
+        return options.sampler
+    return "ancestral" if loaded.is_reference else "dpmpp-2m"
+
+
 def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:
     """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
     parametrisation, level = loaded.parametrisation, start_level(loaded, options)
-    if isinstance(parametrisation, LearnedVariance) and options.sampler != "ancestral":
+    if isinstance(parametrisation, LearnedVariance) and solver_name(loaded, options) != "ancestral":
         return parametrisation.solver_sigmas(options.sampling_steps, level)
     return parametrisation.sigmas(options.sampling_steps, level)
 
@@ -329,12 +340,12 @@ def solve(
     generators: list[torch.Generator],
 ) -> Tensor:
     """Runs the solver that the options name from noise x (N, T, 2) to coordinates, unitless."""
-    parametrisation = loaded.parametrisation
+    parametrisation, name = loaded.parametrisation, solver_name(loaded, options)
 
     def unchanged(x0: Tensor, sigma: Tensor) -> Tensor:
         return x0
 
-    if options.sampler == "ancestral" and isinstance(parametrisation, LearnedVariance):
+    if name == "ancestral" and isinstance(parametrisation, LearnedVariance):
         constrain = constrained(unchanged, loaded, chain, options)
         return sample_learned_variance(
             parametrisation,
@@ -348,10 +359,8 @@ def solve(
         )
     denoise = constrained(predictor(loaded, network), loaded, chain, options)
     sigmas = noise_levels(loaded, options)
-    if options.sampler == "ancestral":
+    if name == "ancestral":
         return sample_ancestral(denoise, x, sigmas, report, generator=generators)
-    best = "dpmpp-3m" if loaded.is_reference else "dpmpp-2m"
-    name = best if options.sampler == "auto" else options.sampler
     return DETERMINISTIC[name](denoise, x, sigmas, report)
 
 

@@ -348,15 +348,30 @@ def test_refining_follows_sampling_and_may_use_another_model(
     assert np.abs(own - plain).mean() < 10
 
 
-def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
-    """x <- (x - sqrt(1 - a) eps(x, t = 0)) / sqrt(a), clamped to [-1, 2], computed by hand."""
+def random_reference_model() -> LoadedModel:
+    """A small model of the reference's recipe that is no longer the zero function it begins as."""
     torch.manual_seed(0)
     model = DiT_models["DiT-nano"](reference=True, num_classes=2)
-    for parameter in model.parameters():  # it begins as the zero function
+    for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.requires_grad_(False).eval()
+    return LoadedModel(model, LearnedVariance(), Path("tiny.pt"), "0")
+
+
+def test_auto_is_the_solver_of_the_models_recipe(loaded: LoadedModel) -> None:
+    beatmap, sequence = made_up(8, 30)
+    for model, sampler in ((random_reference_model(), "ancestral"), (loaded, "dpmpp-2m")):
+        auto, named, other = (
+            generate(model, beatmap, sequence, SampleOptions(steps=3, sampler=name))[0]
+            for name in ("auto", sampler, "heun")
+        )
+        assert np.array_equal(auto, named) and not np.array_equal(auto, other)
+
+
+def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
+    """x <- (x - sqrt(1 - a) eps(x, t = 0)) / sqrt(a), clamped to [-1, 2], computed by hand."""
+    loaded = random_reference_model()
     parametrisation = LearnedVariance()
-    loaded = LoadedModel(model, parametrisation, Path("tiny.pt"), "0")
     beatmap, sequence = made_up(8, 30, sliders=False)
     options = SampleOptions(
         strength=0.0, refine_iterations=2, spacing=Spacing("model"), bounds="off"
