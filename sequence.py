@@ -200,8 +200,8 @@ def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
             layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)
             head = starts[index]
             segments = [(kind, degree, head + ids) for kind, degree, ids in layout.segments]
-            # A slider without length keeps the one it has, see `_set_length`.
-            sliders.append((segments, hit.path_length if hit.length is None else hit.length))
+            # Where the game takes another length than the file's, that is kept: see `_set_length`.
+            sliders.append((segments, hit.path_length))
             chosen.append(index)
     objects = np.array(chosen, dtype=np.intp)
     return SliderTopology(sliders, starts[objects], stops[objects] - 1, objects)

@@ -26,7 +26,7 @@ from star_rating import star_rating
 
 PARTS = pytest.mark.parametrize("part", ["val", "train", "edge", "cases"])
 STACK_DISTANCE = 3  # px; closer objects are stacked, or have a direction of plus or minus zero
-NEIGHBOURS = 12  # objects after one that difficulty or stacking may set in relation to it
+NEIGHBOURS = 500  # objects after one, at the fastest, that difficulty or stacking may set in relation to it
 
 # Files of which the table of cases says less than the game's own format allows.
 CASES_READ_BETTER = {
@@ -195,7 +195,7 @@ def has_neighbours(sequence: Sequence) -> bool:
     ends = np.append(starts[1:], len(sequence)) - 1
     heads = sequence.xy[starts]
     for places in (heads, sequence.xy[ends]):
-        for later in range(1, NEIGHBOURS):
+        for later in range(1, min(NEIGHBOURS, len(heads))):
             away = heads[later:] - places[:-later]
             if (np.hypot(away[:, 0], away[:, 1]) <= STACK_DISTANCE).any():
                 return True
@@ -242,11 +242,17 @@ def mirrored(sequence: Sequence) -> Any:
 @needs_maps
 @PARTS
 def test_jittered_maps_keep_their_durations(part: str, parser: Any) -> None:
-    """All points up to 40 px off, with fitting velocities: within 1 ms here and in fosu."""
+    """All points up to 40 px off, with fitting velocities: within 1 ms here and in fosu.
+
+    Heads stay on the playfield: fosu, unlike the game, puts them there, which changes the length
+    of a slider that has none in the file.
+    """
     generator = np.random.default_rng(0)
     for beatmap in readable(part, every=4):
         sequence, name = beatmap_to_sequence(beatmap), beatmap.name
         xy = sequence.xy + generator.uniform(-40, 40, sequence.xy.shape)
+        heads = sequence.object_starts
+        xy[heads] = xy[heads].clip(0, (512, 384))
         result = parse_beatmap(apply_coordinates(beatmap, sequence, xy, "fit"), name)
         ends = [[hit.end_time for hit in one.objects] for one in (beatmap, result)]
         np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1 + 1e-6, err_msg=name)
