@@ -1,5 +1,8 @@
 """Measures speed and memory as ratios within one run; times of different runs do not compare."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 from collections.abc import Callable
 

@@ -3,6 +3,9 @@
 A second run into the same --output adds what is new; the classes of maps that were there stay.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import hashlib
 import json

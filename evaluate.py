@@ -5,6 +5,9 @@ far the remaps' placement is from that of real maps (`realism`), whether a class
 apart (`classifier`), and with --denoising the network alone.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import sys

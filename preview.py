@@ -1,5 +1,8 @@
 """Shows one beatmap, or two of one rhythm: pictures, an animation, a player in a web page."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 from pathlib import Path
 

@@ -1,5 +1,8 @@
 """Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import platform

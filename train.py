@@ -5,6 +5,9 @@ rank takes its share: any number of processes computes the same training run. Th
 the same --results-dir goes on with a run that was stopped, by a signal or by a crash.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import logging
