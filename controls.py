@@ -38,8 +38,14 @@ class Controls:
     refiner_style: Style = field(default_factory=Style)
 
 
-def add_selection_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of which objects to remap."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of what to remap, of styles and of edits."""
+    _add_selection_flags(parser)
+    _add_style_flags(parser)
+    _add_edit_flags(parser)
+
+
+def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
     part = parser.add_argument_group(
         "which objects to remap (the rest stays as it is)"
     ).add_argument
@@ -61,8 +67,7 @@ def add_selection_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_style_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of styles."""
+def _add_style_flags(parser: argparse.ArgumentParser) -> None:
     style = parser.add_argument_group("style (several are mixed, by weights if given)").add_argument
     style(
         "--style-id",
@@ -98,8 +103,7 @@ def add_style_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_edit_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of changes to the positions that are there."""
+def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     edit = parser.add_argument_group("edits of the positions that are there").add_argument
     edit(
         "--strength",

@@ -70,10 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=cli.HelpFormatter,
     )
     add_input_flags(parser.add_argument_group("what to remap"))
-    controls.add_selection_flags(parser)
+    controls.add_flags(parser)
     add_result_flags(parser.add_argument_group("how the result comes out"))
-    controls.add_style_flags(parser)
-    controls.add_edit_flags(parser)
     add_output_flags(parser.add_argument_group("where it goes, and pictures of it"))
     add_model_flags(parser.add_argument_group("the model, and how it computes"))
     return parser
