@@ -6,7 +6,7 @@ The objects to remap, the style, and the model that refines; what `generate` tak
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,8 +170,11 @@ def selection_from(args: argparse.Namespace) -> Selection:
     return Selection(start, end, args.align_combos, args.only, tuple(args.keep_objects or ()))
 
 
-def label(args: argparse.Namespace) -> str:
-    """What tells a result of these flags from others, for its name; empty for the defaults."""
+def label(args: argparse.Namespace, more: Sequence[str] = ()) -> str:
+    """What tells a result of these flags from others, for its name; empty for the defaults.
+
+    `more` are words for other flags.
+    """
     style, part = wanted_style(args).describe(), selection_from(args).describe()
     words = [f"style {style}"] if style else []
     words += [f"without {' '.join(args.negative_style)}"] if args.negative_style else []
@@ -179,7 +182,7 @@ def label(args: argparse.Namespace) -> str:
     words += [f"strength {args.strength:g}"] if args.strength != 1 and not args.refine else []
     words += ["cleaned"] if args.refine else []
     words += [f"refined by {args.refine_ckpt.stem}"] if args.refine_ckpt else []
-    text = " ".join(words)
+    text = " ".join([*words, *more])
     if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
         return text
     # Names of files must not become too long, nor equal by being cut.

@@ -259,7 +259,7 @@ def test_a_style_by_its_id_is_used(trained: Path, small: Path, tmp_path: Path) -
     flags = ("--beatmap", small, "--style-id", 104, "--cfg-scale", 2)
     assert remap(trained, tmp_path, *flags) == 0
     (name,) = maps_below(tmp_path)
-    assert "style 104 seed 0" in name
+    assert "style 104 guidance 2 seed 0" in name
     report = read_json(next(tmp_path.rglob("*.result.json")))
     assert report["style"] == "104"
     assert report["options"]["cfg_scale"] == 2
@@ -445,6 +445,23 @@ def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
 
 
 # --- spacing and bounds ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_names_tell_apart_how_maps_were_asked_to_come_out(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    """Trying one after the other must not end in "exists"."""
+    wide = ("--spacing", "scale:1.2")
+    for flags in ((), wide, (*wide, "--bounds", "screen"), ("--slider-velocity", "fit")):
+        assert remap(trained, tmp_path, "--beatmap", small, *flags) == 0
+    versions = {parse_beatmap(data, "x").version for data in maps_below(tmp_path).values()}
+    assert {version.partition("(AI remap ")[2] for version in versions} == {
+        "seed 0)",
+        "spacing scale:1.2 seed 0)",
+        "spacing scale:1.2 bounds screen seed 0)",
+        "sv fit seed 0)",
+    }
 
 
 def spacing_of(folder: Path) -> np.ndarray:
