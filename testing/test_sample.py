@@ -453,7 +453,8 @@ def test_names_tell_apart_how_maps_were_asked_to_come_out(
 ) -> None:
     """Trying one after the other must not end in "exists"."""
     wide = ("--spacing", "scale:1.2")
-    for flags in ((), wide, (*wide, "--bounds", "screen"), ("--slider-velocity", "fit")):
+    many = ("--num-variants", 2)
+    for flags in ((), wide, (*wide, "--bounds", "screen"), ("--slider-velocity", "fit"), many):
         assert remap(trained, tmp_path, "--beatmap", small, *flags) == 0
     versions = {parse_beatmap(data, "x").version for data in maps_below(tmp_path).values()}
     assert {version.partition("(AI remap ")[2] for version in versions} == {
@@ -461,6 +462,8 @@ def test_names_tell_apart_how_maps_were_asked_to_come_out(
         "spacing scale:1.2 seed 0)",
         "spacing scale:1.2 bounds screen seed 0)",
         "sv fit seed 0)",
+        "seed 0) #1",
+        "seed 0) #2",
     }
 
 
