@@ -1,4 +1,4 @@
-"""Trains a model: `python train.py ...` on one device, `torchrun ... train.py ...` on many.
+"""Trains a model, on one device, or started by torchrun on many.
 
 The noise of a step depends on (seed, step) alone and is drawn for the global batch, of which each
 rank takes its share: any number of processes computes the same training run. The same command in
