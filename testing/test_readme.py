@@ -27,6 +27,8 @@ NOT_RUN = {
     "python -m pip install -r requirements.txt": "the CI script does, in a fresh environment",
     "python -m pip install -r requirements-dev.txt": "the CI script does, in a fresh environment",
     "python -m venv .venv": "the CI script makes one",
+    "python -m pip install notebook": "test_notebooks.py executes the notebooks without Jupyter",
+    "python -m notebook colab/osu_diffusion_sample.ipynb": "test_notebooks.py executes it",
     "python -m pytest": "runs this",
     "ruff check .": "the CI script does",
     "ruff format --check .": "the CI script does",

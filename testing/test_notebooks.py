@@ -1,0 +1,110 @@
+"""The notebooks run from top to bottom in a kernel of their own, with tiny settings."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from beatmap import read_beatmap
+from checkpoint import load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+COLAB = ROOT / "colab"
+NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
+
+
+def read(name: str) -> NotebookNode:
+    return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+def run(notebook: NotebookNode, folder: Path = COLAB, **settings: object) -> NotebookNode:
+    """Executes a notebook in a folder, with other settings than its cell of parameters has."""
+    cells = notebook.cells
+    place = next(k for k, c in enumerate(cells) if "parameters" in c.metadata.get("tags", []))
+    lines = [f"{name} = {value!r}" for name, value in settings.items()]
+    cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+    where = {"metadata": {"path": str(folder)}}
+    return NotebookClient(notebook, timeout=300, resources=where).execute()
+
+
+def outputs(notebook: NotebookNode) -> tuple[str, list[str]]:
+    """What a run printed, and the kinds of what it showed."""
+    shown = [output for c in notebook.cells for output in c.get("outputs", [])]
+    text = "".join(output.text for output in shown if output.output_type == "stream")
+    return text, [kind for output in shown for kind in output.get("data", {})]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_tidy(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    assert text == json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    nbformat.validate(nbformat.from_dict(content))
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert all(cell["source"][-1].strip() for cell in content["cells"])
+    addresses = [cell for cell in code if any("REPOSITORY = " in line for line in cell["source"])]
+    assert len(addresses) == 1 and addresses[0]["metadata"]["tags"] == ["parameters"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_of_code_is_explained(path: Path) -> None:
+    kinds = [cell.cell_type for cell in read(path.stem).cells]
+    assert kinds[0] == "markdown"
+    assert ("code", "code") not in pairwise(kinds)
+
+
+def test_a_map_is_remapped(tmp_path: Path) -> None:
+    done = run(read("osu_diffusion_sample"), STEPS=2, STYLE="1180619 303335", RESULTS=str(tmp_path))
+    text, kinds = outputs(done)
+    (result,) = tmp_path.rglob("*.osu")
+    assert f"wrote {result}" in text and text.rstrip().endswith(str(result))
+    assert "style 1180619 303335" in read_beatmap(result).version
+    assert kinds.count("image/png") == 1
+    assert kinds.count("text/html") == 2  # the table of styles, and the player
+    player = next(o for c in done.cells for o in c.get("outputs", []) if "iframe" in str(o))
+    assert "&lt;canvas" in player.data["text/html"]
+
+
+def test_a_model_is_trained(tmp_path: Path) -> None:
+    notebook = read("osu_diffusion_train")
+    done = run(notebook, MODEL="DiT-nano", STEPS=3, BATCH=2, WINDOW=32, RESULTS=str(tmp_path))
+    text, kinds = outputs(done)
+    (weights,) = tmp_path.rglob("model.safetensors")
+    assert load_model(weights).model.config.width == 64
+    assert "step=0000003" in text and str(weights) in text
+    assert len(list(tmp_path.rglob("*.osu"))) == 1
+    assert kinds.count("image/png") == 2  # the losses and the remap
+
+
+def test_a_command_that_fails_ends_the_notebook(tmp_path: Path) -> None:
+    notebook = read("osu_diffusion_sample")
+    with pytest.raises(CellExecutionError, match=r"sample.py did not finish"):
+        run(notebook, DIFFICULTY="Hard", SEED="no number", RESULTS=str(tmp_path))
+    assert "argument --seed: invalid int value: 'no number'" in outputs(notebook)[0]
+
+
+def up_to_set_up() -> NotebookNode:
+    """The first notebook as far as the cell that finds the project."""
+    notebook = read("osu_diffusion_sample")
+    last = next(k for k, c in enumerate(notebook.cells) if "@title Set up" in c.source)
+    notebook.cells = notebook.cells[: last + 1]
+    return notebook
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout to clone")
+def test_a_notebook_alone_fetches_the_project(tmp_path: Path) -> None:
+    text, _ = outputs(run(up_to_set_up(), tmp_path, REPOSITORY=str(ROOT)))
+    assert (tmp_path / "osu-diffusion" / "sample.py").is_file()
+    assert f"The project is in {tmp_path.resolve() / 'osu-diffusion'}" in text
+
+
+def test_a_notebook_alone_asks_for_the_address(tmp_path: Path) -> None:
+    with pytest.raises(CellExecutionError, match="Write the project's address into REPOSITORY"):
+        run(up_to_set_up(), tmp_path, REPOSITORY="")
