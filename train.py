@@ -361,9 +361,10 @@ def describe(trainer: Trainer, folder: RunFolder | None, options: dict[str, Any]
     log.info("%s Parameters: %s on %s", args.model, f"{parameters:,}", trainer.device)
     log.info("Dataset: %d maps, %d data points", len(loader.rows), loader.num_points)
     log.info("Options: %s", json.dumps(plain_options(args)))
-    log.info(
-        "Training for %d steps of %d in an epoch", trainer.total_steps, loader.batches_per_epoch
-    )
+    length = f"{trainer.total_steps} steps"
+    if args.max_minutes is not None:
+        length = f"{args.max_minutes:g} minutes, at most {length},"
+    log.info("Training for %s of %d in an epoch", length, loader.batches_per_epoch)
 
 
 def main() -> int:
