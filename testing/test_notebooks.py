@@ -7,6 +7,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from conftest import beatmap_text, random_objects
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -23,7 +24,7 @@ def read(name: str) -> NotebookNode:
     return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
 
 
-def run(notebook: NotebookNode, folder: Path = COLAB, **settings: object) -> NotebookNode:
+def run(notebook: NotebookNode, folder: Path, settings: dict[str, object]) -> NotebookNode:
     """Executes a notebook in a folder, with other settings than its cell of parameters has."""
     cells = notebook.cells
     place = next(k for k, c in enumerate(cells) if "parameters" in c.metadata.get("tags", []))
@@ -61,7 +62,8 @@ def test_every_cell_of_code_is_explained(path: Path) -> None:
 
 
 def test_a_map_is_remapped(tmp_path: Path) -> None:
-    done = run(read("osu_diffusion_sample"), STEPS=2, STYLE="1180619 303335", RESULTS=str(tmp_path))
+    settings = {"STEPS": 2, "STYLE": "1180619 303335", "RESULTS": str(tmp_path)}
+    done = run(read("osu_diffusion_sample"), COLAB, settings)
     text, kinds = outputs(done)
     (result,) = tmp_path.rglob("*.osu")
     assert f"wrote {result}" in text and text.rstrip().endswith(str(result))
@@ -73,9 +75,8 @@ def test_a_map_is_remapped(tmp_path: Path) -> None:
 
 
 def test_a_model_is_trained(tmp_path: Path) -> None:
-    notebook = read("osu_diffusion_train")
-    done = run(notebook, MODEL="DiT-nano", STEPS=3, BATCH=2, WINDOW=32, RESULTS=str(tmp_path))
-    text, kinds = outputs(done)
+    tiny = {"MODEL": "DiT-nano", "STEPS": 3, "BATCH": 2, "WINDOW": 32, "RESULTS": str(tmp_path)}
+    text, kinds = outputs(run(read("osu_diffusion_train"), COLAB, tiny))
     (weights,) = tmp_path.rglob("model.safetensors")
     assert load_model(weights).model.config.width == 64
     assert "step=0000003" in text and str(weights) in text
@@ -86,25 +87,57 @@ def test_a_model_is_trained(tmp_path: Path) -> None:
 def test_a_command_that_fails_ends_the_notebook(tmp_path: Path) -> None:
     notebook = read("osu_diffusion_sample")
     with pytest.raises(CellExecutionError, match=r"sample.py did not finish"):
-        run(notebook, DIFFICULTY="Hard", SEED="no number", RESULTS=str(tmp_path))
+        run(notebook, COLAB, {"SEED": "no number", "RESULTS": str(tmp_path)})
     assert "argument --seed: invalid int value: 'no number'" in outputs(notebook)[0]
 
 
-def up_to_set_up() -> NotebookNode:
-    """The first notebook as far as the cell that finds the project."""
-    notebook = read("osu_diffusion_sample")
-    last = next(k for k, c in enumerate(notebook.cells) if "@title Set up" in c.source)
-    notebook.cells = notebook.cells[: last + 1]
-    return notebook
+LIKE_COLAB = """
+import shutil, sys, types
+
+def upload():
+    shutil.copy(UPLOADED, "my map.osu")
+    return {"my map.osu": b""}
+
+module = types.ModuleType("google.colab")
+module.files = types.SimpleNamespace(upload=upload, download=lambda path: print("got", path))
+sys.modules["google"] = sys.modules["google.colab"] = module
+"""
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout to clone")
-def test_a_notebook_alone_fetches_the_project(tmp_path: Path) -> None:
-    text, _ = outputs(run(up_to_set_up(), tmp_path, REPOSITORY=str(ROOT)))
-    assert (tmp_path / "osu-diffusion" / "sample.py").is_file()
-    assert f"The project is in {tmp_path.resolve() / 'osu-diffusion'}" in text
+def like_colab(name: str, folder: Path, last: str = "") -> tuple[str, Path]:
+    """Runs a notebook alone in a folder, up to a cell with `last`; its text, and the project.
+
+    Google Colab's buttons for files are stood in for: a map called Mine is uploaded.
+    """
+    map_file = folder / "elsewhere.osu"
+    map_file.write_text(beatmap_text(random_objects(0, 40), title="Mine"), encoding="utf-8")
+    notebook = read(name)
+    end = next(k for k, c in enumerate(notebook.cells, 1) if last in c.source) if last else None
+    notebook.cells = notebook.cells[:end]
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"UPLOADED = {str(map_file)!r}{LIKE_COLAB}"))
+    run(notebook, folder, {"REPOSITORY": str(ROOT), "STEPS": 2})
+    return outputs(notebook)[0], folder.resolve() / "osu-diffusion"
 
 
-def test_a_notebook_alone_asks_for_the_address(tmp_path: Path) -> None:
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="this is no checkout that could be cloned"
+)
+
+
+@needs_checkout
+def test_alone_the_notebook_fetches_the_project_and_asks_for_a_map(tmp_path: Path) -> None:
+    text, project = like_colab("osu_diffusion_sample", tmp_path)
+    assert f"The project is in {project}" in text
+    (result,) = (project / "results").rglob("*.osu")
+    assert f"got {result}" in text and read_beatmap(result).title == "Mine"
+
+
+@needs_checkout
+def test_alone_the_notebook_of_training_packs_what_is_uploaded(tmp_path: Path) -> None:
+    text, project = like_colab("osu_diffusion_train", tmp_path, last="create_dataset.py")
+    assert "packed 1 new maps" in text and list(project.rglob("dataset.json"))
+
+
+def test_alone_a_notebook_asks_for_the_address(tmp_path: Path) -> None:
     with pytest.raises(CellExecutionError, match="Write the project's address into REPOSITORY"):
-        run(up_to_set_up(), tmp_path, REPOSITORY="")
+        run(read("osu_diffusion_sample"), tmp_path, {"REPOSITORY": ""})
