@@ -59,10 +59,10 @@ def default_text(action: argparse.Action) -> str:
     if default is True:
         return "on"
     values = default if isinstance(default, list) else [default]
-    return " ".join(_beside_the_scripts(value) for value in values)
+    return " ".join(_in_words(value) for value in values)
 
 
-def _beside_the_scripts(value: object) -> str:
+def _in_words(value: object) -> str:
     folder = Path(__file__).parent
     if isinstance(value, Path) and value.is_relative_to(folder):
         return value.relative_to(folder).as_posix()
