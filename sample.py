@@ -374,13 +374,19 @@ def remap(
     put_bytes(outputs.report, text.encode("utf-8", "backslashreplace"), overwrite=True)
     tqdm.write(f"wrote {outputs.report}")
     for variant in [] if quiet else report["variants"]:
-        written = variant["written"]
-        print(
-            f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
-            f"95 % below {written['object_spacing_error_p95']:.2f} px; "
-            f"objects off the playfield: {written['centres_off_playfield']:.1%}"
-        )
+        print(outcome(variant["written"], options.spacing))
     return True
+
+
+def outcome(written: dict[str, float], spacing: Spacing) -> str:
+    """How well a written map does; where no distances were asked for, nothing of them."""
+    off = f"objects off the playfield: {written['centres_off_playfield']:.1%}"
+    if spacing.mode == "free":
+        return off
+    return (
+        f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
+        f"95 % below {written['object_spacing_error_p95']:.2f} px; {off}"
+    )
 
 
 def describe_results(

@@ -467,6 +467,15 @@ def test_names_tell_apart_how_maps_were_asked_to_come_out(
     }
 
 
+def test_no_error_is_told_of_distances_that_nobody_asked_for() -> None:
+    written = {"object_spacing_error_median": 0.061, "object_spacing_error_p95": 0.3}
+    written["centres_off_playfield"] = 0.0
+    told = "object spacing error: median 0.06 px, 95 % below 0.30 px; "
+    off = "objects off the playfield: 0.0%"
+    assert sample.outcome(written, Spacing("scale", 1.2)) == told + off
+    assert sample.outcome(written, Spacing("free")) == off
+
+
 def spacing_of(folder: Path) -> np.ndarray:
     """Distances of object starts in the one map below a folder."""
     sequence = beatmap_to_sequence(read_beatmap(next(folder.rglob("*.osu"))))
