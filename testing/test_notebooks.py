@@ -49,7 +49,9 @@ def test_notebooks_are_tidy(path: Path) -> None:
     nbformat.validate(nbformat.from_dict(content))
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert all(cell["source"][-1].strip() for cell in content["cells"])
+    for cell in content["cells"]:
+        assert isinstance(cell["source"], list) and cell["source"][-1].strip()
+        assert max(map(len, cell["source"])) <= 121
     addresses = [cell for cell in code if any("REPOSITORY = " in line for line in cell["source"])]
     assert len(addresses) == 1 and addresses[0]["metadata"]["tags"] == ["parameters"]
 
