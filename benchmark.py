@@ -1,5 +1,8 @@
 """Measures speed and memory as ratios within one run; times of different runs do not compare."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 from collections.abc import Callable
 
@@ -11,27 +14,36 @@ from benchmark_train import add_train_flags, benchmark_train
 Benchmark = Callable[[argparse.Namespace], int]
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of benchmark.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     data = commands.add_parser(
         "data",
         help="windows a second of the loader",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=cli.HelpFormatter,
     )
     benchmark_data.add_flags(data)
     data.set_defaults(run=benchmark_data.run)
     sampling = commands.add_parser(
         "sample",
         help="time, memory and quality of sampling",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=cli.HelpFormatter,
     )
     benchmark_sample.add_flags(sampling)
     sampling.set_defaults(run=benchmark_sample.run)
-    training = commands.add_parser("train", help="a training step, beside the reference's own")
+    training = commands.add_parser(
+        "train",
+        help="a training step, also beside that of the public osu-diffusion",
+        formatter_class=cli.HelpFormatter,
+    )
     add_train_flags(training)
     training.set_defaults(run=benchmark_train)
-    return parser.parse_args()
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    return make_parser().parse_args()
 
 
 def main() -> int:

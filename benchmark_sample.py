@@ -45,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `benchmark.py sample`."""
     add = parser.add_argument
     add("--lengths", type=int, nargs="+", default=[1000, 3000, 6000, 20_000], help="data points")
-    add("--steps", type=int, nargs="+", default=[DEFAULT_STEPS])
+    add("--steps", type=int, nargs="+", default=[DEFAULT_STEPS], help="sampling steps")
     add(
         "--sizes",
         nargs="+",
@@ -55,14 +55,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--repeats", type=int, default=3, help="of which the fastest counts")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
-    add("--threads", type=int, default=torch.get_num_threads())
+    add(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="CPU threads; default: torch's",
+    )
     add("--reference", type=Path, help="checkout of the public osu-diffusion to measure beside")
     add("--timed", type=int, default=3, help="steps of it that are timed, of its 250")
     add("--maps", type=Path, help="folder of beatmaps for quality against steps")
     add("--limit", type=int, default=8, help="of them, evenly spread")
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model for quality against steps")
     add("--output", type=Path, help="write the figures to this .json file")
-    add("--overwrite", action=cli.BooleanFlag, default=False)
+    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
 
 
 def run(args: argparse.Namespace) -> int:

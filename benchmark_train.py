@@ -26,13 +26,13 @@ FREQUENCIES, TYPES = 128, 16
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--reference", type=Path, help="checkout of the public osu-diffusion; its code will run")
-    add("--model", default="DiT-B")
-    add("--seq-len", type=int, default=128)
-    add("--global-batch-size", type=int, default=64)
-    add("--num-classes", type=int, default=1000)
+    add("--model", default="DiT-B", help="size of the network")
+    add("--seq-len", type=int, default=128, help="data points in a window")
+    add("--global-batch-size", type=int, default=64, help="windows in a step")
+    add("--num-classes", type=int, default=1000, help="style classes")
     add("--steps", type=int, default=3, help="timed steps, after one that is not")
     add("--threads", type=int, help="CPU threads of each; default: torch's")
-    add("--device", default="auto")
+    add("--device", default="auto", help="cuda, mps, cpu or auto")
     add("train_flags", nargs="*", help="for our train.py, after a --, such as --use-amp --compile")
 
 

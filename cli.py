@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,41 @@ class BooleanFlag(argparse.Action):
         if text not in TRUE | FALSE or (negated and values is not None):
             parser.error(f"{option_string} takes True or False, or nothing, not {values!r}")
         setattr(namespace, self.dest, (text in TRUE) != negated)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that ends in the default where there is one to tell, without paths of this machine."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default = default_text(action).replace("%", "%%")
+        return f"{action.help or ''} (default: {default})" if default else action.help or ""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # What else a boolean takes is for commands written for the public osu-diffusion.
+        if isinstance(action, BooleanFlag):
+            return ", ".join(action.option_strings)
+        return super()._format_action_invocation(action)
+
+
+def default_text(action: argparse.Action) -> str:
+    """A flag's default in words; empty where there is none or where its help says it."""
+    default = action.default
+    untold = default is None or default is False or default == argparse.SUPPRESS
+    if untold or "default" in (action.help or ""):
+        return ""
+    if default is True:
+        return "on"
+    values = default if isinstance(default, list) else [default]
+    return " ".join(_in_words(value) for value in values)
+
+
+def _in_words(value: object) -> str:
+    folder = Path(__file__).parent
+    if isinstance(value, Path) and value.is_relative_to(folder):
+        return value.relative_to(folder).as_posix()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value.as_posix() if isinstance(value, Path) else str(value)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -6,7 +6,7 @@ The objects to remap, the style, and the model that refines; what `generate` tak
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,26 +40,35 @@ class Controls:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of what to remap, of styles and of edits."""
+    _add_selection_flags(parser)
+    _add_style_flags(parser)
+    _add_edit_flags(parser)
+
+
+def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
     part = parser.add_argument_group(
         "which objects to remap (the rest stays as it is)"
     ).add_argument
     time = "mm:ss:mmm, as osu!'s editor copies it, or ms"
-    part("--time-start", help=f"remap from here on: {time}")
-    part("--time-end", help=f"remap up to here: {time}")
+    part("--time-start", metavar="TIME", help=f"remap from here on: {time}")
+    part("--time-end", metavar="TIME", help=f"remap up to here: {time}")
     part(
         "--align-combos",
         choices=["off", "grow", "shrink"],
         default="off",
         help="widen or narrow the range to whole combos",
     )
-    part("--only", choices=list(KINDS), help="remap these alone")
+    part("--only", choices=list(KINDS), help="remap only these")
     part(
         "--keep-objects",
         nargs="+",
         metavar="SELECTION",
-        help="objects that stay, as osu!'s editor copies a selection: '00:51:123 (1,2,3) -'",
+        help='objects that stay, as osu!\'s editor copies a selection: "00:51:123 (1,2,3) -"',
     )
-    style = parser.add_argument_group("style (several are mixed)").add_argument
+
+
+def _add_style_flags(parser: argparse.ArgumentParser) -> None:
+    style = parser.add_argument_group("style (several are mixed, by weights if given)").add_argument
     style(
         "--style-id",
         nargs="+",
@@ -85,17 +94,43 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="STYLE",
         help="IDs, mappers or files to keep away from; needs a --cfg-scale above 1",
     )
-    style("--cfg-scale", type=float, default=1.0, help="above 1 exaggerates the style")
+    style(
+        "--cfg-scale",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="how strong the style is: above 1 it is exaggerated",
+    )
+
+
+def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     edit = parser.add_argument_group("edits of the positions that are there").add_argument
-    edit("--strength", type=float, default=1.0, help="0 leaves all as it is, 1 redoes it")
+    edit(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0..1",
+        help="0 changes nothing, 1 redoes it all",
+    )
     edit(
         "--refine",
         action=cli.BooleanFlag,
         default=False,
-        help="only clean up: remove a little noise from the map's own positions",
+        help="only clean the map's own positions up, which moves them by a pixel or two",
     )
-    edit("--refine-ckpt", type=Path, help="model that cleans up, at the end of any run")
-    edit("--refine-iters", type=int, default=REFINE_ITERATIONS, help="iterations of the clean-up")
+    edit(
+        "--refine-ckpt",
+        type=Path,
+        metavar="FILE",
+        help="another model that cleans up at the end of any run",
+    )
+    edit(
+        "--refine-iters",
+        type=int,
+        default=REFINE_ITERATIONS,
+        metavar="NUMBER",
+        help="how often the clean-up is repeated",
+    )
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -135,8 +170,11 @@ def selection_from(args: argparse.Namespace) -> Selection:
     return Selection(start, end, args.align_combos, args.only, tuple(args.keep_objects or ()))
 
 
-def label(args: argparse.Namespace) -> str:
-    """What tells a result of these flags from others, for its name; empty for the defaults."""
+def label(args: argparse.Namespace, more: Sequence[str] = ()) -> str:
+    """What tells a result of these flags from others, for its name; empty for the defaults.
+
+    `more` are words for other flags.
+    """
     style, part = wanted_style(args).describe(), selection_from(args).describe()
     words = [f"style {style}"] if style else []
     words += [f"without {' '.join(args.negative_style)}"] if args.negative_style else []
@@ -144,7 +182,7 @@ def label(args: argparse.Namespace) -> str:
     words += [f"strength {args.strength:g}"] if args.strength != 1 and not args.refine else []
     words += ["cleaned"] if args.refine else []
     words += [f"refined by {args.refine_ckpt.stem}"] if args.refine_ckpt else []
-    text = " ".join(words)
+    text = " ".join([*words, *more])
     if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
         return text
     # Names of files must not become too long, nor equal by being cut.

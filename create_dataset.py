@@ -3,6 +3,9 @@
 A second run into the same --output adds what is new; the classes of maps that were there stay.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import hashlib
 import json
@@ -332,17 +335,27 @@ def open_or_pack(
 # --- the command line -----------------------------------------------------------------------------
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of create_dataset.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        usage="python create_dataset.py SOURCE [SOURCE ...] --output FOLDER [flags]",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
     )
     parser.add_argument(
         "sources", nargs="+", type=Path, metavar="SOURCE", help=f"folder with {WHAT_IS_FOUND}"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the packed dataset")
-    parser.add_argument("--data-start", type=int, help="first track of a Mapperator dataset")
-    parser.add_argument("--data-end", type=int, help="track after the last one")
-    parser.add_argument("--num-workers", type=int, default=default_workers(), help="processes")
+    parser.add_argument(
+        "--data-start", type=int, help="first track of a Mapperator dataset; default: all"
+    )
+    parser.add_argument("--data-end", type=int, help="track after the last one; default: all")
+    parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=default_workers(),
+        help="processes; default: one a core",
+    )
     parser.add_argument(
         "--overwrite",
         action=cli.BooleanFlag,
@@ -350,7 +363,11 @@ def parse_args() -> argparse.Namespace:
         help="replace a dataset in --output instead of adding to it; classes begin at 0",
     )
     filters.add_arguments(parser)
-    return parser.parse_args()
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    return make_parser().parse_args()
 
 
 def main() -> int:

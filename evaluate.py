@@ -5,6 +5,9 @@ far the remaps' placement is from that of real maps (`realism`), whether a class
 apart (`classifier`), and with --denoising the network alone.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import sys
@@ -208,9 +211,12 @@ def print_judgement(judgement: dict[str, Any]) -> None:
         print(f"  without {name:<32} {-drop:>12.4f}")
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of evaluate.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        usage="python evaluate.py FOLDER [flags]",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
     )
     add, boolean = parser.add_argument, cli.BooleanFlag
     add("folder", type=Path, help="folder of .osu files (recursive)")
@@ -219,16 +225,25 @@ def parse_args() -> argparse.Namespace:
     add("--save-maps", action=boolean, default=False, help="also write the remapped files there")
     add("--overwrite", action=boolean, default=False, help="replace existing tables and maps")
     add("--limit", type=int, help="only so many maps, evenly spread")
-    add("--seed", type=int, default=0)
-    add("--num-sampling-steps", type=int, default=DEFAULT_STEPS)
-    add("--sampler", choices=["auto", *SAMPLERS], default="auto")
-    add("--spacing", default="keep", help=CHOICES)
-    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
+    add("--seed", type=int, default=0, help="of the remaps and of what is drawn at random")
+    add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="as for sample.py")
+    add("--sampler", choices=["auto", *SAMPLERS], default="auto", help="as for sample.py")
+    add("--spacing", default="keep", help=f"as for sample.py: {CHOICES}")
+    add(
+        "--bounds",
+        choices=["playfield", "screen", "off"],
+        default="playfield",
+        help="as for sample.py",
+    )
     add("--half-window", type=int, help="attention half window; default: the model's")
     add("--denoising", action=boolean, default=False, help="also measure the network alone")
     add("--sampling", action=boolean, default=True, help="remap; off with --denoising alone")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
-    return parser.parse_args()
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    return make_parser().parse_args()
 
 
 def choose_paths(folder: Path, limit: int | None) -> list[Path]:

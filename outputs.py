@@ -75,6 +75,8 @@ class Outputs:
             raise ValueError(f"--output {output} is a file: give a folder")
         first = job.beatmaps[0]
         tail = safe_name(versions[0].removeprefix(first.version))
+        # One map and four variants of it are different runs, whose results may lie side by side.
+        tail += f" x{variants}" if variants > 1 else ""
         if len(job.beatmaps) == 1:
             chosen = f"[{safe_name(first.version, 25)}] {tail}"
         else:

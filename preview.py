@@ -1,5 +1,8 @@
 """Shows one beatmap, or two of one rhythm: pictures, an animation, a player in a web page."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 from pathlib import Path
 
@@ -59,20 +62,31 @@ def check_absent(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path} exists: add --overwrite or choose another --output")
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of preview.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        usage="python preview.py BEFORE.osu [AFTER.osu] [flags]",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
     )
     add = parser.add_argument
     add("before", type=Path, help=".osu file to show")
     add("after", type=Path, nargs="?", help=".osu file of the same rhythm to compare it with")
     add("--kinds", nargs="+", choices=list(SUFFIXES), default=["html"], help="what to make")
-    add("--start", type=float, help="ms at which png and gif begin; default: overview, busiest")
+    add(
+        "--start",
+        type=float,
+        help="ms at which png and gif begin; default: an overview, the busiest part",
+    )
     add("--length", type=float, default=DEFAULT_CLIP, help="ms that png and gif show from there")
     add("--width", type=int, default=WIDTH, help="of the gif in pixels")
     add("--output", type=Path, default=Path("results"), help="folder for the results")
     add("--overwrite", action=cli.BooleanFlag, default=False, help="replace existing results")
-    return parser.parse_args()
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    return make_parser().parse_args()
 
 
 def main() -> int:

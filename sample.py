@@ -1,5 +1,8 @@
 """Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import platform
@@ -27,7 +30,7 @@ from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
 from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
-from spacing import CHOICES, Spacing, suggestion, wanted_distances
+from spacing import Spacing, suggestion, wanted_distances
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
@@ -58,60 +61,185 @@ def remapped_file(
     return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of sample.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        usage="python sample.py [--beatmap FILE ...] [more flags, in any order]",
+        description=__doc__,
+        epilog="Without flags the bundled example is remapped. README.md shows the common tasks.",
+        formatter_class=cli.HelpFormatter,
     )
-    add, boolean = parser.add_argument, cli.BooleanFlag
+    add_input_flags(parser.add_argument_group("what to remap"))
+    controls.add_flags(parser)
+    add_result_flags(parser.add_argument_group("how the result comes out"))
+    add_output_flags(parser.add_argument_group("where it goes, and pictures of it"))
+    add_model_flags(parser.add_argument_group("the model, and how it computes"))
+    return parser
+
+
+def add_input_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--beatmap",
         type=Path,
         nargs="+",
         default=[EXAMPLE],
-        help="what to remap: .osu and .osz files, folders (with all below), patterns with * and ?",
+        metavar="FILE",
+        help=".osu and .osz files, folders (with all below them), or patterns with * and ?; "
+        "default: the bundled example",
     )
-    add("--difficulty", help="of an .osz: name, number in its list, or a part of the name")
-    add("--all-difficulties", action=boolean, default=False, help="every osu!standard one")
-    add("--format", choices=["osu", "osz"], help="of the results; default: as the input")
+    add(
+        "--difficulty",
+        metavar="NAME",
+        help="which difficulty of an .osz: its name, a part of the name, or its number in the list "
+        "that you get without this flag",
+    )
+    add(
+        "--all-difficulties",
+        action=cli.BooleanFlag,
+        default=False,
+        help="remap every osu!standard difficulty of an .osz",
+    )
+
+
+def add_result_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--seed", type=int, default=0, metavar="NUMBER", help="another seed gives another map")
+    add(
+        "--num-variants",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="how many different maps to make at once",
+    )
+    add(
+        "--spacing",
+        default="keep",
+        help="distances between objects. keep: as in the map; scale:1.2: 1.2 times those; "
+        "snap:120: 120 px a beat; free: the network chooses, for models trained with "
+        "--distance-dropout; model: as in the map, but only as well as the network manages",
+    )
+    add(
+        "--bounds",
+        choices=["playfield", "screen", "off"],
+        default="playfield",
+        help="what objects must stay on: the playfield, what the editor counts as on screen, "
+        "or anything",
+    )
+    add(
+        "--slider-velocity",
+        choices=["keep", "fit"],
+        default="keep",
+        help="keep: sliders keep their lengths; fit: they get the lengths of their new paths, and "
+        "green lines to last as long as before",
+    )
+
+
+def add_output_flags(group: argparse._ArgumentGroup) -> None:
+    add, boolean = group.add_argument, cli.BooleanFlag
+    add(
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="results go into a folder of their own in this one",
+    )
+    add(
+        "--format",
+        choices=["osu", "osz"],
+        help="osu: only the new difficulty's file; osz: a copy of the archive, or of the song's "
+        "folder, with the new difficulty in it; default: as the input is",
+    )
     add(
         "--separate-set",
         action=boolean,
         default=False,
         help="write an .osz without the old difficulties, a beatmapset of its own",
     )
-    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
-    add("--output", type=Path, default=Path("results"), help="folder for the results")
-    add("--picture", action=boolean, default=None, help="draw previews; default: of one beatmap")
-    add("--preview", nargs="+", choices=list(SUFFIXES), default=["png"], help="what to draw")
-    add("--make-animation", action=boolean, default=False, help="draw the denoising as a GIF")
-    add("--overwrite", action=boolean, default=False, help="replace existing results")
-    add("--seed", type=int, default=0, help="another seed gives another map")
-    add("--num-variants", type=int, default=1, help="different maps of one run")
-    add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="1 to 1000")
-    add("--sampler", choices=["auto", *SAMPLERS], default="auto")
-    add("--spacing", default="keep", help=f"distances between objects: {CHOICES}")
-    add("--bounds", choices=["playfield", "screen", "off"], default="playfield")
+    add("--overwrite", action=boolean, default=False, help="replace results that are there")
     add(
-        "--slider-velocity",
-        choices=["keep", "fit"],
-        default="keep",
-        help="fit: sliders get the lengths of their new paths, and green lines to last as long",
-    )
-    add("--plot-time", type=float, help="ms at which the picture begins; default: overview")
-    add("--plot-width", type=float, default=2000, help="ms that the picture shows after plot-time")
-    add("--device", default="auto", help="cuda, mps, cpu or auto")
-    add(
-        "--use-amp",
+        "--picture",
         action=boolean,
         default=None,
-        help="bf16 autocast; default: where it is fast",
+        help="draw previews; default: when one beatmap is remapped",
     )
-    add("--seq-len", type=int, help="attention half window; default: the model's")
-    add("--model", choices=list(SIZES), help="checked against the checkpoint")
-    add("--num-classes", type=int, help="checked against the checkpoint")
-    add("--beatmap-idx", "--beatmap_idx", type=Path, help="index of styles; default: the model's")
-    controls.add_flags(parser)
-    return parser.parse_args()
+    add(
+        "--preview",
+        nargs="+",
+        choices=list(SUFFIXES),
+        default=["png"],
+        help="which previews: a picture of some passages, a sheet of the whole map, an animation, "
+        "a player for the browser",
+    )
+    add(
+        "--make-animation",
+        action=boolean,
+        default=False,
+        help="draw as a GIF how the noise becomes a map",
+    )
+    add(
+        "--plot-time",
+        type=float,
+        metavar="MS",
+        help="when the picture and the GIF begin; default: an overview, the busiest part",
+    )
+    add(
+        "--plot-width",
+        type=float,
+        default=2000,
+        metavar="MS",
+        help="how much the picture and the GIF show from --plot-time on",
+    )
+
+
+def add_model_flags(group: argparse._ArgumentGroup) -> None:
+    add, checked = group.add_argument, "accepted and checked: the checkpoint knows its own"
+    add(
+        "--ckpt",
+        type=Path,
+        default=DEFAULT_MODEL,
+        metavar="FILE",
+        help="a model: .safetensors, or .pt, also of the public osu-diffusion",
+    )
+    add(
+        "--num-sampling-steps",
+        type=int,
+        default=DEFAULT_STEPS,
+        metavar="NUMBER",
+        help="1 to 1000; more take longer and are hardly better",
+    )
+    add(
+        "--sampler",
+        choices=["auto", *SAMPLERS],
+        default="auto",
+        help="how a step is computed; auto: what suits the model",
+    )
+    add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
+    add(
+        "--use-amp",
+        action=cli.BooleanFlag,
+        default=None,
+        help="compute in bf16; default: where that is fast",
+    )
+    add(
+        "--seq-len",
+        type=int,
+        metavar="POINTS",
+        help="how many data points on either side the network sees; default: the model's",
+    )
+    add(
+        "--beatmap-idx",
+        "--beatmap_idx",
+        type=Path,
+        metavar="FILE",
+        help="index of the beatmap IDs for --style-id; default: the one beside the model",
+    )
+    add("--model", choices=list(SIZES), help=checked)
+    add("--num-classes", type=int, metavar="NUMBER", help=checked)
+
+
+def parse_args() -> argparse.Namespace:
+    return make_parser().parse_args()
 
 
 def check_model(loaded: LoadedModel, args: argparse.Namespace) -> None:
@@ -144,6 +272,15 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
         refine_iterations=controls.refine_iterations(args),
         slider_velocity=args.slider_velocity,
     )
+
+
+def option_words(args: argparse.Namespace) -> list[str]:
+    """What the result's name says of how it is to come out, where that is not the default."""
+    words = [f"spacing {args.spacing}"] if args.spacing != "keep" else []
+    words += [f"bounds {args.bounds}"] if args.bounds != "playfield" else []
+    words += ["sv fit"] if args.slider_velocity == "fit" else []
+    words += [f"guidance {args.cfg_scale:g}"] if args.cfg_scale != 1 else []
+    return words
 
 
 @dataclass(frozen=True)
@@ -210,7 +347,8 @@ def remap(
     models: Models, job: Job, args: argparse.Namespace, options: SampleOptions, quiet: bool
 ) -> bool:
     """Samples a job's beatmaps and writes the results; False if they were there already."""
-    versions = [result_version(beatmap, options, controls.label(args)) for beatmap in job.beatmaps]
+    label = controls.label(args, option_words(args))
+    versions = [result_version(beatmap, options, label) for beatmap in job.beatmaps]
     outputs = Outputs.plan(job, args.output, versions, options.variants, preview_kinds(args))
     report = describe(models, job, args, options)
     if not args.overwrite and outputs.finished(run_key(report)):
@@ -236,13 +374,19 @@ def remap(
     put_bytes(outputs.report, text.encode("utf-8", "backslashreplace"), overwrite=True)
     tqdm.write(f"wrote {outputs.report}")
     for variant in [] if quiet else report["variants"]:
-        written = variant["written"]
-        print(
-            f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
-            f"95 % below {written['object_spacing_error_p95']:.2f} px; "
-            f"objects off the playfield: {written['centres_off_playfield']:.1%}"
-        )
+        print(outcome(variant["written"], options.spacing))
     return True
+
+
+def outcome(written: dict[str, float], spacing: Spacing) -> str:
+    """How well a written map does; where no distances were asked for, nothing of them."""
+    off = f"objects off the playfield: {written['centres_off_playfield']:.1%}"
+    if spacing.mode == "free":
+        return off
+    return (
+        f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
+        f"95 % below {written['object_spacing_error_p95']:.2f} px; {off}"
+    )
 
 
 def describe_results(

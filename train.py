@@ -1,10 +1,13 @@
-"""Trains a model: `python train.py ...` on one device, `torchrun ... train.py ...` on many.
+"""Trains a model, on one device, or started by torchrun on many.
 
 The noise of a step depends on (seed, step) alone and is drawn for the global batch, of which each
 rank takes its share: any number of processes computes the same training run. The same command in
 the same --results-dir goes on with a run that was stopped, by a signal or by a crash.
 """
 
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
 import argparse
 import json
 import logging
@@ -106,9 +109,12 @@ def run_options(args: argparse.Namespace, dataset: PackedDataset) -> dict[str, A
     return {**options, "data": dataset.description["files"]}
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of train.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        usage="python train.py --data-path FOLDER [flags]",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
     )
     add_data_flags(parser.add_argument_group("data"))
     add_model_flags(parser.add_argument_group("model"))
@@ -116,7 +122,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_start_flags(parser.add_argument_group("what to begin with"))
     add_device_flags(parser.add_argument_group("devices and speed"))
     add_watching_flags(parser.add_argument_group("checkpoints and watching"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    return make_parser().parse_args(argv)
 
 
 def add_data_flags(group: argparse._ArgumentGroup) -> None:
@@ -127,20 +137,25 @@ def add_data_flags(group: argparse._ArgumentGroup) -> None:
         required=True,
         help="packed dataset, or any source that create_dataset.py takes",
     )
-    add("--data-start", type=int, help="first track of a Mapperator dataset")
-    add("--data-end", type=int, help="track after the last one")
+    add("--data-start", type=int, help="first track of a Mapperator dataset; default: all")
+    add("--data-end", type=int, help="track after the last one; default: all")
     add("--seq-len", type=int, default=128, help="data points in a window")
     add("--stride", type=int, default=16, help="data points between windows")
     add("--validation-fraction", type=float, default=0.0, help="share of beatmapsets held out")
     add("--fine-tune-ids", help="train on these beatmap IDs only (1,2,3 or a file)")
-    add("--num-workers", type=int, help="processes for packing a source")
+    add("--num-workers", type=int, help="processes for packing a source; default: one a core")
 
 
 def add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", choices=list(SIZES), default="DiT-B", help="size")
+    add("--model", choices=list(SIZES), default="DiT-B", help="size of the network")
     add("--num-classes", type=int, help="style classes; default: the dataset's")
-    add("--architecture", choices=["rotary", "reference"], default="rotary")
+    add(
+        "--architecture",
+        choices=["rotary", "reference"],
+        default="rotary",
+        help="ours, or that of the public osu-diffusion",
+    )
     add(
         "--parametrisation",
         choices=["edm", "learned-variance"],
@@ -155,13 +170,18 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--l1-loss", action=cli.BooleanFlag, help="of learned-variance: L1, the default, or L2")
     add("--half-window", type=int, help="W of the attention band in sampling; default: seq-len / 2")
     add("--train-half-window", type=int, help="W in training; default: whole windows, seq-len")
-    add("--class-dropout", type=float, default=0.1, help="share without a style")
-    add("--distance-dropout", type=float, default=0.0, help="share without distances")
+    add("--class-dropout", type=float, default=0.1, help="share of windows without a style")
+    add(
+        "--distance-dropout",
+        type=float,
+        default=0.0,
+        help="share of windows without distances, for --spacing free in sampling",
+    )
 
 
 def add_run_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--epochs", type=int, default=1400)
+    add("--epochs", type=int, default=1400, help="times through the data")
     add("--max-steps", type=int, help="end after so many steps")
     add(
         "--max-minutes",
@@ -170,12 +190,22 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--global-batch-size", type=int, default=256, help="windows over all ranks")
     add("--accumulate", type=int, default=1, help="parts of a rank's windows, one after another")
-    add("--global-seed", type=int, default=0)
+    add("--global-seed", type=int, default=0, help="another seed gives another run")
     add("--lr", type=float, default=5e-4, help="peak learning rate")
-    add("--warmup-steps", type=int, default=100)
-    add("--lr-decay", action=cli.BooleanFlag, default=True, help="linear, to 5 percent")
+    add("--warmup-steps", type=int, default=100, help="steps in which the rate rises to --lr")
+    add(
+        "--lr-decay",
+        action=cli.BooleanFlag,
+        default=True,
+        help="the rate falls to 5 percent, linearly",
+    )
     add("--clip", type=float, default=1.0, help="largest gradient norm")
-    add("--ema-decay", type=float, default=0.9999, help="reached after a warm-up")
+    add(
+        "--ema-decay",
+        type=float,
+        default=0.9999,
+        help="of the averaged weights that are exported; reached after a warm-up",
+    )
 
 
 def add_start_flags(group: argparse._ArgumentGroup) -> None:
@@ -198,14 +228,24 @@ def add_start_flags(group: argparse._ArgumentGroup) -> None:
         help="attention heads of a --ckpt of the public osu-diffusion of a "
         "size that it has no name for",
     )
-    add("--relearn-embeds", action=cli.BooleanFlag, default=False, help="new class table")
+    add(
+        "--relearn-embeds",
+        action=cli.BooleanFlag,
+        default=False,
+        help="begin with a new class table, to learn other styles",
+    )
     add("--embed-only-epochs", type=int, default=0, help="epochs that train the class table alone")
 
 
 def add_device_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--device", default="auto", help="cuda, mps, cpu or auto")
-    add("--dist", choices=["nccl", "gloo"], default="nccl", help="with torchrun")
+    add(
+        "--dist",
+        choices=["nccl", "gloo"],
+        default="nccl",
+        help="with torchrun; gloo on CPUs and on Windows",
+    )
     add("--use-amp", action=cli.BooleanFlag, default=None, help="bf16; default: on CUDA")
     add("--dtype", choices=["float32", "float64"], default="float32", help="float64: for checks")
     add("--compile", action=cli.BooleanFlag, default=False, help="torch.compile, where it works")
@@ -214,7 +254,7 @@ def add_device_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_watching_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--results-dir", type=Path, default=Path("results"))
+    add("--results-dir", type=Path, default=Path("results"), help="folder for the run's folder")
     add("--log-every", type=int, default=100, help="steps between log lines")
     add("--ckpt-every", type=int, default=50_000, help="steps between checkpoints")
     add("--keep-last", type=int, default=3, help="checkpoints that are kept")
@@ -321,9 +361,10 @@ def describe(trainer: Trainer, folder: RunFolder | None, options: dict[str, Any]
     log.info("%s Parameters: %s on %s", args.model, f"{parameters:,}", trainer.device)
     log.info("Dataset: %d maps, %d data points", len(loader.rows), loader.num_points)
     log.info("Options: %s", json.dumps(plain_options(args)))
-    log.info(
-        "Training for %d steps of %d in an epoch", trainer.total_steps, loader.batches_per_epoch
-    )
+    length = f"{trainer.total_steps} steps"
+    if args.max_minutes is not None:
+        length = f"{args.max_minutes:g} minutes, at most {length},"
+    log.info("Training for %s of %d in an epoch", length, loader.batches_per_epoch)
 
 
 def main() -> int:

@@ -259,7 +259,7 @@ def test_a_style_by_its_id_is_used(trained: Path, small: Path, tmp_path: Path) -
     flags = ("--beatmap", small, "--style-id", 104, "--cfg-scale", 2)
     assert remap(trained, tmp_path, *flags) == 0
     (name,) = maps_below(tmp_path)
-    assert "style 104 seed 0" in name
+    assert "style 104 guidance 2 seed 0" in name
     report = read_json(next(tmp_path.rglob("*.result.json")))
     assert report["style"] == "104"
     assert report["options"]["cfg_scale"] == 2
@@ -445,6 +445,35 @@ def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
 
 
 # --- spacing and bounds ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_names_tell_apart_how_maps_were_asked_to_come_out(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    """Trying one after the other must not end in "exists"."""
+    wide = ("--spacing", "scale:1.2")
+    many = ("--num-variants", 2)
+    for flags in ((), wide, (*wide, "--bounds", "screen"), ("--slider-velocity", "fit"), many):
+        assert remap(trained, tmp_path, "--beatmap", small, *flags) == 0
+    versions = {parse_beatmap(data, "x").version for data in maps_below(tmp_path).values()}
+    assert {version.partition("(AI remap ")[2] for version in versions} == {
+        "seed 0)",
+        "spacing scale:1.2 seed 0)",
+        "spacing scale:1.2 bounds screen seed 0)",
+        "sv fit seed 0)",
+        "seed 0) #1",
+        "seed 0) #2",
+    }
+
+
+def test_no_error_is_told_of_distances_that_nobody_asked_for() -> None:
+    written = {"object_spacing_error_median": 0.061, "object_spacing_error_p95": 0.3}
+    written["centres_off_playfield"] = 0.0
+    told = "object spacing error: median 0.06 px, 95 % below 0.30 px; "
+    off = "objects off the playfield: 0.0%"
+    assert sample.outcome(written, Spacing("scale", 1.2)) == told + off
+    assert sample.outcome(written, Spacing("free")) == off
 
 
 def spacing_of(folder: Path) -> np.ndarray:
