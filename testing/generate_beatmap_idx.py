@@ -59,8 +59,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if args.output.exists() and not args.overwrite:
-        raise ValueError(f"{args.output} exists: add --overwrite or choose another --output")
+    cli.claim_output(args.output, args.overwrite)
     index = beatmap_idx(args.sources, args.data_start, args.data_end, max(1, args.num_workers))
     save_beatmap_idx(args.output, index)
     print(f"wrote {len(index)} beatmap IDs to {args.output}")
