@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +32,7 @@ from data_loading import (
     writing_dataset,
 )
 from filters import Selection
-from packing import Packed, Result, Skipped, pack_file, readable
+from packing import Packed, Result, Skipped, count_reasons, pack_file, readable
 from sources import WHAT_IS_FOUND, Source, find_beatmaps
 from star_rating import star_ratings_available
 
@@ -98,10 +97,7 @@ class Report:
             yield f"kept {self.vanished} maps whose files are gone or changed"
         if self.skipped:
             yield f"skipped {len(self.skipped)} beatmaps (listed in dataset.json):"
-        counts = Counter(skip.kind for skip in self.skipped)
-        examples = {skip.kind: skip.file for skip in reversed(self.skipped)}
-        for kind, count in counts.most_common():
-            yield f"{count:7d} {kind}, such as {examples[kind]}"
+        yield from count_reasons(self.skipped)
 
 
 class Records:

@@ -4,7 +4,8 @@ It imports no torch, which would take each process seconds.
 """
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,6 +45,14 @@ class Skipped(NamedTuple):
         if not isinstance(error, (BeatmapError, ArchiveError)):
             return cls(file, "unexpected error, please report it", repr(error))
         return cls(file, re.split(r"[:;,(]", reason.removeprefix(file))[0].strip(), reason)
+
+
+def count_reasons(skipped: list[Skipped]) -> Iterator[str]:
+    """A line for each kind of reason, the most frequent first, with an example."""
+    counts = Counter(skip.kind for skip in skipped)
+    examples = {skip.kind: skip.file for skip in reversed(skipped)}
+    for kind, count in counts.most_common():
+        yield f"{count:7d} {kind}, such as {examples[kind]}"
 
 
 def pack_file(source: Source) -> list[Packed | Skipped]:
