@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tables import read_table
 
 from checkpoint import LoadedModel, load_model
+from filters import likely_mappers
 from sample import DEFAULT_MODEL
 from style import class_table_path, embeddings_of, read_class_table, read_index
 
@@ -132,6 +133,13 @@ def names(table: pd.DataFrame) -> list[str]:
         f"{artist} - {title} [{version}] ({creator})" if artist or title else f"beatmap {number}"
         for artist, title, version, creator, number in rows
     ]
+
+
+def mappers(table: pd.DataFrame) -> list[str]:
+    """The mapper of every row's difficulty, as `filters.normal_name` has it; "" for several."""
+    pairs = zip(table["creator"], table["version"], strict=True)
+    makers = [likely_mappers(creator, version) for creator, version in pairs]
+    return [next(iter(found)) if len(found) == 1 else "" for found in makers]
 
 
 # --- distances ------------------------------------------------------------------------------------

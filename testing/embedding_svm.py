@@ -29,12 +29,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from class_embeddings import Classes, add_flags, classes_from
+from class_embeddings import Classes, add_flags, classes_from, mappers
 
 import cli
 from atomic import replacing
 from data_loading import set_keys
-from filters import likely_mappers
 
 FloatArray = NDArray[np.float64]
 
@@ -113,9 +112,7 @@ def songs_of(table: pd.DataFrame) -> NDArray[np.intp]:
 
 def _mappers(table: pd.DataFrame, songs: NDArray[np.intp], min_songs: int) -> Iterator[Question]:
     """Who made a map, of mappers of enough songs; difficulties by several mappers are left out."""
-    pairs = zip(table["creator"], table["version"], strict=True)
-    makers = [likely_mappers(str(creator), str(version)) for creator, version in pairs]
-    single = np.array([next(iter(m)) if len(m) == 1 else "" for m in makers])
+    single = np.array(mappers(table))
     found = Counter(name for name, _ in set(zip(single.tolist(), songs.tolist(), strict=True)))
     enough = [name for name, count in found.items() if name and count >= min_songs]
     rows = np.flatnonzero(np.isin(single, enough))
