@@ -260,13 +260,18 @@ def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
 
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
     """ValueError where the model cannot do without distances and is asked to."""
-    metadata = loaded.metadata
-    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
-    if spacing.mode == "free" and not dropout:
+    if spacing.mode == "free" and not can_lack_distances(loaded):
         raise ValueError(
             f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
             "model trained with --distance-dropout, or --spacing snap:120"
         )
+
+
+def can_lack_distances(loaded: LoadedModel) -> bool:
+    """Whether a model was also trained on points whose distance it was not told."""
+    metadata = loaded.metadata
+    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
+    return bool(dropout)
 
 
 def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:
