@@ -191,8 +191,8 @@ def sample_beatmap(
         print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
     if hint := suggestion(sequence, options.spacing):
         tqdm.write(f"{beatmap.name}: {hint}", file=sys.stderr)
-    chosen = np.ones(len(beatmap.objects), dtype=bool)
-    chosen = chosen if steering.chosen is None else steering.chosen
+    everything = np.ones(len(beatmap.objects), dtype=bool)
+    chosen = everything if steering.chosen is None else steering.chosen
     _, wanted = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
     total = options.sampling_steps + options.refine_iterations
     with tqdm(total=total, desc="sampling", unit="step", file=sys.stderr, disable=quiet) as bar:

@@ -92,8 +92,8 @@ def class_table(loaded: LoadedModel, index_path: Path | None = None) -> pd.DataF
         index = read_index(loaded, index_path)
         ids, classes = list(index), list(index.values())
         table = pd.DataFrame({"class_index": classes, "beatmap_id": ids})
-    for names, empty in ((TEXTS, ""), (NUMBERS, np.nan), (("set_id",), -1)):
-        for name in names:
+    for columns, empty in ((TEXTS, ""), (NUMBERS, np.nan), (("set_id",), -1)):
+        for name in columns:
             if name not in table:
                 table[name] = empty
     return table.sort_values("class_index", ignore_index=True)

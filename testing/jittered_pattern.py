@@ -206,7 +206,7 @@ def draw(ways: dict[str, Way], args: argparse.Namespace) -> Figure:
     """A pattern of each family, jittered and cleaned up in some ways; the clean one is grey."""
     sigma = args.sigma[len(args.sigma) // 2]
     shown = {name: way for name, way in ways.items() if name in DRAWN}
-    size = (2.6 * len(shown), 2.2 * len(args.tests) + 0.3)
+    size = (2.4 * len(shown), 2.5 * len(args.tests) + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(f"patterns jittered by {sigma:g} px (grey: clean)", fontsize=10)
     panels = figure.subplots(len(args.tests), len(shown), squeeze=False)
@@ -214,13 +214,15 @@ def draw(ways: dict[str, Way], args: argparse.Namespace) -> Figure:
         jittered = jitter(family, 0, sigma, 1, args.seed)
         clean = jittered.sequence.xy
         both = np.concatenate([clean, jittered.xy[0]])
-        low, high = both.min(axis=0) - 10, both.max(axis=0) + 10
+        # A square around the pattern, so that all panels are of one size.
+        middle, half = (both.min(axis=0) + both.max(axis=0)) / 2, np.ptp(both, axis=0).max() / 2
+        low, high = middle - half - 10, middle + half + 10
         for axes, (name, way) in zip(row, shown.items(), strict=True):
             cleaned = way(jittered)
             axes.plot(*clean.T, "o-", color="#bbbbbb", markersize=7, linewidth=1)
             axes.plot(*cleaned[0].T, "o-", color="#d62728", markersize=3, linewidth=0.8)
             axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[])
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal")
             axes.set_title(f"{name}: {jittered.errors(cleaned)[0]:.1f} px", fontsize=8)
         row[0].set_ylabel(family, fontsize=9)
     return figure
