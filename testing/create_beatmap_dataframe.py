@@ -109,7 +109,9 @@ def main_bpm(beatmap: Beatmap) -> float:
 def packed_rows(folder: Path) -> Iterator[Row]:
     """The rows of a packed dataset, without what only the files tell."""
     dataset = PackedDataset(folder)
-    for row in dataset.beatmaps.to_dict("records"):
+    table = dataset.beatmaps.astype({"star_rating": object})
+    table["star_rating"] = table["star_rating"].where(table["star_rating"].notna(), None)
+    for row in table.to_dict("records"):
         points = dataset.points[row["offset"] : row["offset"] + row["count"]]
         unused = np.zeros(len(points), np.int32)
         xy = np.stack([points["x"], points["y"]], axis=1).astype(np.float64)
@@ -143,7 +145,8 @@ def collect(
         for row in packed_rows(folder):
             take(row, f"{folder}: class {row['class_index']}")
     with closing(results_of(describe_file, sources, workers)) as stream:
-        bar = tqdm(stream, total=len(sources), desc="reading", unit="file", file=sys.stderr)
+        options = {"total": len(sources), "disable": not sources, "file": sys.stderr}
+        bar = tqdm(stream, desc="reading", unit="file", **options)
         for source, results in zip(sources, bar, strict=True):
             for result in results:
                 if isinstance(result, Skipped):

@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 
+import create_beatmap_dataframe
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,6 +89,20 @@ def test_folders_archives_and_packed_datasets_agree(
     shared = [name for name in of_packed if name not in ("class_index", "date")]
     assert {"length_s", "sliders", "spacing_p95", "tags"} <= set(shared)
     pd.testing.assert_frame_equal(of_files[shared], of_packed[shared], rtol=1e-5)
+
+
+def test_a_packed_map_without_a_star_rating_is_not_taken_for_an_easy_one(
+    packed: PackedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    packed = PackedDataset(packed.folder)
+    packed.beatmaps["star_rating"] = [np.nan, 1.0, 2.0, 3.0, 4.0, np.nan]
+    monkeypatch.setattr(create_beatmap_dataframe, "PackedDataset", lambda folder: packed)
+    table = table_of(tmp_path, packed.folder, "--min-stars", 2)
+    assert table["star_rating"].tolist() == [2, 3, 4]
+    assert "2 filtered: stars not known" in capsys.readouterr().out
 
 
 def test_a_models_classes(trained: Path, songs: Path, tmp_path: Path) -> None:
