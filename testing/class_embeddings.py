@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from tables import read_table
 
@@ -61,9 +62,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def classes_from(args: argparse.Namespace) -> tuple[LoadedModel, Classes]:
+def classes_from(
+    args: argparse.Namespace, device: torch.device | str = "cpu"
+) -> tuple[LoadedModel, Classes]:
     """The model that the flags name, and its classes."""
-    loaded = load_model(args.ckpt)
+    loaded = load_model(args.ckpt, device)
     table = class_table(loaded, args.beatmap_idx)
     if args.dataframe is not None:
         table = joined(table, read_table(args.dataframe), args.dataframe)

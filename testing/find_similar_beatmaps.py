@@ -73,6 +73,7 @@ def parse_args() -> argparse.Namespace:
     add("--output", type=Path, help="also write the list: .csv, .parquet or .pkl")
     add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
     add("--cache", type=Path, default=Path("results/.cache"), help="folder of learnt styles")
+    add("--device", default="auto", help="for learning a style: cuda, mps, cpu or auto")
     add_flags(parser)
     return parser.parse_args()
 
@@ -85,7 +86,7 @@ def main() -> int:
         raise ValueError("--other-sets goes by the class of a --beatmap-id")
     if args.output is not None:
         claim_table(args.output, args.overwrite)
-    loaded, classes = classes_from(args)
+    loaded, classes = classes_from(args, cli.pick_device(args.device))
     embedding, name, number = wanted_embedding(args, loaded, classes)
     others = classes.table["class_index"] != number
     if args.other_sets:
