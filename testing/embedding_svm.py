@@ -39,8 +39,9 @@ FloatArray = NDArray[np.float64]
 
 NUMBERS = (
     *("star_rating", "circle_size", "approach_rate", "overall_difficulty", "bpm", "length_s"),
-    *("spacing_median", "velocity_median"),
+    *("spacing_median", "velocity_median", "beatmap_id"),
 )
+"""Columns; a beatmap's ID grows with time."""
 METRICS = {
     "mapper": ("recall", "balanced_accuracy"),
     "tag": ("AUC", "roc_auc"),
@@ -86,6 +87,8 @@ def questions(classes: Classes, min_songs: int, num_tags: int) -> Iterator[Quest
     yield from _mappers(table, songs, min_songs)
     for name in NUMBERS:
         values = pd.to_numeric(table[name], errors="coerce") if name in table else pd.Series()
+        if name == "beatmap_id":
+            values = values.where(values > 0)  # others were never submitted
         rows = np.flatnonzero(np.isfinite(values.to_numpy(dtype=np.float64)))
         if len(rows) >= MIN_MAPS and values.iloc[rows].nunique() > 1:
             yield Question(name, "number", rows, values.to_numpy(dtype=np.float64)[rows])

@@ -209,6 +209,13 @@ def test_embeddings_that_know_only_the_song_know_no_mapper() -> None:
     assert mapper.score < 0.45 and mapper.p > 1 / 6
 
 
+def test_ids_are_asked_for_where_there_is_one() -> None:
+    classes = known_classes(0)
+    classes.table["beatmap_id"] = np.where(np.arange(120) < 40, -1, np.arange(120))
+    (asked,) = [q for q in questions(classes, 5, 0) if q.name == "beatmap_id"]
+    assert asked.rows.tolist() == list(range(40, 120)) == asked.labels.tolist()
+
+
 def test_songs_are_joined_by_set_and_by_title() -> None:
     table = pd.DataFrame(
         {
