@@ -222,6 +222,8 @@ class Beatmap:
     set_id: int
     circle_size: float
     approach_rate: float
+    overall_difficulty: float
+    hp_drain_rate: float
     stack_leniency: float
     slider_multiplier: float
     sample_set: str
@@ -325,6 +327,8 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
         set_id=parsed.beatmap_set_id,
         circle_size=parsed.circle_size,
         approach_rate=parsed.approach_rate,
+        overall_difficulty=parsed.overall_difficulty,
+        hp_drain_rate=parsed.hp_drain_rate,
         stack_leniency=parsed.stack_leniency,
         slider_multiplier=parsed.slider_multiplier,
         sample_set=general.get("SampleSet", "Normal"),

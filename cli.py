@@ -88,6 +88,15 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(130)
 
 
+def claim_output(path: Path, overwrite: bool) -> None:
+    """Before the work: refuses to replace a file that is there (ValueError), makes its folder."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file to write")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: add --overwrite or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
     import torch  # commands that compute nothing start without it

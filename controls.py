@@ -191,7 +191,7 @@ def label(args: argparse.Namespace, more: Sequence[str] = ()) -> str:
 
 
 @contextmanager
-def _learning_bar() -> Iterator[Progress]:
+def learning_bar() -> Iterator[Progress]:
     """A progress bar that appears when there is something to learn."""
     with ExitStack() as stack:
         bars: list[tqdm[NoReturn]] = []
@@ -209,7 +209,7 @@ def resolve_styles(loaded: LoadedModel, args: argparse.Namespace) -> Style:
     """The embeddings of the wanted and of the negative style in a model's terms."""
     embeddings = []
     for request in (wanted_style(args), Request.guess(args.negative_style or [])):
-        with _learning_bar() as progress:
+        with learning_bar() as progress:
             embedding = resolve(
                 loaded,
                 request,

@@ -12,8 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -36,7 +35,7 @@ from data_loading import (
     writing_dataset,
 )
 from filters import Selection
-from packing import Packed, Skipped, pack_file, readable
+from packing import Packed, Result, Skipped, count_reasons, pack_file, readable
 from sources import WHAT_IS_FOUND, Source, find_beatmaps
 from star_rating import star_ratings_available
 
@@ -50,11 +49,13 @@ def default_workers() -> int:
     return min(61, os.cpu_count() or 1)
 
 
-def _results(sources: list[Source], workers: int) -> Generator[list[Packed | Skipped], None, None]:
-    """`pack_file` of every source in order, computed by that many processes."""
+def results_of(
+    read: Callable[[Source], Result], sources: list[Source], workers: int
+) -> Generator[Result, None, None]:
+    """`read` of every source in order, computed by that many processes; close it when done."""
     workers = min(workers, -(-len(sources) // CHUNK))
     if workers <= 1:  # starting a process takes longer than a few maps
-        yield from map(pack_file, sources)
+        yield from map(read, sources)
         return
     # Workers are spawned on every platform alike; chunks keep the traffic small.
     pool = ProcessPoolExecutor(
@@ -64,7 +65,7 @@ def _results(sources: list[Source], workers: int) -> Generator[list[Packed | Ski
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        yield from pool.map(pack_file, sources, chunksize=CHUNK)
+        yield from pool.map(read, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:
         raise ValueError(
             "a worker process was killed, perhaps for want of memory: use fewer --num-workers"
@@ -99,10 +100,7 @@ class Report:
             yield f"kept {self.vanished} maps whose files are gone or changed"
         if self.skipped:
             yield f"skipped {len(self.skipped)} beatmaps (listed in dataset.json):"
-        counts = Counter(skip.kind for skip in self.skipped)
-        examples = {skip.kind: skip.file for skip in reversed(self.skipped)}
-        for kind, count in counts.most_common():
-            yield f"{count:7d} {kind}, such as {examples[kind]}"
+        yield from count_reasons(self.skipped)
 
 
 class Records:
@@ -246,7 +244,7 @@ def pack(
         table = Table(writer)
         if old is not None:
             report.removed = table.keep(old, chosen)
-        with closing(_results(new, workers)) as stream:
+        with closing(results_of(pack_file, new, workers)) as stream:
             options = {"total": len(new), "disable": not new, "file": sys.stderr}
             progress = tqdm(stream, desc="packing", unit="file", **options)
             for source, maps, results in zip(new, before, progress, strict=True):

@@ -221,15 +221,15 @@ class PackedDataset:
         A set's side depends on its identity and the seed alone, so it stays when maps are added.
         """
         held_out = np.array(
-            [_unit_hash(f"{seed}/{key}") < fraction for key in self._set_keys()], dtype=bool
+            [_unit_hash(f"{seed}/{key}") < fraction for key in set_keys(self.beatmaps)], dtype=bool
         )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
-    def _set_keys(self) -> list[str]:
-        """What identifies each row's beatmapset; sets without an ID go by their names."""
-        table = self.beatmaps
-        rows = table[["set_id", "artist", "title", "creator"]].itertuples(index=False)
-        return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
+
+def set_keys(beatmaps: pd.DataFrame) -> list[str]:
+    """What identifies each row's beatmapset; sets without an ID go by their names."""
+    rows = beatmaps[["set_id", "artist", "title", "creator"]].itertuples(index=False)
+    return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
 
 
 def _float_or_nan(text: str) -> float:

@@ -21,18 +21,26 @@ SIGMAS_PX = (30.0, 100.0, 300.0)
 
 
 def bind_denoiser(
-    loaded: LoadedModel, sequence: Sequence, n: int = 1, half_window: int | None = None
+    loaded: LoadedModel,
+    sequence: Sequence,
+    n: int = 1,
+    half_window: int | None = None,
+    distances: FloatArray | None = None,
 ) -> Denoise:
-    """`denoise` of x (n, T, 2) for this map, without a style and without constraints."""
+    """`denoise` of x (n, T, 2) for this map, without a style and without constraints.
+
+    distances (n, T) px, -1 for unknown ones, are told to the model instead of the map's own.
+    """
     model, parametrisation = loaded.model, loaded.parametrisation
     device = next(model.parameters()).device
+    told = np.repeat(sequence.distances()[None], n, axis=0) if distances is None else distances
     context = make_context(
         model.config,
-        torch.from_numpy(sequence.times - sequence.times[0])[None],
-        torch.from_numpy(sequence.distances()).float()[None].to(device),
-        torch.from_numpy(sequence.types)[None].to(device),
-        torch.tensor([model.null_class], device=device),
-    ).repeat(n)
+        torch.from_numpy(sequence.times - sequence.times[0]).expand(n, -1),
+        torch.from_numpy(told).float().to(device),
+        torch.from_numpy(sequence.types).expand(n, -1).to(device),
+        torch.full((n,), model.null_class, device=device),
+    )
 
     def network(x: Tensor, labels: Tensor) -> Tensor:
         return model(x, labels, context, half_window).float()

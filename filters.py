@@ -14,13 +14,15 @@ from typing import Any
 _GUESTS = re.compile(r"(.+?)(?:['’]s|(?<=[sSzZxX])['’])(?=\s|$)")
 _BETWEEN_GUESTS = re.compile(r"\s*[&+,/]\s*|\s+(?:x|and|vs\.?|feat\.?)\s+", re.IGNORECASE)
 
+Dates = dict[tuple[str, int], date]
+"""("beatmap_id" or "set_id", ID) -> date."""
+
 
 @dataclass(frozen=True)
 class Selection:
     """Filters on the rows that `create_dataset.py` makes; None and empty sets let everything pass.
 
-    `mappers`, `exclude_mappers` and `exclude` are names in the form of `normal_name`; `dates`
-    holds ("beatmap_id" or "set_id", ID) -> date.
+    `mappers`, `exclude_mappers` and `exclude` are names in the form of `normal_name`.
     """
 
     min_objects: int | None = None
@@ -34,7 +36,7 @@ class Selection:
     mappers: frozenset[str] = frozenset()
     exclude_mappers: frozenset[str] = frozenset()
     exclude: frozenset[str] = frozenset()
-    dates: dict[tuple[str, int], date] = field(default_factory=dict)
+    dates: Dates = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("objects", "stars", "id"):
@@ -94,9 +96,7 @@ class Selection:
         return None
 
     def _date_reason(self, row: dict[str, Any]) -> str | None:
-        ids = ((name, row[name]) for name in ("beatmap_id", "set_id"))
-        known = next((self.dates[key] for key in ids if key in self.dates), None)
-        return self._range_reason("date", known, self.since, self.until)
+        return self._range_reason("date", date_of(row, self.dates), self.since, self.until)
 
     def _mapper_reason(self, row: dict[str, Any]) -> str | None:
         mappers = likely_mappers(row["creator"], row["version"])
@@ -123,6 +123,12 @@ class Selection:
     def _excluded_words(self) -> frozenset[tuple[str, ...]]:
         """The exclusion list, each name in words; names without a letter or digit have none."""
         return frozenset(words for words in map(_words, self.exclude) if words)
+
+
+def date_of(row: dict[str, Any], dates: Dates) -> date | None:
+    """The date of a beatmap, or else of its set."""
+    ids = ((name, row[name]) for name in ("beatmap_id", "set_id"))
+    return next((dates[key] for key in ids if key in dates), None)
 
 
 def normal_name(name: str) -> str:
@@ -194,7 +200,7 @@ def from_arguments(args: argparse.Namespace) -> Selection:
         mappers=_names(args.mappers),
         exclude_mappers=_names(args.exclude_mappers),
         exclude=_read_names(args.exclude) if args.exclude else frozenset(),
-        dates=_read_dates(args.dates) if args.dates else {},
+        dates=read_dates(args.dates) if args.dates else {},
     )
 
 
@@ -217,8 +223,8 @@ def _read_names(path: Path) -> frozenset[str]:
     return frozenset(name for name in map(normal_name, lines) if name)
 
 
-def _read_dates(path: Path) -> dict[tuple[str, int], date]:
-    """(column, ID) -> date of a CSV file; times of day are left out."""
+def read_dates(path: Path) -> Dates:
+    """The dates of a CSV file with columns beatmap_id or set_id, and date, without times of day."""
     if not path.is_file():
         raise ValueError(f"there is no table of dates at {path}")
     dates = {}

@@ -178,16 +178,25 @@ def choose_part(
     chosen: Mask,
 ) -> tuple[Part, slice]:
     """The chosen objects (M,) and what sampling must see around them, and their data points."""
-    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
-    kept = spinner | ~chosen[sequence.objects]
-    distances = wanted_distances(beatmap, sequence, options.spacing)
-    # From one known point to the next the distance is what it is.
-    known = kept & np.append(True, kept[:-1])
-    distances = np.where(known, sequence.distances(), distances)
+    kept, distances = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
     first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
     part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
     times = part_sequence.times - sequence.times[0]
     return Part(part_beatmap, part_sequence, times, distances[points], kept[points]), points
+
+
+def kept_and_wanted(
+    beatmap: Beatmap, sequence: Sequence, spacing: Spacing, chosen: Mask
+) -> tuple[Mask, FloatArray]:
+    """(T,) which points stay where the objects of `chosen` (M,) are remapped, and (T,) px wanted.
+
+    Distances are those of `wanted_distances`, but from one known point to the next what they are.
+    """
+    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    kept = spinner | ~chosen[sequence.objects]
+    known = kept & np.append(True, kept[:-1])
+    distances = wanted_distances(beatmap, sequence, spacing)
+    return kept, np.where(known, sequence.distances(), distances)
 
 
 def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
@@ -251,13 +260,18 @@ def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
 
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
     """ValueError where the model cannot do without distances and is asked to."""
-    metadata = loaded.metadata
-    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
-    if spacing.mode == "free" and not dropout:
+    if spacing.mode == "free" and not can_lack_distances(loaded):
         raise ValueError(
             f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
             "model trained with --distance-dropout, or --spacing snap:120"
         )
+
+
+def can_lack_distances(loaded: LoadedModel) -> bool:
+    """Whether a model was also trained on points whose distance it was not told."""
+    metadata = loaded.metadata
+    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
+    return bool(dropout)
 
 
 def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:

@@ -4,8 +4,10 @@ It imports no torch, which would take each process seconds.
 """
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from osz import Archive, ArchiveError
 from sequence import beatmap_to_sequence
 from sources import Known, Source
 from star_rating import star_rating
+
+Result = TypeVar("Result")
 
 
 class Packed(NamedTuple):
@@ -43,36 +47,59 @@ class Skipped(NamedTuple):
         return cls(file, re.split(r"[:;,(]", reason.removeprefix(file))[0].strip(), reason)
 
 
+def count_reasons(skipped: list[Skipped]) -> Iterator[str]:
+    """A line for each kind of reason, the most frequent first, with an example."""
+    counts = Counter(skip.kind for skip in skipped)
+    examples = {skip.kind: skip.file for skip in reversed(skipped)}
+    for kind, count in counts.most_common():
+        yield f"{count:7d} {kind}, such as {examples[kind]}"
+
+
 def pack_file(source: Source) -> list[Packed | Skipped]:
-    """All beatmaps of a file; one that cannot be used is never an exception."""
+    """All beatmaps of a file, packed; one that cannot be used is never an exception."""
+    return each_beatmap(source, _pack_beatmap)
+
+
+def each_beatmap(
+    source: Source, use: Callable[[str, Beatmap, Known], Result]
+) -> list[Result | Skipped]:
+    """What `use` makes of every beatmap of a file; what it raises is a reason to leave one out."""
     if not source.is_archive:
-        return [_pack_beatmap(readable(source.path), source)]
-    results: list[Packed | Skipped] = []
+        return [_use_beatmap(readable(source.path), source, use)]
+    results: list[Result | Skipped] = []
     try:
         with Archive.open(source.path) as archive:
             for member in sorted(archive.beatmaps, key=lambda member: member.name):
                 name, data = member.name, archive.read(member, MAX_FILE_BYTES)
-                results.append(_pack_beatmap(readable(f"{source.path}/{name}"), source, data))
+                results.append(_use_beatmap(readable(f"{source.path}/{name}"), source, use, data))
     except (ArchiveError, OSError) as error:
         results.append(Skipped.by(readable(source.path), error))
     return results
 
 
-def _pack_beatmap(file: str, source: Source, data: bytes | None = None) -> Packed | Skipped:
+def _use_beatmap(
+    file: str,
+    source: Source,
+    use: Callable[[str, Beatmap, Known], Result],
+    data: bytes | None = None,
+) -> Result | Skipped:
     """A beatmap in a file, or in an archive of which its bytes were read."""
     try:
         beatmap = read_beatmap(source.path) if data is None else parse_beatmap(data, file)
-        sequence = beatmap_to_sequence(beatmap)
-        row = _row(beatmap, source.known)
+        return use(file, beatmap, source.known)
     except Exception as error:  # one odd file among many thousands must not end the work
         return Skipped.by(file, error)
+
+
+def _pack_beatmap(file: str, beatmap: Beatmap, known: Known) -> Packed:
+    sequence = beatmap_to_sequence(beatmap)
     points = np.empty(len(sequence), POINT_DTYPE)
     points["time"], points["type"] = sequence.times, sequence.types
     points["x"], points["y"] = sequence.xy.T
-    return Packed(file, {**row, "count": len(points)}, points)
+    return Packed(file, {**beatmap_row(beatmap, known), "count": len(points)}, points)
 
 
-def _row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
+def beatmap_row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
     """What the table, and the filters, know about a beatmap."""
     return {
         "md5": beatmap.md5,

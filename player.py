@@ -7,16 +7,14 @@ computed here; the scripts in `player/` only place and draw what they are given.
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
-import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import scene
 from beatmap import EARLY_VERSION_OFFSET, Beatmap, write_new_file
+from html_page import fill_page
 from scene import Scene, Shown, make_scene
 
 FOLDER = Path(__file__).parent / "player"
@@ -56,20 +54,14 @@ def player_html(before: Beatmap, after: Beatmap | None = None, audio: bytes | No
     Without audio a silent clock runs. Raises ValueError for audio that is too large or in a format
     that browsers do not play.
     """
-    data = json.dumps(player_data(before, after, audio), separators=(",", ":"))
-    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
-    parts = {
-        "policy": f"default-src 'none'; script-src 'sha256-{digest}'; "
-        "style-src 'unsafe-inline'; media-src blob:",
-        "title": html.escape(f"{before.artist} - {before.title}"),
-        "style": (FOLDER / "player.css").read_text(encoding="utf-8").strip(),
-        # Within a script element only this character could end it or open a comment.
-        "data": data.replace("<", "\\u003c"),
-        "script": script,
-    }
-    page = (FOLDER / "player.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page)
+    return fill_page(
+        FOLDER / "player.html",
+        FOLDER / "player.css",
+        [FOLDER / name for name in SCRIPTS],
+        title=f"{before.artist} - {before.title}",
+        data=player_data(before, after, audio),
+        policy="media-src blob:",
+    )
 
 
 def player_frame(

@@ -22,7 +22,14 @@ from batch import Tally
 from beatmap import Beatmap, edit_metadata, parse_beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
-from generation import DEFAULT_STEPS, FloatArray, SampleOptions, generate, measure
+from generation import (
+    DEFAULT_STEPS,
+    FloatArray,
+    SampleOptions,
+    generate,
+    kept_and_wanted,
+    measure,
+)
 from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
@@ -30,7 +37,7 @@ from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
 from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
-from spacing import Spacing, suggestion, wanted_distances
+from spacing import Spacing, suggestion
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
@@ -321,7 +328,9 @@ def sample_beatmap(
         print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
     if hint := suggestion(sequence, options.spacing):
         tqdm.write(f"{beatmap.name}: {hint}", file=sys.stderr)
-    wanted = wanted_distances(beatmap, sequence, options.spacing)
+    everything = np.ones(len(beatmap.objects), dtype=bool)
+    chosen = everything if steering.chosen is None else steering.chosen
+    _, wanted = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
     total = options.sampling_steps + options.refine_iterations
     with tqdm(total=total, desc="sampling", unit="step", file=sys.stderr, disable=quiet) as bar:
 

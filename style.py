@@ -140,16 +140,16 @@ def read_index(loaded: LoadedModel, path: Path | None) -> dict[int, int]:
     return index
 
 
-def class_of_id(text: str, index: dict[int, int]) -> int:
-    """The class of a beatmap ID; a ValueError names the nearest IDs."""
+def class_of_id(text: str, index: dict[int, int], flag: str = "--style-id") -> int:
+    """The class of a beatmap ID; a ValueError names `flag` and the nearest IDs."""
     try:
         wanted = int(text)
     except ValueError:
-        raise ValueError(f"--style-id {text!r}: give beatmap IDs, which are numbers") from None
+        raise ValueError(f"{flag} {text!r}: give beatmap IDs, which are numbers") from None
     if wanted not in index:
         near = sorted(index, key=lambda known: abs(known - wanted))[:3]
         raise ValueError(
-            f"--style-id {wanted} is not among the model's {len(index)} styles; "
+            f"{flag} {wanted} is not among the model's {len(index)} styles; "
             f"the nearest IDs are {', '.join(map(str, near))}"
         )
     return index[wanted]

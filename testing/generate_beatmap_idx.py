@@ -37,9 +37,7 @@ def beatmap_idx(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument(
         "sources",
         nargs="+",
@@ -59,8 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if args.output.exists() and not args.overwrite:
-        raise ValueError(f"{args.output} exists: add --overwrite or choose another --output")
+    cli.claim_output(args.output, args.overwrite)
     index = beatmap_idx(args.sources, args.data_start, args.data_end, max(1, args.num_workers))
     save_beatmap_idx(args.output, index)
     print(f"wrote {len(index)} beatmap IDs to {args.output}")

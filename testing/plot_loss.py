@@ -75,8 +75,7 @@ def main() -> int:
     parser.add_argument("--smooth", type=int, default=1, help="lines of the log that are averaged")
     parser.add_argument("--overwrite", action=cli.BooleanFlag, default=False)
     args = parser.parse_args()
-    if args.output.exists() and not args.overwrite:
-        raise ValueError(f"{args.output} exists: add --overwrite to replace it")
+    cli.claim_output(args.output, args.overwrite)
     if args.smooth < 1:
         raise ValueError(f"--smooth {args.smooth}: give a number above 0")
     figure = draw({str(path): read_run(path) for path in args.runs}, args.smooth)

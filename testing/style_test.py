@@ -228,7 +228,7 @@ class Setting:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
     )
     add = parser.add_argument
     add("held_out", type=Path, help="folder of held-out .osu files")

@@ -272,6 +272,7 @@ def test_missing_sections_and_fields() -> None:
     assert beatmap.objects[0].end_time == 1000
     assert (beatmap.format_version, beatmap.artist, beatmap.beatmap_id) == (14, "", -1)
     assert (beatmap.circle_size, beatmap.approach_rate) == (5, 5)
+    assert (beatmap.overall_difficulty, beatmap.hp_drain_rate) == (5, 5)
 
 
 def test_fields_that_are_no_numbers_keep_the_default() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,17 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     assert cli.pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match="device 'toaster' cannot be used here"):
         cli.pick_device("toaster")
+
+
+def test_an_output_is_claimed_before_the_work(tmp_path: Path) -> None:
+    """A new file's folder is made; a file stays without leave, and a folder is no file."""
+    path = tmp_path / "new" / "table.csv"
+    cli.claim_output(path, overwrite=False)
+    assert path.parent.is_dir() and not path.exists()
+    path.write_text("a", encoding="utf-8")
+    with pytest.raises(ValueError, match="add --overwrite"):
+        cli.claim_output(path, overwrite=False)
+    cli.claim_output(path, overwrite=True)
+    assert path.read_text(encoding="utf-8") == "a"
+    with pytest.raises(ValueError, match="is a folder"):
+        cli.claim_output(path.parent, overwrite=True)

@@ -26,7 +26,7 @@ from star_rating import star_rating
 
 PARTS = pytest.mark.parametrize("part", ["val", "train", "edge", "cases"])
 STACK_DISTANCE = 3  # px; closer objects are stacked, or have a direction of plus or minus zero
-NEIGHBOURS = 500  # objects after one, at the fastest, that difficulty or stacking may set in relation to it
+NEIGHBOURS = 500  # objects after one that difficulty or stacking may relate to it, at most
 
 # Files of which the table of cases says less than the game's own format allows.
 CASES_READ_BETTER = {

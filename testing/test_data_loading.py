@@ -20,6 +20,7 @@ from data_loading import (
     WindowLoader,
     load_beatmap_idx,
     save_beatmap_idx,
+    set_keys,
     write_dataset,
 )
 
@@ -157,7 +158,7 @@ def test_a_split_keeps_sets_whole_and_stays_when_maps_are_added(tmp_path: Path) 
     train, held_out, dataset = split(300)
     assert train | held_out == set(range(300)) and not train & held_out
     assert 0.15 < len(held_out) / 300 < 0.45
-    keys = dataset._set_keys()
+    keys = set_keys(dataset.beatmaps)
     assert len(set(keys)) < 150
     assert not {keys[k] for k in train} & {keys[k] for k in held_out}
     more_train, more_held_out, _ = split(600)

@@ -10,12 +10,15 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import flag_tables
 import pytest
 from conftest import beatmap_text, random_objects, run_command
+
+import style
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,9 +52,22 @@ FASTER = {
     "benchmark.py sample": "--lengths 60 --steps 1 --repeats 1 --limit 1 --threads 1 --device cpu",
     "benchmark.py data": "--seq-len 32 --global-batch-size 2 --seconds 0.1",
     "benchmark.py train": "--seq-len 32 --global-batch-size 2 --steps 1 --device cpu",
+    "testing/create_beatmap_dataframe.py": "--num-workers 1",
+    "testing/style_test.py": "--maps 1 --max-points 100 --cfg-scale 1",
+    "testing/embedding_svm.py": "--permutations 1 --tags 1 --folds 2 --min-songs 40",
+    "testing/jittered_pattern.py": "--patterns 1 --copies 1 --num-sampling-steps 2 --sigma 20",
     "testing/toy_benchmark.py": "--patterns 1 --num-predictions 1 --num-sampling-steps 1",
 }
 """Flags that are appended, by script and a word of the command: of equal ones the last counts."""
+
+
+@dataclass(frozen=True)
+class QuickLearning(style.Learning):
+    """A style learnt in no time."""
+
+    steps: int = 1
+    windows: int = 2
+    candidates: int = 4
 
 
 def commands_of(document: Path) -> list[str]:
@@ -81,7 +97,6 @@ def write_song(folder: Path, name: str, number: int) -> Path:
 @pytest.fixture(scope="module")
 def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The current folder of all commands, with what they name in it."""
-    import style
     from benchmark_reference import NUM_CLASSES
     from benchmark_sample import write_reference_checkpoint
     from data_loading import save_beatmap_idx
@@ -107,8 +122,7 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         (folder / "docs").mkdir()
         patch.setattr(flag_tables, "ROOT", folder)
         patch.setattr(flag_tables, "PAGE", folder / "docs" / "flags.md")
-        quick = style.Learning(steps=1, windows=2, candidates=4)
-        patch.setattr(style, "Learning", lambda: quick)
+        patch.setattr(style, "Learning", QuickLearning)
         yield folder
 
 
@@ -181,7 +195,11 @@ def all_flags() -> set[str]:
     """The names of all flags of all commands."""
     parsers = [make_parser() for make_parser in flag_tables.COMMANDS.values()]
     parsers += [part for parser in parsers for part in flag_tables.subcommands(parser).values()]
-    return {name for p in parsers for action in p._actions for name in action.option_strings}
+    known = {name for p in parsers for action in p._actions for name in action.option_strings}
+    for script in (ROOT / "testing").glob("*.py"):  # the analysis scripts have no make_parser
+        if not script.name.startswith("test_"):
+            known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
+    return known
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

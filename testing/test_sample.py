@@ -492,6 +492,17 @@ def test_spacing_can_be_scaled(trained: Path, small: Path, tmp_path: Path) -> No
     assert report["variants"][0]["written"]["object_spacing_error_median"] < 0.5
 
 
+def test_the_report_on_a_part_measures_what_was_asked_of_it(
+    trained: Path, small: Path, tmp_path: Path
+) -> None:
+    """Objects that stay have their own distances, not the scaled ones."""
+    part = ("--beatmap", small, "--spacing", "scale:0.5", "--time-start", 9000, "--no-picture")
+    assert remap(trained, tmp_path, *part) == 0
+    (report,) = tmp_path.rglob("*.result.json")
+    written = read_json(report)["variants"][0]["written"]
+    assert written["object_spacing_error_median"] < 0.5
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_a_map_of_its_rhythm_alone_is_spread_by_snap(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
