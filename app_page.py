@@ -1,0 +1,473 @@
+"""The web page: what is on it and what its controls do. What they have done is in app_remap.py."""
+
+import html
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app_remap import (
+    MAX_STEPS,
+    MAX_VARIANTS,
+    OpenedMap,
+    Run,
+    Stopped,
+    Wishes,
+    Workshop,
+    can_choose_distances,
+    chosen_range,
+    class_table,
+    find_styles,
+    open_map,
+    pack_example,
+)
+from batch import EXPECTED
+from beatmap import Beatmap
+from player import player_frame
+from selection import format_time
+from sequence import beatmap_to_sequence
+from spacing import FACTOR_LIMITS, KEEP, WITH_FACTOR, suggestion
+
+FOLDER = Path(__file__).parent / "page"
+CSS = FOLDER / "page.css"
+SUFFIXES = [".osu", ".osz"]
+SPACINGS = {
+    "keep": "As in the map",
+    "scale": "Scaled",
+    "snap": "By the rhythm, in px a beat",
+    "free": "What the network likes",
+    "model": "As in the map, as near as the network gets",
+}
+FACTORS = {"scale": 1.2, "snap": 120.0}
+LARGEST_SEED = 2**31 - 1
+LEFT_OUT = 3
+"""Reasons that are told when difficulties of an archive cannot be used."""
+
+WHOLE_MAP = {"start": None, "end": None}
+"""What the timeline holds when no part is chosen."""
+
+INTRODUCTION = """
+<h1>osu-diffusion</h1>
+<p>Gives every object of an osu!standard beatmap a new place. Rhythm and spacing stay.</p>
+"""
+SHOW_PLAYER = """
+() => document.querySelector("#player").scrollIntoView({ behavior: "smooth", block: "nearest" })
+"""
+EMPTY = """
+<div class="empty"><p>Drop a beatmap, and it plays here.<br>The new one plays beside it.</p></div>
+"""
+MANNERS = """
+<p class="manners">Results are machine-made and say so in their difficulty name and tags: leave that
+in, name the mappers whose style you take, and do not submit them for ranking as your own work. Your
+files are removed when you close the page.</p>
+"""
+
+
+@contextmanager
+def explained(*paths: str | Path | None) -> Iterator[None]:
+    """Bad input becomes one message in the page, which calls the uploads by their names alone."""
+    try:
+        yield
+    except EXPECTED as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        for path in paths:
+            text = text.replace(str(path), Path(path).name) if path else text
+        # The page takes messages for HTML, and file names may hold any.
+        message = html.escape(text[:1].upper() + text[1:])
+        raise gr.Error(message, title="That does not work", print_exception=False) from error
+
+
+def session_of(request: gr.Request) -> str:
+    """The page's session; requests without one are not of our page."""
+    if not request.session_hash:
+        raise gr.Error("This request is of no page.", print_exception=False)
+    return request.session_hash
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def describe_map(opened: OpenedMap) -> str:
+    """A difficulty in a few lines of HTML, and what there is to say about it."""
+    beatmap = opened.beatmap
+    times = [hit.time for hit in beatmap.objects]
+    facts = [
+        f"mapped by {beatmap.creator}",
+        f"{len(times)} objects",
+        f"{format_time(times[0])} to {format_time(times[-1])}",
+    ]
+    remarks = [] if opened.song else ["Its song is not there: drop the .osz to hear it."]
+    if suggestion(beatmap_to_sequence(beatmap), KEEP):
+        remarks.append(
+            "Most objects lie on the one before, and stay there: for a map that has only its "
+            f"rhythm choose “{SPACINGS['snap']}” as spacing."
+        )
+    if opened.left_out:
+        reasons = [str(error).partition(": ")[2] for error in opened.left_out[:LEFT_OUT]]
+        remarks.append(f"{len(opened.left_out)} left out ({'; '.join(reasons)}).")
+    lines = [
+        f"<b>{html.escape(song_title(beatmap))}</b>",
+        f"<span>{html.escape(' · '.join(facts))}</span>",
+        *(f'<span class="remark">{html.escape(text)}</span>' for text in remarks),
+    ]
+    return f'<div class="summary">{"".join(lines)}</div>'
+
+
+def song_title(beatmap: Beatmap) -> str:
+    """Artist, title and difficulty."""
+    return f"{beatmap.artist} - {beatmap.title} [{beatmap.version}]"
+
+
+def describe_result(run: Run, k: int) -> str:
+    """A new difficulty in a few lines of HTML."""
+    made = run.made[k]
+    written = made.written
+    facts = (
+        f"Distances between objects differ by {written['object_spacing_error_median']:.2f} px in "
+        f"the median, 95% of them by less than {written['object_spacing_error_p95']:.2f} px; "
+        f"{written['centres_off_playfield']:.1%} of the objects are off the playfield."
+    )
+    name = html.escape(made.beatmap.version)
+    return f'<div class="summary"><b>{name}</b><span>{facts}</span></div>'
+
+
+def no_map() -> list[Any]:
+    """The page without a map, for `Page.map_outputs`."""
+    return [
+        gr.update(choices=[], value=None, visible=False),
+        gr.update(value="", visible=False),
+        gr.update(value=WHOLE_MAP, times=[], visible=False),
+        gr.update(interactive=False),
+        EMPTY,
+        gr.update(visible=False),
+    ]
+
+
+def map_updates(opened: OpenedMap) -> list[Any]:
+    """The page with a map, for `Page.map_outputs`."""
+    names = [(beatmap.version, k) for k, beatmap in enumerate(opened.beatmaps)]
+    times = [hit.time for hit in opened.beatmap.objects]
+    return [
+        gr.update(choices=names, value=opened.chosen, visible=len(names) > 1),
+        gr.update(value=describe_map(opened), visible=True),
+        gr.update(value=WHOLE_MAP, times=times, visible=True),
+        gr.update(interactive=True),
+        player_frame(opened.beatmap, audio=opened.song),
+        gr.update(visible=False),
+    ]
+
+
+def result_updates(run: Run, k: int) -> list[Any]:
+    """The page with a result, for `Page.result_outputs`."""
+    numbers = [(str(number + 1), number) for number in range(len(run.made))]
+    return [
+        run.player(k),
+        gr.update(visible=True),
+        gr.update(choices=numbers, value=k, visible=len(numbers) > 1),
+        describe_result(run, k),
+        run.files[k],
+        gr.update(value=run.archive, visible=run.archive is not None),
+        run.picture(k),
+    ]
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page:
+    """The page's parts, and what happens when they are used."""
+
+    def __init__(self, workshop: Workshop, example: Path) -> None:
+        self.workshop, self.example = workshop, example
+        self.table = class_table(workshop.loaded)
+        with gr.Blocks(
+            title="osu-diffusion", analytics_enabled=False, delete_cache=(600, 6 * 3600)
+        ) as self.blocks:
+            gr.HTML(INTRODUCTION, elem_id="introduction")
+            with gr.Row(elem_id="halves"):
+                with gr.Column(scale=4, min_width=340):
+                    self.build_map()
+                    self.build_style()
+                    self.build_settings()
+                    self.build_buttons()
+                with gr.Column(scale=7, min_width=340):
+                    self.build_results()
+            gr.HTML(MANNERS)
+            self.connect_map()
+            self.connect_settings()
+            self.connect_run()
+
+    def build_map(self) -> None:
+        """Which map, and which part of it."""
+        self.file = gr.File(
+            label="Beatmap (.osz with its song, or .osu)",
+            file_types=SUFFIXES,
+            height=160,
+            elem_id="map",
+        )
+        self.use_example = gr.Button("Or take the example", size="sm", elem_id="use-example")
+        self.difficulty = gr.Dropdown(
+            label="Difficulty", type="value", visible=False, elem_id="difficulty"
+        )
+        self.summary = gr.HTML(visible=False, elem_id="summary")
+        self.timeline = gr.HTML(
+            WHOLE_MAP,
+            container=True,
+            padding=True,
+            visible=False,
+            html_template=(FOLDER / "timeline.html").read_text(encoding="utf-8"),
+            js_on_load=(FOLDER / "timeline.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            elem_id="timeline",
+            times=[],
+        )
+
+    def build_style(self) -> None:
+        """Whose style."""
+        with gr.Accordion("Style", open=False, elem_id="style"):
+            self.search = gr.Textbox(
+                label="Search by mapper, song or difficulty",
+                placeholder="Any style",
+                visible=bool(self.table),
+                elem_id="search",
+            )
+            self.styles = gr.CheckboxGroup(
+                choices=find_styles(self.table, ""),
+                label="Styles that the model knows (several are mixed)",
+                visible=bool(self.table),
+                elem_id="styles",
+            )
+            self.style_files = gr.File(
+                label="Or the style of other maps, learnt first",
+                file_types=SUFFIXES,
+                file_count="multiple",
+                height=150,
+                elem_id="style-files",
+            )
+            self.guidance = gr.Slider(
+                1, 4, value=1, step=0.1, label="Exaggerate the style", elem_id="guidance"
+            )
+
+    def build_settings(self) -> None:
+        """How to sample."""
+        usable = [
+            (text, mode)
+            for mode, text in SPACINGS.items()
+            if mode != "free" or can_choose_distances(self.workshop.loaded)
+        ]
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            self.strength = gr.Slider(
+                0, 1, value=1, step=0.05, label="Strength", info="0 changes nothing, 1 everything"
+            )
+            with gr.Row():
+                self.spacing = gr.Dropdown(
+                    usable, value="keep", label="Distances between objects", elem_id="spacing"
+                )
+                self.factor = gr.Number(
+                    1.0, label="Factor", visible=False, min_width=100, elem_id="factor"
+                )
+            self.steps = gr.Slider(
+                1, MAX_STEPS, value=Wishes.steps, step=1, label="Steps", elem_id="steps"
+            )
+            self.variants = gr.Slider(
+                1, MAX_VARIANTS, value=1, step=1, label="Variants", elem_id="variants"
+            )
+            self.seed = gr.Number(
+                0,
+                label="Seed",
+                info="Another seed gives another map",
+                precision=0,
+                minimum=0,
+                maximum=LARGEST_SEED,
+                elem_id="seed",
+            )
+            self.new_seed = gr.Button("Another seed", size="sm", elem_id="new-seed")
+
+    def build_buttons(self) -> None:
+        """What starts and ends a run."""
+        with gr.Row():
+            self.generate = gr.Button(
+                "Generate", variant="primary", interactive=False, elem_id="generate"
+            )
+            self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+        self.status = gr.HTML(elem_id="status")
+
+    def build_results(self) -> None:
+        """Where the map plays, alone and beside the new one."""
+        self.player = gr.HTML(EMPTY, elem_id="player", js_on_load=None)
+        with gr.Column(visible=False, elem_id="results") as self.results:
+            self.variant = gr.Radio(label="Variant", visible=False, elem_id="variant")
+            self.facts = gr.HTML(elem_id="facts")
+            with gr.Row():
+                self.osu = gr.DownloadButton("Download .osu", elem_id="osu")
+                self.osz = gr.DownloadButton("Download .osz", elem_id="osz")
+            self.picture = gr.Image(
+                label="Before and after",
+                show_label=False,
+                type="filepath",
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="picture",
+            )
+
+    # --- maps and styles --------------------------------------------------------------------------
+
+    @property
+    def map_outputs(self) -> list[Any]:
+        """What shows a map."""
+        shown = [self.difficulty, self.summary, self.timeline]
+        return [*shown, self.generate, self.player, self.results]
+
+    def connect_map(self) -> None:
+        """A map is dropped, taken away, the example is taken, a difficulty is chosen."""
+
+        def show(path: str | None, chosen: int | None) -> list[Any]:
+            if path is None:
+                return no_map()
+            with explained(path):
+                return map_updates(open_map(Path(path), chosen or 0))
+
+        def take_example() -> str:
+            return str(pack_example(self.example, self.workshop.folder / "example"))
+
+        shown: dict[str, Any] = {"outputs": self.map_outputs, "show_progress": "minimal"}
+        first: dict[str, Any] = {"fn": lambda path: show(path, None), "inputs": self.file} | shown
+        for change in (self.file.upload, self.file.clear):
+            change(**first).failure(
+                lambda: [None, *no_map()], outputs=[self.file, *self.map_outputs]
+            )
+        self.use_example.click(take_example, outputs=self.file).then(**first)
+        self.difficulty.input(show, [self.file, self.difficulty], **shown)
+
+    def connect_settings(self) -> None:
+        """Styles are searched; the spacing is chosen; the seed is drawn."""
+
+        def search(query: str, picked: list[str]) -> Any:
+            return gr.update(choices=find_styles(self.table, query, picked), value=picked)
+
+        def ask_factor(mode: str) -> Any:
+            if mode not in WITH_FACTOR:
+                return gr.update(visible=False)
+            label = "Factor" if mode == "scale" else "px a beat"
+            limit = FACTOR_LIMITS[mode]
+            return gr.update(
+                value=FACTORS[mode], label=label, minimum=0.01, maximum=limit, visible=True
+            )
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        self.search.change(search, [self.search, self.styles], self.styles, **quiet)
+        self.spacing.change(ask_factor, self.spacing, self.factor, **quiet)
+        self.new_seed.click(lambda: random.randint(0, LARGEST_SEED), outputs=self.seed, **quiet)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    @property
+    def result_outputs(self) -> list[Any]:
+        """What shows a result."""
+        about = [self.results, self.variant, self.facts]
+        return [self.player, *about, self.osu, self.osz, self.picture]
+
+    @property
+    def wishes(self) -> list[Any]:
+        """The controls that `remap` reads, in the order of its parameters."""
+        style = [self.styles, self.style_files, self.guidance]
+        sampling = [self.spacing, self.factor, self.strength, self.steps]
+        return [
+            self.file,
+            self.difficulty,
+            self.timeline,
+            *style,
+            *sampling,
+            self.variants,
+            self.seed,
+        ]
+
+    def connect_run(self) -> None:
+        """A run is started, cancelled, looked at; the page is closed."""
+        buttons = [self.generate, self.cancel]
+
+        def swap(running: bool) -> list[Any]:
+            return [gr.update(interactive=not running), gr.update(visible=running)]
+
+        def stop(request: gr.Request) -> list[Any]:
+            self.workshop.cancel(session_of(request))
+            return [*swap(False), "Cancelled."]
+
+        def leave(request: gr.Request) -> None:
+            self.workshop.leave(session_of(request))
+
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        started = self.generate.click(
+            lambda: [*swap(True), ""], outputs=[*buttons, self.status], **at_once
+        )
+        run = started.then(
+            self.remap,
+            self.wishes,
+            [self.status, *self.result_outputs],
+            concurrency_limit=1,
+            show_progress_on=self.status,
+        )
+        run.then(lambda: swap(False), outputs=buttons, **at_once)
+        run.success(None, js=SHOW_PLAYER)
+        self.cancel.click(stop, outputs=[*buttons, self.status], cancels=[run], **at_once)
+        self.variant.input(self.show_variant, self.variant, self.result_outputs)
+        self.blocks.unload(leave)
+
+    def remap(
+        self,
+        path: str | None,
+        chosen: int | None,
+        timeline: object,
+        styles: list[str],
+        style_files: list[str] | None,
+        guidance: float,
+        spacing: str,
+        factor: float,
+        strength: float,
+        steps: int,
+        variants: int,
+        seed: int,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is asked for one)
+    ) -> Any:
+        """Runs what the page asks for, with progress; a cancelled run changes nothing."""
+        files = style_files or []
+        with explained(path, *files):
+            if path is None:
+                raise ValueError("drop a beatmap first")
+            start, end = chosen_range(timeline)
+            wishes = Wishes(
+                chosen=chosen or 0,
+                styles=tuple(styles),
+                style_files=tuple(map(Path, files)),
+                guidance=guidance,
+                start=start,
+                end=end,
+                spacing=f"{spacing}:{factor:g}" if spacing in WITH_FACTOR else spacing,
+                steps=int(steps),
+                strength=strength,
+                variants=int(variants),
+                seed=int(seed),
+            )
+            try:
+                run = self.workshop.remap(
+                    session_of(request),
+                    Path(path),
+                    wishes,
+                    lambda what, done, total: progress((done, total), desc=what, unit="steps"),
+                )
+            except Stopped:
+                return gr.skip()
+            return ["", *result_updates(run, 0)]
+
+    def show_variant(self, k: int, request: gr.Request) -> list[Any]:
+        """Another variant of the last run."""
+        run = self.workshop.visitor(session_of(request)).run
+        with explained():
+            if run is None or not 0 <= k < len(run.made):
+                raise ValueError("the results are gone, for the page was closed: generate again")
+            return result_updates(run, k)
