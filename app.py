@@ -85,7 +85,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    _, local, public = blocks.queue(max_size=64).launch(
+    _, local, public = blocks.queue(default_concurrency_limit=4, max_size=64).launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,

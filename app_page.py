@@ -76,8 +76,7 @@ def explained(*paths: str | Path | None) -> Iterator[None]:
         for path in paths:
             text = text.replace(str(path), Path(path).name) if path else text
         # The page takes messages for HTML, and file names may hold any.
-        message = html.escape(text[:1].upper() + text[1:])
-        raise gr.Error(message, title="That does not work", print_exception=False) from error
+        raise gr.Error(html.escape(text), print_exception=False) from error
 
 
 def session_of(request: gr.Request) -> str:
@@ -325,17 +324,21 @@ class Page:
     def connect_map(self) -> None:
         """A map is dropped, taken away, the example is taken, a difficulty is chosen."""
 
-        def show(path: str | None, chosen: int | None) -> list[Any]:
+        def show(path: str | None, chosen: int | None, request: gr.Request) -> list[Any]:
             if path is None:
                 return no_map()
+            self.workshop.hold(session_of(request), [Path(path)])
             with explained(path):
                 return map_updates(open_map(Path(path), chosen or 0))
+
+        def show_first(path: str | None, request: gr.Request) -> list[Any]:
+            return show(path, None, request)
 
         def take_example() -> str:
             return str(pack_example(self.example, self.workshop.folder / "example"))
 
         shown: dict[str, Any] = {"outputs": self.map_outputs, "show_progress": "minimal"}
-        first: dict[str, Any] = {"fn": lambda path: show(path, None), "inputs": self.file} | shown
+        first: dict[str, Any] = {"fn": show_first, "inputs": self.file} | shown
         for change in (self.file.upload, self.file.clear):
             change(**first).failure(
                 lambda: [None, *no_map()], outputs=[self.file, *self.map_outputs]
@@ -344,7 +347,10 @@ class Page:
         self.difficulty.input(show, [self.file, self.difficulty], **shown)
 
     def connect_settings(self) -> None:
-        """Styles are searched; the spacing is chosen; the seed is drawn."""
+        """Styles are searched or uploaded, the spacing is chosen, a seed is drawn."""
+
+        def hold(paths: list[str] | None, request: gr.Request) -> None:
+            self.workshop.hold(session_of(request), map(Path, paths or []))
 
         def search(query: str, picked: list[str]) -> Any:
             return gr.update(choices=find_styles(self.table, query, picked), value=picked)
@@ -360,6 +366,7 @@ class Page:
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
         self.search.change(search, [self.search, self.styles], self.styles, **quiet)
+        self.style_files.upload(hold, self.style_files, **quiet)
         self.spacing.change(ask_factor, self.spacing, self.factor, **quiet)
         self.new_seed.click(lambda: random.randint(0, LARGEST_SEED), outputs=self.seed, **quiet)
 
@@ -426,11 +433,11 @@ class Page:
         style_files: list[str] | None,
         guidance: float,
         spacing: str,
-        factor: float,
+        factor: float | None,
         strength: float,
         steps: int,
         variants: int,
-        seed: int,
+        seed: int | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is asked for one)
     ) -> Any:
@@ -438,7 +445,9 @@ class Page:
         files = style_files or []
         with explained(path, *files):
             if path is None:
-                raise ValueError("drop a beatmap first")
+                raise ValueError("Drop a beatmap first.")
+            if factor is None or seed is None:
+                raise ValueError("Give numbers where numbers are asked for.")
             start, end = chosen_range(timeline)
             wishes = Wishes(
                 chosen=chosen or 0,

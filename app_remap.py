@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -245,11 +245,12 @@ class Run:
 
 @dataclass
 class Visitor:
-    """An open page: where its files are, its last run, and what ends the run that is under way."""
+    """An open page: its results' folder, its last run, what ends the one under way, its uploads."""
 
     folder: Path
     run: Run | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    uploads: set[Path] = field(default_factory=set)
 
 
 class Workshop:
@@ -275,12 +276,25 @@ class Workshop:
         if visitor is not None:
             visitor.stop.set()
 
+    def hold(self, session: str, uploads: Iterable[Path]) -> None:
+        """Notes files that were uploaded for a page, below `folder`, to be removed with it."""
+        held = {path for path in uploads if path.is_relative_to(self.folder)}
+        self.visitor(session).uploads.update(held)
+
     def leave(self, session: str) -> None:
-        """Ends what a closed page has under way, and removes its files."""
+        """Ends what a closed page has under way, and removes its files.
+
+        An upload stays while another page has the same: equal files are stored once.
+        """
         visitor = self._visitors.pop(session, None)
-        if visitor is not None:
-            visitor.stop.set()
-            shutil.rmtree(visitor.folder, ignore_errors=True)
+        if visitor is None:
+            return
+        visitor.stop.set()
+        shutil.rmtree(visitor.folder, ignore_errors=True)
+        others = [other.uploads for other in list(self._visitors.values())]
+        for path in visitor.uploads.difference(*others):
+            with suppress(OSError):
+                path.unlink()
 
     def remap(self, session: str, path: Path, wishes: Wishes, report: Report) -> Run:
         """Remaps a difficulty of the file at `path`; the results replace the visitor's last ones.

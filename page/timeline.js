@@ -17,7 +17,7 @@ const written = (ms) => {
 
 // ms of "mm:ss:mmm", whatever the editor copies after it, or of a number; NaN for anything else.
 const read = (text) => {
-  const stamp = /^\s*(-?)(\d{1,4}):([0-5]?\d)[:.](\d{3})/.exec(text);
+  const stamp = /^\s*(-?)(\d{1,4}):([0-5]?\d)[:.](\d{3})(?!\d)/.exec(text);
   if (!stamp) return text.trim() ? Number(text) : NaN;
   const [, sign, minutes, seconds, ms] = stamp;
   return (sign ? -1 : 1) * (60000 * minutes + 1000 * seconds + Number(ms));
