@@ -98,7 +98,7 @@ def describe_map(opened: OpenedMap) -> str:
         f"{len(times)} objects",
         f"{format_time(times[0])} to {format_time(times[-1])}",
     ]
-    remarks = [] if opened.song else ["Its song is not there: drop the .osz to hear it."]
+    remarks = [] if opened.song else ["Its song is not in the file: it plays in silence."]
     if suggestion(beatmap_to_sequence(beatmap), KEEP):
         remarks.append(
             "Most objects lie on the one before, and stay there: for a map that has only its "
@@ -263,7 +263,7 @@ class Page:
             )
             with gr.Row():
                 self.spacing = gr.Dropdown(
-                    usable, value="keep", label="Distances between objects", elem_id="spacing"
+                    usable, value="keep", label="Distances", elem_id="spacing"
                 )
                 self.factor = gr.Number(
                     1.0, label="Factor", visible=False, min_width=100, elem_id="factor"
@@ -287,12 +287,13 @@ class Page:
 
     def build_buttons(self) -> None:
         """What starts and ends a run."""
-        with gr.Row():
-            self.generate = gr.Button(
-                "Generate", variant="primary", interactive=False, elem_id="generate"
-            )
-            self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
-        self.status = gr.HTML(elem_id="status")
+        with gr.Column(elem_id="run"):
+            with gr.Row():
+                self.generate = gr.Button(
+                    "Generate", variant="primary", interactive=False, elem_id="generate"
+                )
+                self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+            self.status = gr.HTML(elem_id="status")
 
     def build_results(self) -> None:
         """Where the map plays, alone and beside the new one."""
@@ -418,7 +419,8 @@ class Page:
             concurrency_limit=1,
             show_progress_on=self.status,
         )
-        run.then(lambda: swap(False), outputs=buttons, **at_once)
+        for end in (run.success, run.failure):
+            end(lambda: swap(False), outputs=buttons, **at_once)
         run.success(None, js=SHOW_PLAYER)
         self.cancel.click(stop, outputs=[*buttons, self.status], cancels=[run], **at_once)
         self.variant.input(self.show_variant, self.variant, self.result_outputs)

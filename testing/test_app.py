@@ -109,7 +109,7 @@ def test_what_is_said_of_a_map(tmp_path: Path) -> None:
     text = describe_map(open_map(path))
     assert "<img" not in text and "[&lt;/b&gt;]" in text
     assert "9 objects · 00:01:000 to 00:03:400" in text
-    assert "has only its rhythm" in text and "drop the .osz to hear it" in text
+    assert "has only its rhythm" in text and "plays in silence" in text
 
 
 # The page
@@ -405,6 +405,11 @@ def test_a_long_run_is_cancelled_and_the_next_one_works(tab: Tab) -> None:
     tab.wait(lambda: tab.text("#status") == "Cancelled." and not tab.one("#cancel"), 5)
     assert not tab.one("#results")
     tab.settings(steps=STEPS, variants=1)
+    tab.the("#seed input").send_keys("\ue009a\ue000\ue017\t")  # all of it deleted
+    tab.click("#generate")
+    assert "Give numbers" in tab.message()
+    tab.wait(lambda: tab.the("#generate").is_enabled() and not tab.one("#cancel"), 5)
+    tab.settings(seed=1)
     tab.generate()
     assert tab.text("#status") == ""
     check_player(tab, ["Original", "Original (AI remap"])
