@@ -43,6 +43,8 @@ SPACINGS = {
 }
 FACTORS = {"scale": 1.2, "snap": 120.0}
 LARGEST_SEED = 2**31 - 1
+LONGEST_QUEUE = 24
+"""Runs that wait for the model; each takes a thread of the server."""
 LEFT_OUT = 3
 """Reasons that are told when difficulties of an archive cannot be used."""
 
@@ -170,6 +172,14 @@ def result_updates(run: Run, k: int) -> list[Any]:
         run.files[k],
         gr.update(value=run.archive, visible=run.archive is not None),
         run.picture(k),
+    ]
+
+
+def swap(running: bool) -> list[Any]:
+    """The buttons that start and end a run, while one is running or not."""
+    return [
+        gr.update(interactive=not running),
+        gr.update(value="Cancel", interactive=True, visible=running),
     ]
 
 
@@ -398,31 +408,31 @@ class Page:
         """A run is started, cancelled, looked at; the page is closed."""
         buttons = [self.generate, self.cancel]
 
-        def swap(running: bool) -> list[Any]:
-            return [gr.update(interactive=not running), gr.update(visible=running)]
+        def begin(request: gr.Request) -> list[Any]:
+            self.workshop.begin(session_of(request))
+            return [*swap(True), ""]
 
-        def stop(request: gr.Request) -> list[Any]:
+        def cancel(request: gr.Request) -> Any:
             self.workshop.cancel(session_of(request))
-            return [*swap(False), "Cancelled."]
+            return gr.update(value="Cancelling …", interactive=False)
 
         def leave(request: gr.Request) -> None:
             self.workshop.leave(session_of(request))
 
+        # Not with Gradio's `cancels`: a run cancelled so ends as an error, later than the page
+        # says, and lets the next run begin before it has ended.
         at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-        started = self.generate.click(
-            lambda: [*swap(True), ""], outputs=[*buttons, self.status], **at_once
-        )
-        run = started.then(
+        started = self.generate.click(begin, outputs=[*buttons, self.status], **at_once)
+        run = started.success(
             self.remap,
             self.wishes,
-            [self.status, *self.result_outputs],
-            concurrency_limit=1,
+            [*buttons, self.status, *self.result_outputs],
+            concurrency_limit=LONGEST_QUEUE,
             show_progress_on=self.status,
         )
-        for end in (run.success, run.failure):
-            end(lambda: swap(False), outputs=buttons, **at_once)
-        run.success(None, js=SHOW_PLAYER)
-        self.cancel.click(stop, outputs=[*buttons, self.status], cancels=[run], **at_once)
+        run.failure(lambda: swap(False), outputs=buttons, **at_once)
+        self.cancel.click(cancel, outputs=self.cancel, **at_once)
+        self.facts.change(None, js=SHOW_PLAYER)
         self.variant.input(self.show_variant, self.variant, self.result_outputs)
         self.blocks.unload(leave)
 
@@ -472,8 +482,8 @@ class Page:
                     lambda what, done, total: progress((done, total), desc=what, unit="steps"),
                 )
             except Stopped:
-                return gr.skip()
-            return ["", *result_updates(run, 0)]
+                return [*swap(False), "Cancelled.", *(gr.skip() for _ in self.result_outputs)]
+            return [*swap(False), "", *result_updates(run, 0)]
 
     def show_variant(self, k: int, request: gr.Request) -> list[Any]:
         """Another variant of the last run."""

@@ -256,13 +256,14 @@ class Visitor:
 class Workshop:
     """The model, kept loaded, and the visitors by the hash of their page's session.
 
-    One run at a time uses the model. All files are below `folder`.
+    One run at a time uses the model, the others wait in the order in which they came. All files
+    are below `folder`.
     """
 
     def __init__(self, loaded: LoadedModel, folder: Path) -> None:
         self.loaded, self.folder = loaded, folder
         self._visitors: dict[str, Visitor] = {}
-        self._model = threading.Lock()
+        self._runs: list[threading.Event] = []  # what ends each of them; the first has the model
 
     def visitor(self, session: str) -> Visitor:
         """The visitor of a page, who may be new."""
@@ -270,8 +271,12 @@ class Workshop:
         new = Visitor(self.folder / secrets.token_hex(16))
         return self._visitors.setdefault(session, new)
 
+    def begin(self, session: str) -> None:
+        """A run is about to follow: earlier cancelling is not meant for it."""
+        self.visitor(session).stop = threading.Event()
+
     def cancel(self, session: str) -> None:
-        """Ends the run that a page has under way, at its next step."""
+        """Ends the run that a page waits for, at once or at its next step."""
         visitor = self._visitors.get(session)
         if visitor is not None:
             visitor.stop.set()
@@ -302,7 +307,7 @@ class Workshop:
         Raises `Stopped`, and ValueError for files and wishes that do not do.
         """
         visitor = self.visitor(session)
-        visitor.stop = stop = threading.Event()
+        stop = visitor.stop
         options, args = wishes.options(), wishes.arguments(self.folder)
         folder = visitor.folder / secrets.token_hex(4)
 
@@ -315,7 +320,7 @@ class Workshop:
             return progress
 
         choice = Choice(all_difficulties=True)
-        with self._turn(stop), open_jobs(path, choice) as ((all_of_them, *_), _):
+        with self._turn(stop, report), open_jobs(path, choice) as ((all_of_them, *_), _):
             job = only(all_of_them, wishes.chosen)
             (before,) = job.beatmaps
             learning, sampling = reporting("Learning the style"), reporting("Sampling")
@@ -333,15 +338,20 @@ class Workshop:
         return run
 
     @contextmanager
-    def _turn(self, stop: threading.Event) -> Iterator[None]:
-        """Waits for the model; a cancelled run may still be ending its last step."""
-        while not self._model.acquire(timeout=0.1):
-            if stop.is_set():
-                raise Stopped
+    def _turn(self, stop: threading.Event, report: Report) -> Iterator[None]:
+        """Waits for the model."""
+        self._runs.append(stop)
         try:
+            told = 0
+            while before := self._runs.index(stop):
+                if before != told:
+                    report(f"Waiting for {before} other run{'s' * (before > 1)}", 0, before)
+                    told = before
+                if stop.wait(0.05):
+                    raise Stopped
             yield
         finally:
-            self._model.release()
+            self._runs.remove(stop)
 
     def _show(self, session: str, visitor: Visitor, run: Run, folder: Path) -> None:
         """Makes a run the visitor's last one; the files of earlier ones go."""

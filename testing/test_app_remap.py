@@ -269,6 +269,9 @@ def test_a_cancelled_run_stops_and_the_next_one_works(workshop: Workshop, archiv
         workshop.remap("one", archive, Wishes(steps=50), cancel_at_two)
     assert seen == [0, 1, 2]
     assert workshop.visitor("one").run is kept and kept.files[0].exists()
+    with pytest.raises(Stopped):
+        workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
+    workshop.begin("one")
     again = workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
     assert again.made[0].data == kept.made[0].data
     workshop.cancel("never here")
@@ -291,45 +294,45 @@ def test_a_page_that_is_closed_during_a_run_leaves_nothing(
     assert list(workshop.folder.glob("*")) == []
 
 
-def test_the_model_serves_one_run_at_a_time(workshop: Workshop, archive: Path) -> None:
-    order: list[str] = []
-    inside = threading.Event()
+def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
+    workshop: Workshop, archive: Path
+) -> None:
+    """While the first run has the model, three more come; the third is cancelled."""
+    names = ["one", "two", "three", "four"]
+    events: list[tuple[str, str]] = []
+    waits = {name: threading.Event() for name in names}
 
-    def run(session: str) -> None:
+    def run(name: str) -> None:
         def report(what: str, done: int, total: int) -> None:
-            order.append(session)
-            inside.set()
+            events.append((name, what))
+            waits[name].set()
+            if name == "one" and done == 1:
+                let_the_others_come()
 
-        workshop.remap(session, archive, Wishes(steps=STEPS), report)
-
-    first = threading.Thread(target=run, args=["one"])
-    first.start()
-    assert inside.wait(30)
-    run("two")
-    first.join()
-    assert order == ["one"] * (STEPS + 1) + ["two"] * (STEPS + 1)
-
-
-def test_a_run_that_waits_can_be_cancelled(workshop: Workshop, archive: Path) -> None:
-    def cancel_the_other(what: str, done: int, total: int) -> None:
-        if done == 1:
-            started.start()
-            while workshop.visitor("two").stop is idle:
-                threading.Event().wait(0.01)
-            workshop.cancel("two")
-            started.join(30)
-
-    def wait_in_vain() -> None:
         try:
-            workshop.remap("two", archive, Wishes(steps=STEPS), not_watching)
+            workshop.remap(name, archive, Wishes(steps=STEPS), report)
         except Stopped:
-            ended.append(True)
+            events.append((name, "stopped"))
 
-    ended: list[bool] = []
-    idle = workshop.visitor("two").stop
-    started = threading.Thread(target=wait_in_vain)
-    workshop.remap("one", archive, Wishes(steps=STEPS), cancel_the_other)
-    assert ended == [True]
+    def let_the_others_come() -> None:
+        for name in names[1:]:
+            threads[name].start()
+            assert waits[name].wait(30)
+        workshop.cancel("three")
+        threads["three"].join(30)
+
+    threads = {name: threading.Thread(target=run, args=[name]) for name in names}
+    run("one")
+    for name in names[1:]:
+        threads[name].join(30)
+    assert [what for name, what in events if name == "three"] == [
+        "Waiting for 2 other runs",
+        "stopped",
+    ]
+    assert ("two", "Waiting for 1 other run") in events
+    assert ("four", "Waiting for 3 other runs") in events
+    sampled = [name for name, what in events if what == "Sampling"]
+    assert sampled == [name for name in ("one", "two", "four") for _ in range(STEPS + 1)]
 
 
 def test_wrong_wishes_cost_no_sampling(workshop: Workshop, archive: Path) -> None:
