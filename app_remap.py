@@ -48,6 +48,7 @@ class OpenedMap:
     left_out says why other difficulties are none.
     """
 
+    path: Path
     beatmaps: list[Beatmap]
     chosen: int
     song: bytes | None
@@ -63,7 +64,7 @@ def open_map(path: Path, chosen: int = 0) -> OpenedMap:
     """Reads a `.osu` or `.osz` file; raises `BeatmapError` and `ArchiveError`."""
     with open_jobs(path, Choice(all_difficulties=True)) as ((job, *_), left_out):
         beatmap = only(job, chosen).beatmaps[0]
-        return OpenedMap(job.beatmaps, chosen, song_of(job, beatmap), left_out)
+        return OpenedMap(path, job.beatmaps, chosen, song_of(job, beatmap), left_out)
 
 
 def only(job: Job, chosen: int) -> Job:

@@ -86,7 +86,8 @@ def test_wrong_flags_are_refused(
 
 @needs_gradio
 def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_path: Path) -> None:
-    from app_page import FACTORS, SPACINGS, Page
+    from app_page import FACTORS, Page
+    from app_view import SPACINGS
 
     assert set(SPACINGS) == {*PLAIN, *WITH_FACTOR} and set(FACTORS) == set(WITH_FACTOR)
     alone = shutil.copy(trained / "model.safetensors", tmp_path / "alone.safetensors")
@@ -101,7 +102,7 @@ def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_pat
 def test_errors_name_files_without_folders_and_are_no_html() -> None:
     import gradio as gr
 
-    from app_page import explained
+    from app_view import explained
 
     path = f"/tmp/served/{HARM}.osz"
     with pytest.raises(gr.Error) as error, explained(path, None):
@@ -115,7 +116,7 @@ def test_errors_name_files_without_folders_and_are_no_html() -> None:
 
 @needs_gradio
 def test_what_is_said_of_a_map(tmp_path: Path) -> None:
-    from app_page import describe_map
+    from app_view import describe_map
 
     path = tmp_path / "map.osu"
     objects = "\n".join(f"100,100,{1000 + 300 * k},1,0" for k in range(9))
@@ -307,7 +308,8 @@ def test_a_part_of_a_map_is_remapped_played_downloaded_and_remapped_again(
     tab: Tab, song_set: Path, tmp_path: Path
 ) -> None:
     tab.open(song_set, "Song [Other]")
-    assert "1 left out" in tab.text("#summary")
+    left_out = "1 left out (k.osu is an osu!mania beatmap: only osu!standard is supported)."
+    assert left_out in tab.text("#summary")
     choose_difficulty(tab, "Original")
     choose_part(tab)
     tab.click("#style .label-wrap")
