@@ -84,7 +84,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
-    )
+    ).set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
     _, local, public = blocks.queue(default_concurrency_limit=4, max_size=64).launch(
         server_name=args.host,
         server_port=args.port,

@@ -334,7 +334,7 @@ class Page:
         with explained(path, *files):
             if path is None:
                 raise ValueError("Drop a beatmap first.")
-            if factor is None or seed is None:
+            if seed is None or (factor is None and spacing in WITH_FACTOR):
                 raise ValueError("Give numbers where numbers are asked for.")
             start, end = chosen_range(timeline)
             wishes = Wishes(

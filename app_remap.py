@@ -264,7 +264,7 @@ class Workshop:
     def __init__(self, loaded: LoadedModel, folder: Path) -> None:
         self.loaded, self.folder = loaded, folder
         self._visitors: dict[str, Visitor] = {}
-        self._runs: list[threading.Event] = []  # what ends each of them; the first has the model
+        self._turns: list[object] = []  # one for each run; the first has the model
 
     def visitor(self, session: str) -> Visitor:
         """The visitor of a page, who may be new."""
@@ -329,7 +329,7 @@ class Workshop:
             version = result_version(before, options, controls.label(args))
             plans = plan_results(job, folder, version, options.variants)
             names = [result.version for result in plans[0][1].results[0]]
-            sampling(0, options.sampling_steps)
+            sampling(0, max(1, options.sampling_steps))
             made = remap_beatmap(self.loaded, before, names, options, steering, sampling)
             for planned, outputs in plans:
                 outputs.write(planned, [[variant.data for variant in made]], overwrite=False)
@@ -341,10 +341,10 @@ class Workshop:
     @contextmanager
     def _turn(self, stop: threading.Event, report: Report) -> Iterator[None]:
         """Waits for the model."""
-        self._runs.append(stop)
+        turn, told = object(), 0
+        self._turns.append(turn)
         try:
-            told = 0
-            while before := self._runs.index(stop):
+            while before := self._turns.index(turn):
                 if before != told:
                     report(f"Waiting for {before} other run{'s' * (before > 1)}", 0, before)
                     told = before
@@ -352,7 +352,7 @@ class Workshop:
                     raise Stopped
             yield
         finally:
-            self._runs.remove(stop)
+            self._turns.remove(turn)
 
     def _show(self, session: str, visitor: Visitor, run: Run, folder: Path) -> None:
         """Makes a run the visitor's last one; the files of earlier ones go."""

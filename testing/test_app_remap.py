@@ -225,6 +225,16 @@ def test_the_style_of_files_is_learnt_with_progress_and_once(
     assert plain.made[0].data != second.made[0].data
 
 
+def test_a_run_of_no_strength_is_told_of_and_moves_nothing(
+    workshop: Workshop, archive: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run = workshop.remap("one", archive, Wishes(strength=0), lambda *step: seen.append(step))
+    assert seen == [("Sampling", 0, 1)]  # a page divides by the steps in all
+    before, after = run.before.objects, run.made[0].beatmap.objects
+    assert [(hit.x, hit.y) for hit in after] == [(hit.x, hit.y) for hit in before]
+
+
 def test_only_the_last_run_of_a_page_is_kept_and_none_after_it(
     workshop: Workshop, archive: Path
 ) -> None:
