@@ -65,6 +65,7 @@ def main() -> int:
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
     """Serves the page until it is interrupted; all files are in `folder`."""
+    loaded = load_model(args.ckpt, cli.pick_device(args.device))
     # Gradio reads these when it is imported.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -77,7 +78,6 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     from app_page import CSS, Page
     from app_remap import Workshop
 
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
     blocks = Page(Workshop(loaded, folder), EXAMPLE).blocks
     theme = gr.themes.Default(
         primary_hue="sky",
