@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -205,32 +205,41 @@ def learning_bar() -> Iterator[Progress]:
         yield progress
 
 
-def resolve_styles(loaded: LoadedModel, args: argparse.Namespace) -> Style:
-    """The embeddings of the wanted and of the negative style in a model's terms."""
+def resolve_styles(
+    loaded: LoadedModel, args: argparse.Namespace, progress: Progress | None = None
+) -> Style:
+    """The embeddings of the wanted and of the negative style in a model's terms.
+
+    Learning shows a bar, unless it is told where to report its progress.
+    """
     embeddings = []
     for request in (wanted_style(args), Request.guess(args.negative_style or [])):
-        with learning_bar() as progress:
+        with learning_bar() if progress is None else nullcontext(progress) as report:
             embedding = resolve(
                 loaded,
                 request,
                 index_path=args.beatmap_idx,
                 cache=args.output / ".cache",
-                progress=progress,
+                progress=report,
             )
         embeddings.append(embedding)
     return Style(*embeddings)
 
 
 def load_controls(
-    loaded: LoadedModel, refiner: LoadedModel | None, beatmap: Beatmap, args: argparse.Namespace
+    loaded: LoadedModel,
+    refiner: LoadedModel | None,
+    beatmap: Beatmap,
+    args: argparse.Namespace,
+    progress: Progress | None = None,
 ) -> Controls:
     """What the flags ask for on one beatmap; ValueError where they fit none of its objects.
 
-    Styles come last: one that is new has to be learnt.
+    Styles come last: one that is new has to be learnt, see `resolve_styles` for `progress`.
     """
     selection = selection_from(args)
     chosen = None if selection.is_everything else choose_objects(beatmap, selection)
-    style = resolve_styles(loaded, args)
+    style = resolve_styles(loaded, args, progress)
     if refiner is None or refiner.sha256 == loaded.sha256:
         return Controls(chosen, style, refiner, style)
-    return Controls(chosen, style, refiner, resolve_styles(refiner, args))
+    return Controls(chosen, style, refiner, resolve_styles(refiner, args, progress))

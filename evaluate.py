@@ -38,7 +38,8 @@ from generation import (
 )
 from playfield import Bounds, bounds_named
 from realism import collect, compare, object_features, realism_ratio
-from sample import DEFAULT_MODEL, remapped_file
+from remapping import remapped_file
+from sample import DEFAULT_MODEL
 from sequence import Sequence, beatmap_to_sequence
 from sources import find_beatmaps
 from spacing import CHOICES, Spacing, wanted_distances

@@ -19,53 +19,23 @@ import cli
 import controls
 from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
-from beatmap import Beatmap, edit_metadata, parse_beatmap
+from beatmap import Beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
-from generation import (
-    DEFAULT_STEPS,
-    FloatArray,
-    SampleOptions,
-    generate,
-    kept_and_wanted,
-    measure,
-)
+from generation import DEFAULT_STEPS, SampleOptions
 from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
-from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
+from remapping import Remapped, remap_beatmap, result_version
+from sequence import beatmap_to_sequence
 from spacing import Spacing, suggestion
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
 DEFAULT_MODEL = HERE / "checkpoints" / "osu-diffusion-xs.safetensors"
-TAG = "osu-diffusion"
-
-
-def result_version(beatmap: Beatmap, options: SampleOptions, label: str) -> str:
-    """The new difficulty's name, which says what it is; `label` is that of the controls."""
-    return f"{beatmap.version} (AI remap{label and ' ' + label} seed {options.seed})"
-
-
-def remapped_file(
-    beatmap: Beatmap,
-    sequence: Sequence,
-    xy: FloatArray,
-    version: str,
-    seed: int,
-    set_id: int | None = None,
-    slider_velocity: SliderVelocity = "keep",
-) -> bytes:
-    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags.
-
-    The beatmapset's ID stays unless one is given.
-    """
-    data = apply_coordinates(beatmap, sequence, xy, slider_velocity)
-    tags = [TAG, "ai-generated", f"seed{seed}"]
-    return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -298,20 +268,6 @@ class Models:
     refiner: LoadedModel | None = None
 
 
-@dataclass(frozen=True)
-class Remapped:
-    """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
-
-    states are the coordinates (T, 2) px that every step predicted, and the result, if wanted.
-    """
-
-    data: bytes
-    beatmap: Beatmap
-    states: list[FloatArray]
-    written: dict[str, float]
-    before_rounding: dict[str, float]
-
-
 def sample_beatmap(
     loaded: LoadedModel,
     beatmap: Beatmap,
@@ -322,34 +278,21 @@ def sample_beatmap(
     quiet: bool,
     watched: bool,
 ) -> list[Remapped]:
-    """The variants of one beatmap, named `versions`; `watched` ones know how they came to be."""
+    """`remap_beatmap` with a progress bar, and with advice on the map's spacing."""
     sequence = beatmap_to_sequence(beatmap)
     if not quiet:
         print(f"{len(beatmap.objects)} hit objects, {len(sequence)} data points", file=sys.stderr)
     if hint := suggestion(sequence, options.spacing):
         tqdm.write(f"{beatmap.name}: {hint}", file=sys.stderr)
-    everything = np.ones(len(beatmap.objects), dtype=bool)
-    chosen = everything if steering.chosen is None else steering.chosen
-    _, wanted = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
     total = options.sampling_steps + options.refine_iterations
     with tqdm(total=total, desc="sampling", unit="step", file=sys.stderr, disable=quiet) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        states: list[FloatArray] = []
-        watch = (lambda _, xy: states.append(xy)) if watched else None
-        raw, placed = generate(loaded, beatmap, sequence, options, progress, steering, watch)
-    result = []
-    for k, version in enumerate(versions):
-        data = remapped_file(
-            beatmap, sequence, placed[k], version, options.seed, set_id, options.slider_velocity
+        return remap_beatmap(
+            loaded, beatmap, versions, options, steering, progress, set_id=set_id, watched=watched
         )
-        written = parse_beatmap(data, beatmap.name)
-        errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
-        mine = [xy[k] for xy in (*states, placed)] if watched else []
-        result.append(Remapped(data, written, mine, errors, measure(sequence, raw[k], wanted)))
-    return result
 
 
 def remap(

@@ -91,6 +91,8 @@ class ClassEntry:
     index: int
     beatmap_id: int
     creator: str
+    song: str
+    version: str
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -176,7 +178,13 @@ def read_class_table(loaded: LoadedModel) -> list[ClassEntry]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [
-                ClassEntry(int(row["class_index"]), int(row["beatmap_id"]), row["creator"])
+                ClassEntry(
+                    int(row["class_index"]),
+                    int(row["beatmap_id"]),
+                    row["creator"],
+                    f"{row['artist']} - {row['title']}",
+                    row["version"],
+                )
                 for row in csv.DictReader(file)
             ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:

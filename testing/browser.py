@@ -36,16 +36,24 @@ needs_browser = pytest.mark.skipif(
 
 @contextmanager
 def chromium(
-    profile: Path, width: int = 1280, height: int = 800, *, phone: bool = False
+    profile: Path,
+    width: int = 1280,
+    height: int = 800,
+    *,
+    phone: bool = False,
+    log: str = "browser",
 ) -> "Iterator[Chrome]":
-    """A browser with a fresh profile and a window of that size, or a phone's touch screen."""
+    """A browser with a fresh profile and a window of that size, or a phone's touch screen.
+
+    `log` is kept: what pages write, or with "performance" also what is sent and received.
+    """
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", log: "ALL"})
     if phone:
         metrics = {"width": width, "height": height, "pixelRatio": 2.0, "touch": True}
         options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})

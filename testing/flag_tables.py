@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import app
 import benchmark
 import cli
 import create_dataset
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "flags.md"
 COMMANDS = {
     "sample.py": sample.make_parser,
+    "app.py": app.make_parser,
     "preview.py": preview.make_parser,
     "create_dataset.py": create_dataset.make_parser,
     "train.py": train.make_parser,

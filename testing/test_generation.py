@@ -18,7 +18,7 @@ from controls import Controls
 from diffusion.gaussian import EDM, LearnedVariance
 from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
-from sample import remapped_file
+from remapping import remapped_file
 from selection import Mask, Selection, choose_objects, format_time
 from sequence import END, Sequence, beatmap_to_sequence
 from slider_path import NEARLY

@@ -18,6 +18,7 @@ from conftest import (
     write_maps,
 )
 
+import remapping
 import sample
 from beatmap import Beatmap, parse_beatmap, read_beatmap
 from fidelity import count_changes
@@ -320,7 +321,7 @@ def test_an_error_of_our_own_in_one_map_is_reported_and_the_rest_is_done(
             raise IndexError("out of range")
         return generate(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sample, "generate", fails_once)
+    monkeypatch.setattr(remapping, "generate", fails_once)
     assert remap(trained, tmp_path / "out", "--beatmap", tmp_path / "songs") == 1
     err = capsys.readouterr().err
     assert "Traceback" in err and "map 1.osu: out of range" in err

@@ -32,6 +32,8 @@ NOT_RUN = {
     "python -m venv .venv": "the CI script makes one",
     "python -m pip install notebook": "test_notebooks.py executes the notebooks without Jupyter",
     "python -m notebook colab/osu_diffusion_sample.ipynb": "test_notebooks.py executes it",
+    "python -m pip install -r requirements-app.txt": "requirements-dev.txt includes it",
+    "python app.py": "test_app.py does, in a browser",
     "python -m pytest": "runs this",
     "ruff check .": "the CI script does",
     "ruff format --check .": "the CI script does",

@@ -23,6 +23,7 @@ from conftest import (
 )
 from PIL import Image
 
+import remapping
 import sample
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
@@ -211,7 +212,7 @@ def test_what_is_done_is_not_done_again(
         calls.append(given)
         return generate(*given)
 
-    monkeypatch.setattr(sample, "generate", counted)
+    monkeypatch.setattr(remapping, "generate", counted)
     flags = ("--beatmap", small, "--num-variants", 2)
     assert remap(trained, tmp_path, *flags, "--no-picture") == 0
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*.*")}

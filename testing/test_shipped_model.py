@@ -11,7 +11,8 @@ from checkpoint import LoadedModel, load_model
 from data_loading import load_beatmap_idx
 from fidelity import count_changes
 from generation import SampleOptions, generate, measure
-from sample import DEFAULT_MODEL, EXAMPLE, remapped_file
+from remapping import remapped_file
+from sample import DEFAULT_MODEL, EXAMPLE
 from sequence import beatmap_to_sequence
 from spacing import Spacing
 

@@ -135,7 +135,8 @@ def test_class_tables_must_be_there_and_fit(loaded: LoadedModel, tmp_path: Path)
     with pytest.raises(ValueError, match=r"no class table model\.classes\.csv"):
         resolve(alone, Request(mappers=("Sakura",)))
     table = tmp_path / "model.classes.csv"
-    table.write_text("class_index,beatmap_id,creator\n6,1,Sakura\n", encoding="utf-8")
+    columns = "class_index,beatmap_id,creator,artist,title,version"
+    table.write_text(f"{columns}\n6,1,Sakura,A,B,Hard\n", encoding="utf-8")
     with pytest.raises(ValueError, match="it is of another model"):
         resolve(alone, Request(mappers=("Sakura",)))
     table.write_text("a,b\n1,2\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""The web page: drop a beatmap, choose a part and a style, see the result play beside it."""
+
+import requirements_check  # noqa: F401  (first: says what is missing)
+
+# isort: split
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cli
+from checkpoint import load_model
+from sample import DEFAULT_MODEL, EXAMPLE
+
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+"""What the page may load: from here alone. Gradio's scripts are inline and use eval."""
+
+
+class Header:
+    """Sends the content security policy with every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(b"content-security-policy", POLICY.encode())]
+                headers.append((b"referrer-policy", b"no-referrer"))
+                message = message | {"headers": [*message["headers"], *headers]}
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of app.py."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    add = parser.add_argument
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
+    add("--port", type=int, help="default: 7860, or the next one that is free")
+    add("--share", action=cli.BooleanFlag, default=False, help="a public link through gradio.live")
+    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--max-upload-mb", type=int, default=100, help="of one file")
+    return parser
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    if find_spec("gradio") is None:
+        raise ValueError("app.py needs gradio: python -m pip install -r requirements-app.txt")
+    if args.max_upload_mb < 1:
+        raise ValueError(f"--max-upload-mb {args.max_upload_mb}: give at least 1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that files are removed then too
+    with tempfile.TemporaryDirectory(prefix="osu-diffusion-", ignore_cleanup_errors=True) as folder:
+        serve(args, Path(folder).resolve())
+    return 0
+
+
+def serve(args: argparse.Namespace, folder: Path) -> None:
+    """Serves the page until it is interrupted; all files are in `folder`."""
+    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    # Gradio reads these when it is imported.
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "GRADIO_TEMP_DIR": str(folder),
+    }
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from app_page import CSS, Page
+    from app_remap import Workshop
+
+    blocks = Page(Workshop(loaded, folder), EXAMPLE).blocks
+    theme = gr.themes.Default(
+        primary_hue="sky",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
+    _, local, public = blocks.queue(default_concurrency_limit=4, max_size=64).launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        max_file_size=f"{args.max_upload_mb}mb",
+        theme=theme,
+        css_paths=CSS,
+        app_kwargs={"middleware": [Middleware(Header)]},
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        prevent_thread_lock=True,
+        quiet=True,
+    )
+    print(f"osu-diffusion is at {public or local} (Ctrl-C ends it)", flush=True)
+    try:
+        blocks.block_thread()
+    finally:
+        blocks.close(verbose=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)

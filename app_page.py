@@ -1,0 +1,370 @@
+"""The web page: what is on it and what its controls do. What they have done is in app_remap.py."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app_remap import (
+    MAX_STEPS,
+    MAX_VARIANTS,
+    Stopped,
+    Wishes,
+    Workshop,
+    can_choose_distances,
+    chosen_range,
+    class_table,
+    find_styles,
+    open_map,
+    pack_example,
+)
+from app_view import (
+    EMPTY,
+    SPACINGS,
+    WHOLE_MAP,
+    explained,
+    map_updates,
+    no_map,
+    result_updates,
+    swap,
+)
+from spacing import FACTOR_LIMITS, WITH_FACTOR
+
+FOLDER = Path(__file__).parent / "page"
+CSS = FOLDER / "page.css"
+SUFFIXES = [".osu", ".osz"]
+FACTORS = {"scale": 1.2, "snap": 120.0}
+LARGEST_SEED = 2**31 - 1
+LONGEST_QUEUE = 24
+"""Runs that wait for the model; each takes a thread of the server."""
+INTRODUCTION = """
+<h1>osu-diffusion</h1>
+<p>Gives every object of an osu!standard beatmap a new place. Rhythm and spacing stay.</p>
+"""
+SHOW_PLAYER = """
+() => document.querySelector("#player").scrollIntoView({ behavior: "smooth", block: "nearest" })
+"""
+MANNERS = """
+<p class="manners">Results are machine-made and say so in their difficulty name and tags: leave that
+in, name the mappers whose style you take, and do not submit them for ranking as your own work. Your
+files are removed when you close the page.</p>
+"""
+
+
+def session_of(request: gr.Request) -> str:
+    """The page's session; requests without one are not of our page."""
+    if not request.session_hash:
+        raise gr.Error("This request is of no page.", print_exception=False)
+    return request.session_hash
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page:
+    """The page's parts, and what happens when they are used."""
+
+    def __init__(self, workshop: Workshop, example: Path) -> None:
+        self.workshop, self.example = workshop, example
+        self.table = class_table(workshop.loaded)
+        with gr.Blocks(
+            title="osu-diffusion", analytics_enabled=False, delete_cache=(600, 6 * 3600)
+        ) as self.blocks:
+            gr.HTML(INTRODUCTION, elem_id="introduction")
+            with gr.Row(elem_id="halves"):
+                with gr.Column(scale=4, min_width=340):
+                    self.build_map()
+                    self.build_style()
+                    self.build_settings()
+                    self.build_buttons()
+                with gr.Column(scale=7, min_width=340):
+                    self.build_results()
+            gr.HTML(MANNERS)
+            self.connect_map()
+            self.connect_settings()
+            self.connect_run()
+
+    def build_map(self) -> None:
+        """Which map, and which part of it."""
+        self.file = gr.File(
+            label="Beatmap (.osz with its song, or .osu)",
+            file_types=SUFFIXES,
+            height=160,
+            elem_id="map",
+        )
+        self.use_example = gr.Button("Or take the example", size="sm", elem_id="use-example")
+        self.difficulty = gr.Dropdown(
+            label="Difficulty", type="value", visible=False, elem_id="difficulty"
+        )
+        self.summary = gr.HTML(visible=False, elem_id="summary")
+        self.timeline = gr.HTML(
+            WHOLE_MAP,
+            container=True,
+            padding=True,
+            visible=False,
+            html_template=(FOLDER / "timeline.html").read_text(encoding="utf-8"),
+            js_on_load=(FOLDER / "timeline.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            elem_id="timeline",
+            times=[],
+        )
+
+    def build_style(self) -> None:
+        """Whose style."""
+        with gr.Accordion("Style", open=False, elem_id="style"):
+            self.search = gr.Textbox(
+                label="Search by mapper, song or difficulty",
+                placeholder="Any style",
+                visible=bool(self.table),
+                elem_id="search",
+            )
+            self.styles = gr.CheckboxGroup(
+                choices=find_styles(self.table, ""),
+                label="Styles that the model knows (several are mixed)",
+                visible=bool(self.table),
+                elem_id="styles",
+            )
+            self.style_files = gr.File(
+                label="Or the style of other maps, learnt first",
+                file_types=SUFFIXES,
+                file_count="multiple",
+                height=150,
+                elem_id="style-files",
+            )
+            self.guidance = gr.Slider(
+                1, 4, value=1, step=0.1, label="Exaggerate the style", elem_id="guidance"
+            )
+
+    def build_settings(self) -> None:
+        """How to sample."""
+        usable = [
+            (text, mode)
+            for mode, text in SPACINGS.items()
+            if mode != "free" or can_choose_distances(self.workshop.loaded)
+        ]
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            self.strength = gr.Slider(
+                0, 1, value=1, step=0.05, label="Strength", info="0 changes nothing, 1 everything"
+            )
+            with gr.Row():
+                self.spacing = gr.Dropdown(
+                    usable, value="keep", label="Distances", elem_id="spacing"
+                )
+                self.factor = gr.Number(
+                    1.0, label="Factor", visible=False, min_width=100, elem_id="factor"
+                )
+            self.steps = gr.Slider(
+                1, MAX_STEPS, value=Wishes.steps, step=1, label="Steps", elem_id="steps"
+            )
+            self.variants = gr.Slider(
+                1, MAX_VARIANTS, value=1, step=1, label="Variants", elem_id="variants"
+            )
+            self.seed = gr.Number(
+                0,
+                label="Seed",
+                info="Another seed gives another map",
+                precision=0,
+                minimum=0,
+                maximum=LARGEST_SEED,
+                elem_id="seed",
+            )
+            self.new_seed = gr.Button("Another seed", size="sm", elem_id="new-seed")
+
+    def build_buttons(self) -> None:
+        """What starts and ends a run."""
+        with gr.Column(elem_id="run"):
+            with gr.Row():
+                self.generate = gr.Button(
+                    "Generate", variant="primary", interactive=False, elem_id="generate"
+                )
+                self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+            self.status = gr.HTML(elem_id="status")
+
+    def build_results(self) -> None:
+        """Where the map plays, alone and beside the new one."""
+        self.player = gr.HTML(EMPTY, elem_id="player", js_on_load=None)
+        with gr.Column(visible=False, elem_id="results") as self.results:
+            self.variant = gr.Radio(label="Variant", visible=False, elem_id="variant")
+            self.facts = gr.HTML(elem_id="facts")
+            with gr.Row():
+                self.osu = gr.DownloadButton("Download .osu", elem_id="osu")
+                self.osz = gr.DownloadButton("Download .osz", elem_id="osz")
+            self.picture = gr.Image(
+                label="Before and after",
+                show_label=False,
+                type="filepath",
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="picture",
+            )
+
+    # --- maps and styles --------------------------------------------------------------------------
+
+    @property
+    def map_outputs(self) -> list[Any]:
+        """What shows a map."""
+        shown = [self.difficulty, self.summary, self.timeline]
+        return [*shown, self.generate, self.player, self.results]
+
+    def connect_map(self) -> None:
+        """A map is dropped, taken away, the example is taken, a difficulty is chosen."""
+
+        def show(path: str | None, chosen: int | None, request: gr.Request) -> list[Any]:
+            if path is None:
+                return no_map()
+            self.workshop.hold(session_of(request), [Path(path)])
+            with explained(path):
+                return map_updates(open_map(Path(path), chosen or 0))
+
+        def show_first(path: str | None, request: gr.Request) -> list[Any]:
+            return show(path, None, request)
+
+        def take_example() -> str:
+            return str(pack_example(self.example, self.workshop.folder / "example"))
+
+        shown: dict[str, Any] = {"outputs": self.map_outputs, "show_progress": "minimal"}
+        first: dict[str, Any] = {"fn": show_first, "inputs": self.file} | shown
+        for change in (self.file.upload, self.file.clear):
+            change(**first).failure(
+                lambda: [None, *no_map()], outputs=[self.file, *self.map_outputs]
+            )
+        self.use_example.click(take_example, outputs=self.file).then(**first)
+        self.difficulty.input(show, [self.file, self.difficulty], **shown)
+
+    def connect_settings(self) -> None:
+        """Styles are searched or uploaded, the spacing is chosen, a seed is drawn."""
+
+        def hold(paths: list[str] | None, request: gr.Request) -> None:
+            self.workshop.hold(session_of(request), map(Path, paths or []))
+
+        def search(query: str, picked: list[str]) -> Any:
+            return gr.update(choices=find_styles(self.table, query, picked), value=picked)
+
+        def ask_factor(mode: str) -> Any:
+            if mode not in WITH_FACTOR:
+                return gr.update(visible=False)
+            label = "Factor" if mode == "scale" else "px a beat"
+            limit = FACTOR_LIMITS[mode]
+            return gr.update(
+                value=FACTORS[mode], label=label, minimum=0.01, maximum=limit, visible=True
+            )
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        self.search.change(search, [self.search, self.styles], self.styles, **quiet)
+        self.style_files.upload(hold, self.style_files, **quiet)
+        self.spacing.change(ask_factor, self.spacing, self.factor, **quiet)
+        self.new_seed.click(lambda: random.randint(0, LARGEST_SEED), outputs=self.seed, **quiet)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    @property
+    def result_outputs(self) -> list[Any]:
+        """What shows a result."""
+        about = [self.results, self.variant, self.facts]
+        return [self.player, *about, self.osu, self.osz, self.picture]
+
+    @property
+    def wishes(self) -> list[Any]:
+        """The controls that `remap` reads, in the order of its parameters."""
+        style = [self.styles, self.style_files, self.guidance]
+        sampling = [self.spacing, self.factor, self.strength, self.steps]
+        return [
+            self.file,
+            self.difficulty,
+            self.timeline,
+            *style,
+            *sampling,
+            self.variants,
+            self.seed,
+        ]
+
+    def connect_run(self) -> None:
+        """A run is started, cancelled, looked at; the page is closed."""
+        buttons = [self.generate, self.cancel]
+
+        def begin(request: gr.Request) -> list[Any]:
+            self.workshop.begin(session_of(request))
+            return [*swap(True), ""]
+
+        def cancel(request: gr.Request) -> Any:
+            self.workshop.cancel(session_of(request))
+            return gr.update(value="Cancelling …", interactive=False)
+
+        def leave(request: gr.Request) -> None:
+            self.workshop.leave(session_of(request))
+
+        # Not with Gradio's `cancels`: a run cancelled so ends as an error, later than the page
+        # says, and lets the next run begin before it has ended.
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        started = self.generate.click(begin, outputs=[*buttons, self.status], **at_once)
+        run = started.success(
+            self.remap,
+            self.wishes,
+            [*buttons, self.status, *self.result_outputs],
+            concurrency_limit=LONGEST_QUEUE,
+            show_progress_on=self.status,
+        )
+        run.failure(lambda: swap(False), outputs=buttons, **at_once)
+        self.cancel.click(cancel, outputs=self.cancel, **at_once)
+        self.facts.change(None, js=SHOW_PLAYER)
+        self.variant.input(self.show_variant, self.variant, self.result_outputs)
+        self.blocks.unload(leave)
+
+    def remap(
+        self,
+        path: str | None,
+        chosen: int | None,
+        timeline: object,
+        styles: list[str],
+        style_files: list[str] | None,
+        guidance: float,
+        spacing: str,
+        factor: float | None,
+        strength: float,
+        steps: int,
+        variants: int,
+        seed: int | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is asked for one)
+    ) -> Any:
+        """Runs what the page asks for, with progress; a cancelled run changes nothing."""
+        files = style_files or []
+        with explained(path, *files):
+            if path is None:
+                raise ValueError("Drop a beatmap first.")
+            if seed is None or (factor is None and spacing in WITH_FACTOR):
+                raise ValueError("Give numbers where numbers are asked for.")
+            start, end = chosen_range(timeline)
+            wishes = Wishes(
+                chosen=chosen or 0,
+                styles=tuple(styles),
+                style_files=tuple(map(Path, files)),
+                guidance=guidance,
+                start=start,
+                end=end,
+                spacing=f"{spacing}:{factor:g}" if spacing in WITH_FACTOR else spacing,
+                steps=int(steps),
+                strength=strength,
+                variants=int(variants),
+                seed=int(seed),
+            )
+            try:
+                run = self.workshop.remap(
+                    session_of(request),
+                    Path(path),
+                    wishes,
+                    lambda what, done, total: progress((done, total), desc=what, unit="steps"),
+                )
+            except Stopped:
+                return [*swap(False), "Cancelled.", *(gr.skip() for _ in self.result_outputs)]
+            return [*swap(False), "", *result_updates(run, 0)]
+
+    def show_variant(self, k: int, request: gr.Request) -> list[Any]:
+        """Another variant of the last run."""
+        run = self.workshop.visitor(session_of(request)).run
+        with explained():
+            if run is None or not 0 <= k < len(run.made):
+                raise ValueError("the results are gone, for the page was closed: generate again")
+            return result_updates(run, k)
