@@ -46,9 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
-    add("--port", type=int, help="default: 7860, or the next one that is free")
+    add("--port", type=int, help="port to listen on; default: 7860, or the next free one")
     add("--share", action=cli.BooleanFlag, default=False, help="a public link through gradio.live")
-    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     add("--max-upload-mb", type=int, default=100, help="of one file")
     return parser
 

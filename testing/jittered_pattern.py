@@ -244,7 +244,7 @@ def parse_args() -> argparse.Namespace:
     add("--output", type=Path, help="also write the table: .csv, .parquet or .pkl")
     add("--picture", type=Path, default=Path("jittered.png"), help="before and after, PNG")
     add("--overwrite", action=cli.BooleanFlag, default=False, help="replace existing files")
-    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     return parser.parse_args()
 
 

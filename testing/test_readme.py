@@ -35,6 +35,8 @@ NOT_RUN = {
     "python -m pip install -r requirements-app.txt": "requirements-dev.txt includes it",
     "python app.py": "test_app.py does, in a browser",
     "python -m pytest": "runs this",
+    'python testing/style_test.py "C:/osu/Songs" --train "C:/osu/Songs" --maps 30 --cfg-scale 1 2 4 '
+    "--output style.json": "wants maps that the model was trained on; test_style.py runs it",
     "ruff check .": "the CI script does",
     "ruff format --check .": "the CI script does",
     "mypy .": "the CI script does",
@@ -55,7 +57,6 @@ FASTER = {
     "benchmark.py data": "--seq-len 32 --global-batch-size 2 --seconds 0.1",
     "benchmark.py train": "--seq-len 32 --global-batch-size 2 --steps 1 --device cpu",
     "testing/create_beatmap_dataframe.py": "--num-workers 1",
-    "testing/style_test.py": "--maps 1 --max-points 100 --cfg-scale 1",
     "testing/embedding_svm.py": "--permutations 1 --tags 1 --folds 2 --min-songs 40",
     "testing/jittered_pattern.py": "--patterns 1 --copies 1 --num-sampling-steps 2 --sigma 20",
     "testing/toy_benchmark.py": "--patterns 1 --num-predictions 1 --num-sampling-steps 1",
@@ -91,6 +92,7 @@ def write_song(folder: Path, name: str, number: int) -> Path:
     """A folder of a song with one made-up difficulty."""
     folder.mkdir(parents=True)
     text = beatmap_text(random_objects(number, 40), beatmap_id=number, set_id=number + 10)
+    text = text.replace("Creator:Mapper", f"Creator:Mapper {number}")
     path = folder / name
     path.write_text(text, encoding="utf-8", newline="")
     return path
@@ -108,6 +110,7 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     songs = folder / "Songs"
     first = write_song(songs / "123 Artist - Title", "Artist - Title (Mapper) [Insane].osu", 101)
     write_song(songs / "456 Artist - Other", "Artist - Other (Mapper) [Hard].osu", 102)
+    write_song(songs / "789 Artist - Third", "Artist - Third (Mapper) [Easy].osu", 103)
     with zipfile.ZipFile(folder / "123 Artist - Title.osz", "w") as archive:
         for version in ("Insane", "Hard"):
             text = first.read_text(encoding="utf-8").replace("Version:Normal", f"Version:{version}")

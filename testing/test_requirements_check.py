@@ -12,7 +12,7 @@ import pytest
 import requirements_check
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("sample", "train", "create_dataset", "evaluate", "preview", "benchmark")
+SCRIPTS = ("sample", "app", "train", "create_dataset", "evaluate", "preview", "benchmark")
 
 
 def run_faked(faking: str, script: str = "preview") -> subprocess.CompletedProcess[str]:

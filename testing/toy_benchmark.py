@@ -285,7 +285,7 @@ def parse_args() -> argparse.Namespace:
     add("--sampler", choices=["ancestral", *DETERMINISTIC], default=Options.sampler)
     add("--spacing", choices=["keep", "model"], default="keep", help="keep: meet the distance")
     add("--seed", type=int, default=Options.seed)
-    add("--device", default="auto", help="cuda, mps, cpu or auto")
+    add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     return parser.parse_args()
 
 
