@@ -42,7 +42,9 @@ class Header:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of app.py."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="python app.py [flags]", description=__doc__, formatter_class=cli.HelpFormatter
+    )
     add = parser.add_argument
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")

@@ -21,7 +21,7 @@ from osz import pack_folder
 from outputs import Outputs
 from player import check_audio, player_frame
 from preview import write_preview
-from remapping import Remapped, remap_beatmap, result_version
+from remapping import Remapped, option_words, remap_beatmap, result_version
 from spacing import Spacing
 from style import ClassEntry, Progress, read_class_table
 
@@ -326,7 +326,8 @@ class Workshop:
             (before,) = job.beatmaps
             learning, sampling = reporting("Learning the style"), reporting("Sampling")
             steering = controls.load_controls(self.loaded, None, before, args, learning)
-            version = result_version(before, options, controls.label(args))
+            label = controls.label(args, option_words(options))
+            version = result_version(before, options, label)
             plans = plan_results(job, folder, version, options.variants)
             names = [result.version for result in plans[0][1].results[0]]
             sampling(0, max(1, options.sampling_steps))

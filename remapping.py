@@ -16,6 +16,7 @@ from generation import (
     measure,
 )
 from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
+from spacing import KEEP
 
 TAG = "osu-diffusion"
 
@@ -37,6 +38,15 @@ class Remapped:
 def result_version(beatmap: Beatmap, options: SampleOptions, label: str) -> str:
     """The new difficulty's name, which says what it is; `label` is that of the controls."""
     return f"{beatmap.version} (AI remap{label and ' ' + label} seed {options.seed})"
+
+
+def option_words(options: SampleOptions) -> list[str]:
+    """What the result's name says of how it is to come out, where that is not the default."""
+    words = [f"spacing {options.spacing}"] if options.spacing != KEEP else []
+    words += [f"bounds {options.bounds}"] if options.bounds != "playfield" else []
+    words += ["sv fit"] if options.slider_velocity == "fit" else []
+    words += [f"guidance {options.cfg_scale:g}"] if options.cfg_scale != 1 else []
+    return words
 
 
 def remapped_file(

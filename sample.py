@@ -29,7 +29,7 @@ from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from ranks import Ranks, process_group
-from remapping import Remapped, remap_beatmap, result_version
+from remapping import Remapped, option_words, remap_beatmap, result_version
 from sequence import beatmap_to_sequence
 from spacing import Spacing, suggestion
 
@@ -251,15 +251,6 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
     )
 
 
-def option_words(args: argparse.Namespace) -> list[str]:
-    """What the result's name says of how it is to come out, where that is not the default."""
-    words = [f"spacing {args.spacing}"] if args.spacing != "keep" else []
-    words += [f"bounds {args.bounds}"] if args.bounds != "playfield" else []
-    words += ["sv fit"] if args.slider_velocity == "fit" else []
-    words += [f"guidance {args.cfg_scale:g}"] if args.cfg_scale != 1 else []
-    return words
-
-
 @dataclass(frozen=True)
 class Models:
     """The model that samples, and another one that refines what it gives, if asked for."""
@@ -299,7 +290,7 @@ def remap(
     models: Models, job: Job, args: argparse.Namespace, options: SampleOptions, quiet: bool
 ) -> bool:
     """Samples a job's beatmaps and writes the results; False if they were there already."""
-    label = controls.label(args, option_words(args))
+    label = controls.label(args, option_words(options))
     versions = [result_version(beatmap, options, label) for beatmap in job.beatmaps]
     outputs = Outputs.plan(job, args.output, versions, options.variants, preview_kinds(args))
     report = describe(models, job, args, options)

@@ -55,6 +55,10 @@ class Spacing:
             return cls(mode)
         raise ValueError(f"--spacing {text}: give {CHOICES}")
 
+    def __str__(self) -> str:
+        """What `parse` takes."""
+        return f"{self.mode}:{self.factor:g}" if self.mode in WITH_FACTOR else self.mode
+
     @property
     def kept(self) -> bool:
         """Whether sampled coordinates are moved to meet the distances."""
