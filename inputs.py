@@ -170,6 +170,12 @@ def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]
             yield _jobs_of_archive(path, archive, choice)
     else:
         beatmap = read_beatmap(path)
+        wanted = choice.difficulty
+        if wanted is not None and not matching([beatmap.version], wanted):
+            raise BeatmapError(
+                f"{path} is the difficulty {beatmap.version!r}, not --difficulty {wanted!r}: "
+                "leave that flag out, or give the other difficulty's file"
+            )
         if not choice.into_archive(from_archive=False):
             yield [Job(path, beatmap.md5, [beatmap])], []
             return
@@ -228,24 +234,28 @@ def _difficulties(archive: Archive) -> tuple[list[tuple[Member, Beatmap]], LeftO
     return found, left_out
 
 
-def choose(path: Path, versions: list[str], wanted: str | None) -> int:
-    """Which of the difficulties named `versions` is `wanted`.
+def matching(versions: list[str], wanted: str) -> list[int]:
+    """Which of the difficulties named `versions` may be meant by `wanted`.
 
-    Its name, in any case if need be, its number in the list that the error shows, or a part that
-    is in one name only. A single difficulty needs no choice.
+    Its name, in any case if need be, its number in the list, or a part of its name.
     """
-    if wanted is None:
-        matches = list(range(len(versions)))
-    else:
-        lower = wanted.casefold()
-        number = int(wanted) if wanted.isascii() and wanted.isdecimal() else 0
-        attempts = (
-            [k for k, name in enumerate(versions) if name == wanted],
-            [k for k, name in enumerate(versions) if name.casefold() == lower],
-            [number - 1] if 1 <= number <= len(versions) else [],
-            [k for k, name in enumerate(versions) if lower in name.casefold()],
-        )
-        matches = next((found for found in attempts if found), [])
+    lower = wanted.casefold()
+    number = int(wanted) if wanted.isascii() and wanted.isdecimal() else 0
+    attempts = (
+        [k for k, name in enumerate(versions) if name == wanted],
+        [k for k, name in enumerate(versions) if name.casefold() == lower],
+        [number - 1] if 1 <= number <= len(versions) else [],
+        [k for k, name in enumerate(versions) if lower in name.casefold()],
+    )
+    return next((found for found in attempts if found), [])
+
+
+def choose(path: Path, versions: list[str], wanted: str | None) -> int:
+    """Which of the difficulties named `versions` is `wanted`; the error shows their list.
+
+    A single difficulty needs no choice.
+    """
+    matches = list(range(len(versions))) if wanted is None else matching(versions, wanted)
     if len(matches) == 1:
         return matches[0]
     problem = "give --difficulty" if wanted is None else f"--difficulty {wanted!r} is not one"

@@ -69,7 +69,7 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
         "--difficulty",
         metavar="NAME",
         help="which difficulty of an .osz: its name, a part of the name, or its number in the list "
-        "that you get without this flag",
+        "that you get without this flag; a .osu file must be that one",
     )
     add(
         "--all-difficulties",

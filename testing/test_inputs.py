@@ -120,6 +120,22 @@ def test_a_single_difficulty_needs_no_choice() -> None:
         choose(Path("s.osz"), ["Only"], "Other")
 
 
+@pytest.mark.parametrize("wanted", ["Hard", "hard", "har", None])
+def test_a_loose_file_is_taken_by_its_difficulty(tmp_path: Path, wanted: str | None) -> None:
+    path = tmp_path / "a.osu"
+    path.write_text(beatmap_text(CIRCLE, version="Hard"), encoding="utf-8")
+    with open_jobs(path, Choice(difficulty=wanted)) as (jobs, _):
+        assert [b.version for b in jobs[0].beatmaps] == ["Hard"]
+
+
+def test_a_loose_file_of_another_difficulty_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.osu"
+    path.write_text(beatmap_text(CIRCLE, version="Hard"), encoding="utf-8")
+    message = r"a\.osu is the difficulty 'Hard', not --difficulty 'Easy': leave that flag out"
+    with pytest.raises(BeatmapError, match=message), open_jobs(path, Choice(difficulty="Easy")):
+        pass
+
+
 def mixed(path: Path) -> Path:
     members = {
         "taiko.osu": beatmap_text(CIRCLE, version="Oni", mode=1),
