@@ -5,6 +5,7 @@ import requirements_check  # noqa: F401  (first: says what is missing)
 # isort: split
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -23,8 +24,12 @@ POLICY = (
 """What the page may load: from here alone. Gradio's scripts are inline and use eval."""
 
 
-class Header:
-    """Sends the content security policy with every answer."""
+FETCHING = re.compile("/(file=https?:|proxy=)", re.IGNORECASE)
+"""Paths of Gradio's that would have the server fetch an address for whoever asks."""
+
+
+class Guard:
+    """Sends the content security policy with every answer; refuses to fetch addresses."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -37,7 +42,11 @@ class Header:
                 message = message | {"headers": [*message["headers"], *headers]}
             await send(message)
 
-        await self.app(scope, receive, sending)
+        if scope["type"] == "http" and FETCHING.search(scope["path"]):
+            await sending({"type": "http.response.start", "status": 403, "headers": []})
+            await sending({"type": "http.response.body"})
+        else:
+            await self.app(scope, receive, sending)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,9 +105,10 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         max_file_size=f"{args.max_upload_mb}mb",
         theme=theme,
         css_paths=CSS,
-        app_kwargs={"middleware": [Middleware(Header)]},
+        app_kwargs={"middleware": [Middleware(Guard)]},
         footer_links=[],
         run_history=False,
+        enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
         prevent_thread_lock=True,
