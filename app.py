@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -64,12 +65,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_address(host: str, port: int | None) -> None:
+    """Refuses what this computer cannot listen on: ValueError."""
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"--port {port}: give a number from 1 to 65535")
+    try:
+        family = socket.getaddrinfo(host, 0)[0][0]
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        raise ValueError(f"--host {host}: this computer cannot listen there ({error})") from error
+
+
 def main() -> int:
     args = make_parser().parse_args()
     if find_spec("gradio") is None:
         raise ValueError("app.py needs gradio: python -m pip install -r requirements-app.txt")
     if args.max_upload_mb < 1:
         raise ValueError(f"--max-upload-mb {args.max_upload_mb}: give at least 1")
+    check_address(args.host, args.port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that files are removed then too
     with tempfile.TemporaryDirectory(prefix="osu-diffusion-", ignore_cleanup_errors=True) as folder:
         serve(args, Path(folder).resolve())

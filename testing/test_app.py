@@ -75,6 +75,8 @@ def test_wrong_flags_are_refused(
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     for flags, message in (
         (["--max-upload-mb", "0"], "give at least 1"),
+        (["--port", "99999"], "give a number from 1 to 65535"),
+        (["--host", "192.0.2.1"], "this computer cannot listen there"),
         (["--ckpt", "none.safetensors"], "there is no checkpoint file"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
     ):
