@@ -5,7 +5,9 @@ import requirements_check  # noqa: F401  (first: says what is missing)
 # isort: split
 import argparse
 import os
+import re
 import signal
+import socket
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -23,8 +25,12 @@ POLICY = (
 """What the page may load: from here alone. Gradio's scripts are inline and use eval."""
 
 
-class Header:
-    """Sends the content security policy with every answer."""
+FETCHING = re.compile("/(file=https?:|proxy=)", re.IGNORECASE)
+"""Paths of Gradio's that would have the server fetch an address for whoever asks."""
+
+
+class Guard:
+    """Sends the content security policy with every answer; refuses to fetch addresses."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -37,7 +43,11 @@ class Header:
                 message = message | {"headers": [*message["headers"], *headers]}
             await send(message)
 
-        await self.app(scope, receive, sending)
+        if scope["type"] == "http" and FETCHING.search(scope["path"]):
+            await sending({"type": "http.response.start", "status": 403, "headers": []})
+            await sending({"type": "http.response.body"})
+        else:
+            await self.app(scope, receive, sending)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,12 +65,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_address(host: str, port: int | None) -> None:
+    """Refuses what this computer cannot listen on: ValueError."""
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"--port {port}: give a number from 1 to 65535")
+    try:
+        family = socket.getaddrinfo(host, 0)[0][0]
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        raise ValueError(f"--host {host}: this computer cannot listen there ({error})") from error
+
+
 def main() -> int:
     args = make_parser().parse_args()
     if find_spec("gradio") is None:
         raise ValueError("app.py needs gradio: python -m pip install -r requirements-app.txt")
     if args.max_upload_mb < 1:
         raise ValueError(f"--max-upload-mb {args.max_upload_mb}: give at least 1")
+    check_address(args.host, args.port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that files are removed then too
     with tempfile.TemporaryDirectory(prefix="osu-diffusion-", ignore_cleanup_errors=True) as folder:
         serve(args, Path(folder).resolve())
@@ -96,9 +118,10 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         max_file_size=f"{args.max_upload_mb}mb",
         theme=theme,
         css_paths=CSS,
-        app_kwargs={"middleware": [Middleware(Header)]},
+        app_kwargs={"middleware": [Middleware(Guard)]},
         footer_links=[],
         run_history=False,
+        enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
         prevent_thread_lock=True,

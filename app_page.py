@@ -59,6 +59,31 @@ def session_of(request: gr.Request) -> str:
     return request.session_hash
 
 
+def names_address(value: object) -> bool:
+    """Whether files that a page says it has uploaded are addresses, at any depth."""
+    if isinstance(value, list):
+        return any(map(names_address, value))
+    if not isinstance(value, dict):
+        return False
+    path = value.get("path")
+    # As Gradio tells an address from a path.
+    here = isinstance(path, str) and path.startswith(("http://", "https://"))
+    return here or any(map(names_address, value.values()))
+
+
+class OwnBlocks(gr.Blocks):
+    """Blocks that take uploads alone: of an address Gradio's server would fetch the file."""
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any
+    ) -> list[Any]:
+        """What the event's function gets."""
+        if names_address(inputs):
+            raise gr.Error("Upload the file itself.", print_exception=False)
+        found: list[Any] = await super().preprocess_data(block_fn, inputs, *rest, **named)
+        return found
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 
@@ -68,7 +93,7 @@ class Page:
     def __init__(self, workshop: Workshop, example: Path) -> None:
         self.workshop, self.example = workshop, example
         self.table = class_table(workshop.loaded)
-        with gr.Blocks(
+        with OwnBlocks(
             title="osu-diffusion", analytics_enabled=False, delete_cache=(600, 6 * 3600)
         ) as self.blocks:
             gr.HTML(INTRODUCTION, elem_id="introduction")

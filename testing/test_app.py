@@ -1,5 +1,6 @@
 """The web page, driven in a browser against a server of its own, and the command that serves it."""
 
+import asyncio
 import html
 import json
 import os
@@ -74,11 +75,70 @@ def test_wrong_flags_are_refused(
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     for flags, message in (
         (["--max-upload-mb", "0"], "give at least 1"),
+        (["--port", "99999"], "give a number from 1 to 65535"),
+        (["--host", "192.0.2.1"], "this computer cannot listen there"),
         (["--ckpt", "none.safetensors"], "there is no checkpoint file"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
     ):
         assert run_command(app.main, *flags) == 2
         assert message in capsys.readouterr().err
+
+
+# What a visitor could make the server do
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/gradio_api/file=http://192.0.2.1/a", 403),
+        ("/gradio_api/file=HTTPS://192.0.2.1/a", 403),
+        ("/gradio_api/proxy=http://192.0.2.1/a", 403),
+        ("/gradio_api/file=/tmp/http/a.osu", 200),
+        ("/config", 200),
+    ],
+)
+def test_the_server_fetches_no_address_for_others(path: str, status: int) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    sent: list[Any] = []
+    asyncio.run(app.Guard(answer)({"type": "http", "path": path}, None, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == status
+    assert (b"content-security-policy", app.POLICY.encode()) in sent[0]["headers"]
+
+
+@needs_gradio
+@pytest.mark.parametrize("control", ["file", "style_files", "timeline"])
+def test_an_address_is_no_upload(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    import gradio as gr
+
+    from app_page import Page
+
+    async def download(url: str, **_: object) -> str:
+        asked.append(url)
+        raise ValueError("there is no network")
+
+    asked: list[str] = []
+    monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", download)
+    page = Page(Workshop(load_model(trained / "model.safetensors"), tmp_path), EXAMPLE)
+    (event,) = [fn for fn in page.blocks.fns.values() if fn.name == "remap"]
+    address = {"path": "http://192.0.2.1/a.osu", "meta": {"_type": "gradio.FileData"}}
+    values: dict[Any, Any] = {page.styles: []}
+    values[getattr(page, control)] = [address] if control == "style_files" else address
+    inputs = [values.get(part) for part in event.inputs]
+    with pytest.raises(ValueError, match="no network"):  # what Gradio itself would do
+        asyncio.run(gr.Blocks.preprocess_data(page.blocks, event, inputs, None))
+    assert asked == [address["path"]]
+    with pytest.raises(gr.Error, match="Upload the file itself"):
+        asyncio.run(page.blocks.preprocess_data(event, inputs, None))
+    assert asked == [address["path"]]
 
 
 # Texts of the page
