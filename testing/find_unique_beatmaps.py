@@ -48,6 +48,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.top < 1:
+        raise ValueError(f"--top {args.top}: give a number above 0")
     if args.output is not None:
         claim_table(args.output, args.overwrite)
     _, classes = classes_from(args)

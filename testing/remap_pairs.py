@@ -105,48 +105,70 @@ def pairs_at(path: Path, library: Library) -> list[Pair]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: check the path")
     for report in sorted(path.parent.glob(f"*{REPORT_SUFFIX}")):
-        if path.name in {entry["file"] for entry in read_report(report)["files"]}:
+        if path.name in read_report(report).files:
             return pairs_of_report(report, library, path.name)
     raise ValueError(f"{path}: no {REPORT_SUFFIX} beside it is about it: name its --source")
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """What sample.py wrote about a run; ValueError for anything else."""
+@dataclass(frozen=True)
+class Report:
+    """What sample.py wrote about a run, as far as it is needed here.
+
+    `beatmap` is where the source was, `origin` its file's name; hashes are the MD5s of the source's
+    difficulties, by name; variants are (difficulty, name of the new one's file).
+    """
+
+    beatmap: Path
+    origin: str
+    hashes: dict[str, str]
+    files: list[str]
+    variants: list[tuple[str, str]]
+    spacing: Spacing
+    arguments: dict[str, Any]
+
+
+def read_report(path: Path) -> Report:
+    """A report of sample.py; ValueError for anything else."""
     if not path.is_file():
         raise ValueError(f"there is no report {path}")
     if path.stat().st_size > MAX_REPORT_BYTES:
         raise ValueError(f"{path} is larger than {MAX_REPORT_BYTES >> 20} MiB: no report")
     try:
         report = json.loads(path.read_bytes())
-        missing = {"source", "options", "arguments", "files", "variants"} - set(report)
-    except (ValueError, TypeError, RecursionError) as error:
+        origin, arguments = report["source"], report["arguments"]
+        selection_from(argparse.Namespace(**arguments))  # refuses one that cannot be read
+        return Report(
+            Path(arguments["beatmap"]),
+            str(origin["file"]),
+            {str(entry["name"]): str(entry["md5"]) for entry in origin["difficulties"]},
+            [Path(entry["file"]).name for entry in report["files"]],
+            [(str(v["difficulty"]), str(v["beatmap"])) for v in report["variants"]],
+            Spacing(**report["options"]["spacing"]),
+            arguments,
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} is not a report of sample.py: it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a report of sample.py: {error}") from error
-    if missing:
-        raise ValueError(f"{path} is not a report of sample.py: it has no {sorted(missing)[0]}")
-    result: dict[str, Any] = report
-    return result
 
 
 def pairs_of_report(path: Path, library: Library, only: str | None = None) -> list[Pair]:
     """The pairs of a run, or of its file `only`."""
     report = read_report(path)
-    arguments, origin = report["arguments"], report["source"]
-    hashes = {entry["name"]: entry["md5"] for entry in origin["difficulties"]}
     # An archive of results has the source difficulty in it, unless it is a set of its own.
-    files = [path.parent / Path(entry["file"]).name for entry in report["files"]]
-    places = [Path(arguments["beatmap"]), path.parent / Path(origin["file"]).name, *files]
+    files = [path.parent / name for name in report.files]
+    places = [report.beatmap, path.parent / Path(report.origin).name, *files]
     remaps = {b.name: b for f in files if only in (None, f.name) for b in read_beatmaps(f)}
     pairs = []
-    for variant in report["variants"]:
-        remap = next((b for n, b in remaps.items() if n.endswith(variant["beatmap"])), None)
+    for difficulty, file in report.variants:
+        remap = next((b for n, b in remaps.items() if n.endswith(file)), None)
         if remap is None:
             continue  # of a file that is not asked for
-        source = library.find(hashes[variant["difficulty"]], places)
+        source = library.find(report.hashes.get(difficulty, ""), places)
         if source is None:
             raise ValueError(
-                f"{path}: its source {origin['file']} is not where it was: name the folder it is "
+                f"{path}: its source {report.origin} is not where it was: name the folder it is "
                 "in with --sources"
             )
-        spacing = Spacing(**report["options"]["spacing"])
-        pairs.append(make_pair(source, remap, spacing, arguments))
+        pairs.append(make_pair(source, remap, report.spacing, report.arguments))
     return pairs

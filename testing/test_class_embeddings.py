@@ -135,6 +135,7 @@ def test_the_odd_one_is_the_most_unique(planted: Path, tmp_path: Path) -> None:
     assert table["distance"][0] > 0.5 and table["distance"][1] < 0.1
     assert table["nearest"][0].startswith("Artist - Song 0") or table["nearest_distance"][0] > 0.5
     assert run_command(find_unique_beatmaps.main, "--ckpt", planted, "--neighbours", 12) == 2
+    assert run_command(find_unique_beatmaps.main, "--ckpt", planted, "--top", -3) == 2
 
 
 def test_a_model_with_an_index_alone(planted: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Spacing errors against numbers worked out by hand, and sources found through the reports."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import spacing_report
 import tables
 from conftest import beatmap_text, call_main, random_objects, remap, run_command
 from matplotlib.image import imread
-from remap_pairs import Library, make_pair, pairs_at, read_report
+from remap_pairs import Library, make_pair, pairs_at
 from spacing_report import measure_pair, pooled, summarise, tabulate, worst_objects
 
 from beatmap import Beatmap, parse_beatmap
@@ -109,7 +110,7 @@ def test_a_folder_of_results(results: tuple[Path, Path], tmp_path: Path) -> None
     table = tables.read_table(output)
     assert table["map"].nunique() == 3
     for report in results[1].rglob("*.result.json"):
-        (variant,) = read_report(report)["variants"]
+        (variant,) = json.loads(report.read_bytes())["variants"]
         rows = table[table["map"] == variant["beatmap"]].set_index("kind")
         for name in ("median", "p95"):
             expected = variant["written"][f"object_spacing_error_{name}"]
@@ -177,7 +178,14 @@ def test_a_part_of_a_map_and_an_archive(trained: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(wanted[1:-1], scaled[1:-1])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"source": 1}'])
+NEARLY = '{"source": {}, "options": {}, "arguments": {}, "files": [], "variants": []}'
+WRONG = '{"source": 5, "options": 5, "arguments": 5, "files": 5, "variants": 5}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "[" * 100_000, '{"source": 1}', NEARLY, WRONG],
+)
 def test_a_report_that_is_none(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
