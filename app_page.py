@@ -48,7 +48,7 @@ SHOW_PLAYER = """
 MANNERS = """
 <p class="manners">Results are machine-made and say so in their difficulty name and tags: leave that
 in, name the mappers whose style you take, and do not submit them for ranking as your own work. Your
-files are removed when you close the page.</p>
+files are removed when you close the page, styles learnt from them when the server ends.</p>
 """
 
 
