@@ -11,11 +11,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{policy}}">
+<title>{{title}}</title>
+<style>
+{{style}}
+</style>
+</head>
+"""
+
 
 def fill_page(
-    template: Path, style: Path, scripts: Iterable[Path], title: str, data: Any, policy: str = ""
+    body: Path, style: Path, scripts: Iterable[Path], title: str, data: Any, policy: str = ""
 ) -> str:
-    """A template with its style, its scripts, a title and data (JSON) put in.
+    """A page: a template of its body with its style, scripts, a title and data (JSON) put in.
 
     The content security policy admits these scripts and styles alone, beside what `policy` adds.
     Texts in `data` are safe where the scripts write them as text.
@@ -31,5 +44,5 @@ def fill_page(
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         "script": script,
     }
-    page = template.read_text(encoding="utf-8")
+    page = HEAD + body.read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page)

@@ -17,7 +17,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from class_embeddings import Classes, add_flags, classes_from, cosine_distances, names
-from tables import claim_table, write_table
+from tables import claim_table, save_table
 
 import cli
 from checkpoint import LoadedModel
@@ -84,8 +84,7 @@ def main() -> int:
         raise ValueError(f"--top {args.top}: give a number above 0")
     if args.other_sets and args.beatmap is not None:
         raise ValueError("--other-sets goes by the class of a --beatmap-id")
-    if args.output is not None:
-        claim_table(args.output, args.overwrite)
+    claim_table(args.output, args.overwrite)
     loaded, classes = classes_from(args, cli.pick_device(args.device))
     embedding, name, number = wanted_embedding(args, loaded, classes)
     others = classes.table["class_index"] != number
@@ -98,9 +97,7 @@ def main() -> int:
     print_table(table)
     middle = np.median(cosine_distances(others.vectors, embedding))
     print(f"the median of all is at {middle:.3f}")
-    if args.output is not None:
-        write_table(args.output, table)
-        print(f"wrote {args.output}")
+    save_table(args.output, table)
     return 0
 
 

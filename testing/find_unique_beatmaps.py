@@ -16,7 +16,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from class_embeddings import Classes, add_flags, classes_from, names, nearest_neighbours
-from tables import claim_table, write_table
+from tables import claim_table, save_table
 
 import cli
 
@@ -50,8 +50,7 @@ def main() -> int:
     args = parse_args()
     if args.top < 1:
         raise ValueError(f"--top {args.top}: give a number above 0")
-    if args.output is not None:
-        claim_table(args.output, args.overwrite)
+    claim_table(args.output, args.overwrite)
     _, classes = classes_from(args)
     if not 1 <= args.neighbours < len(classes):
         raise ValueError(f"--neighbours {args.neighbours}: give 1 to {len(classes) - 1}")
@@ -65,9 +64,7 @@ def main() -> int:
     for row, name in zip(top.to_dict("records"), names(top), strict=True):
         print(f"{row['distance']:.3f} {row['beatmap_id']:>9} {row['star_rating']:5.2f}*  {name}")
         print(f"{row['nearest_distance']:23.3f}  {row['nearest']}")
-    if args.output is not None:
-        write_table(args.output, table)
-        print(f"wrote {args.output}")
+    save_table(args.output, table)
     return 0
 
 

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tables import claim_table, write_table
+from figures import save_figure
+from tables import claim_table, save_table
 from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 
 import cli
-from atomic import replacing
 from checkpoint import LoadedModel, load_model
 from constraints import Chain, keep_spacing, project_spacing
 from denoising import bind_denoiser
@@ -258,8 +258,7 @@ def check_args(args: argparse.Namespace) -> None:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} {getattr(args, name)}: give a number from {least} on")
     cli.claim_output(args.picture, args.overwrite)
-    if args.output is not None:
-        claim_table(args.output, args.overwrite)
+    claim_table(args.output, args.overwrite)
 
 
 def main() -> int:
@@ -269,12 +268,9 @@ def main() -> int:
     ways = ways_of(loaded, args.num_sampling_steps)
     table = measure(ways, args)
     print_table(table)
-    with replacing(args.picture) as temporary:
-        draw(ways, args).savefig(temporary, format="png", dpi=100)
+    save_figure(args.picture, draw(ways, args))
     print(f"wrote {args.picture}")
-    if args.output is not None:
-        write_table(args.output, table)
-        print(f"wrote {args.output}")
+    save_table(args.output, table)
     return 0
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from class_embeddings import Classes, add_flags, classes_from, mappers, names, unit
+from figures import save_figure
 
 import cli
 from atomic import replacing
@@ -275,11 +276,11 @@ def main() -> int:
     title = f"{len(classes)} class embeddings of {loaded.path.name}, {method}"
     places = project(classes.vectors, args.method, args.neighbours, args.seed)
     for path in args.output:
-        with replacing(path) as temporary:
-            if path.suffix == ".png":
-                draw(places, colourings, title).savefig(temporary, format="png", dpi=100)
-            else:
-                text = page(places, classes, colourings, title)
+        if path.suffix == ".png":
+            save_figure(path, draw(places, colourings, title))
+        else:
+            text = page(places, classes, colourings, title)
+            with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="")
         print(f"wrote {path}")
     return 0

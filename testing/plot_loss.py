@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from figures import save_figure
+
 import cli
-from atomic import replacing
 from training_log import read_metrics
 
 LINE = re.compile(r"\(step=(\d+)\) Train Loss: (\S+?),")
@@ -79,8 +80,7 @@ def main() -> int:
     if args.smooth < 1:
         raise ValueError(f"--smooth {args.smooth}: give a number above 0")
     figure = draw({str(path): read_run(path) for path in args.runs}, args.smooth)
-    with replacing(args.output) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save_figure(args.output, figure)
     print(args.output)
     return 0
 

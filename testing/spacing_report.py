@@ -24,11 +24,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from figures import save_figure
 from remap_pairs import Library, Pair, make_pair, pairs_at
-from tables import claim_table, write_table
+from tables import claim_table, save_table
 
 import cli
-from atomic import replacing
 from beatmap import read_beatmap
 from fidelity import count_changes, count_faults
 from generation import spacing_errors
@@ -248,8 +248,7 @@ def find_pairs(args: argparse.Namespace) -> list[Pair]:
 def main() -> int:
     args = parse_args()
     cli.claim_output(args.picture, args.overwrite)
-    if args.output is not None:
-        claim_table(args.output, args.overwrite)
+    claim_table(args.output, args.overwrite)
     measured = [measure_pair(pair) for pair in find_pairs(args)]
     errors = pooled(measured)
     if not errors:
@@ -257,12 +256,9 @@ def main() -> int:
     table = tabulate(measured)
     print_report(measured, table, worst_objects(measured, args.top))
     title = measured[0].name if len(measured) == 1 else f"{len(measured)} remaps"
-    with replacing(args.picture) as temporary:
-        draw(errors, title).savefig(temporary, format="png", dpi=100)
+    save_figure(args.picture, draw(errors, title))
     print(f"wrote {args.picture}")
-    if args.output is not None:
-        write_table(args.output, table)
-        print(f"wrote {args.output}")
+    save_table(args.output, table)
     return 0
 
 

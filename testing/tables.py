@@ -27,10 +27,18 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         writers[path.suffix](temporary)
 
 
-def claim_table(path: Path, overwrite: bool) -> None:
+def claim_table(path: Path | None, overwrite: bool) -> None:
     """Before the work: refuses a table that could not be written, see `cli.claim_output`."""
-    check_format(path)
-    cli.claim_output(path, overwrite)
+    if path is not None:
+        check_format(path)
+        cli.claim_output(path, overwrite)
+
+
+def save_table(path: Path | None, table: pd.DataFrame) -> None:
+    """Writes a table where one is wanted, and says so."""
+    if path is not None:
+        write_table(path, table)
+        print(f"wrote {path}")
 
 
 def check_format(path: Path) -> None:

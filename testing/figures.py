@@ -1,0 +1,13 @@
+"""Pictures that the analysis scripts draw, as files."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from atomic import replacing
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Writes a PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
