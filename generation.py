@@ -200,11 +200,12 @@ def kept_and_wanted(
 
 
 def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
-    """Data points on either side of a range that sampling sees: twice the attention's reach.
+    """Data points on either side of a range that sampling sees: what two layers reach.
 
     Through all layers a point is reached from further away, but to no effect: see NOTES.md.
     """
-    return 2 * (options.half_window or loaded.model.config.half_window)
+    config = loaded.model.config
+    return 2 * (options.half_window or config.half_window) + int(config.neighbours)
 
 
 def sample_part(

@@ -2,8 +2,9 @@
 
 A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
 patches. Time is either a rotary phase of every query and key (our models: shifting a map in time
-changes nothing) or a sinusoidal input (models of the public osu-diffusion). Attention is limited to
-a band of neighbours and computed in blocks, so that time and memory are linear in the length.
+changes nothing), as is the place in the sequence, or a sinusoidal input (models of the public
+osu-diffusion). Attention is limited to a band of neighbours and computed in blocks, so that time
+and memory are linear in the length.
 
 Shapes: N batch, T data points, D width, H heads, W half window.
 """
@@ -27,12 +28,17 @@ LARGEST = {
 }
 """Whole numbers of a configuration, which may come from a damaged or hostile file."""
 
+PAIRS = ("coordinate_scale", "rotary_periods", "index_periods")
+
 
 @dataclass(frozen=True)
 class DiTConfig:
     """Everything that is needed to build a model; saved with the weights.
 
-    `half_window` is W of the attention band in sampling.
+    `half_window` is W of the attention band in sampling. `rotary_periods` are the shortest and the
+    longest in ms; with `index_periods`, in data points, half of the phases tell places in the
+    sequence instead: which point is the one before, times alone do not say. With `neighbours` the
+    first layer is given the data points before and after along with each.
     """
 
     width: int = 192
@@ -47,6 +53,8 @@ class DiTConfig:
     raw_coordinates: bool = True
     coordinate_scale: tuple[float, float] = (SIGMA_DATA_PX, SIGMA_DATA_PX)
     rotary_periods: tuple[float, float] | None = (20.0, 60_000.0)
+    index_periods: tuple[float, float] | None = None
+    neighbours: bool = False
     qk_norm: bool = True
     learn_sigma: bool = False
 
@@ -55,12 +63,15 @@ class DiTConfig:
             value, least = getattr(self, name), int(name in ("width", "depth", "heads"))
             if type(value) is not int or not least <= value <= largest:
                 raise ValueError(f"{name} {value!r}: expected a whole number, {least} to {largest}")
-        numbers = [self.mlp_ratio, *self.coordinate_scale, *(self.rotary_periods or (1.0, 1.0))]
-        if len(numbers) != 5 or not all(0 < number < 1e9 for number in numbers):
+        pairs = {name: getattr(self, name) for name in PAIRS}
+        numbers = [self.mlp_ratio, *(n for pair in pairs.values() for n in pair or (1.0, 1.0))]
+        if len(numbers) != 1 + 2 * len(pairs) or not all(0 < number < 1e9 for number in numbers):
             raise ValueError(
-                "mlp_ratio must be a number above 0, coordinate_scale and rotary_periods two: "
-                f"they are {self.mlp_ratio}, {self.coordinate_scale}, {self.rotary_periods}"
+                f"mlp_ratio must be a number above 0, {', '.join(PAIRS)} two: "
+                f"they are {self.mlp_ratio}, {', '.join(map(str, pairs.values()))}"
             )
+        if self.index_periods and not self.rotary_periods:
+            raise ValueError("index_periods share the phases of rotary_periods, which are missing")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} must be an even multiple of heads {self.heads}: "
@@ -69,9 +80,10 @@ class DiTConfig:
 
     @property
     def in_features(self) -> int:
-        """Features of one data point before the first linear layer."""
+        """Inputs of the first linear layer: the features of a data point, or of three."""
         coordinates = 2 * self.coordinate_dim + (2 if self.raw_coordinates else 0)
-        return coordinates + self.time_dim + self.distance_dim + NUM_TYPES
+        features = coordinates + self.time_dim + self.distance_dim + NUM_TYPES
+        return 3 * features if self.neighbours else features
 
     @property
     def out_channels(self) -> int:
@@ -145,24 +157,37 @@ def sinusoidal_embedding(values: Tensor, dim: int, max_period: float = 10_000.0)
 
 
 def rotary_table(
-    times: Tensor, head_dim: int, periods: tuple[float, float]
+    times: Tensor,
+    head_dim: int,
+    periods: tuple[float, float],
+    index_periods: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cos and sin of the rotary phases of times (N, T) in ms, each (N, 1, T, head_dim / 2) float32.
 
-    Phases are taken in float64, relative to the first time: hours into a map they are as exact as
-    at its start; on the CPU, where times may stay, if the device has no float64. Source: Su et al.
-    2021, RoFormer.
+    With `index_periods` the second half of the phases is that of the places 0..T-1. Phases are
+    taken in float64, relative to the first time: hours into a map they are as exact as at its
+    start; on the CPU, where times may stay, if the device has no float64. Source: Su et al. 2021,
+    RoFormer.
     """
-    shortest, longest = periods
-    log_periods = torch.linspace(
-        math.log(shortest), math.log(longest), head_dim // 2, dtype=torch.float64
-    )
     exact = torch.device("cpu") if times.device.type == "mps" else times.device
     relative = times.detach().to(exact, torch.float64)
     relative = relative - relative[:, :1]
-    phases = relative[..., None] * (2 * math.pi / log_periods.to(exact).exp())
+    count = head_dim // 2
+    places = count // 2 if index_periods else 0
+    phases = relative[..., None] * _frequencies(periods, count - places, exact)
+    if index_periods:
+        index = torch.arange(times.shape[1], dtype=torch.float64, device=exact)
+        by_place = index[:, None] * _frequencies(index_periods, places, exact)
+        phases = torch.cat([phases, by_place.expand(len(times), -1, -1)], dim=-1)
     cos, sin = phases.cos().float(), phases.sin().float()
     return cos[:, None].to(times.device), sin[:, None].to(times.device)
+
+
+def _frequencies(periods: tuple[float, float], count: int, device: torch.device) -> Tensor:
+    """Angular frequencies (count,) float64 of geometrically spaced periods, the shortest first."""
+    shortest, longest = periods
+    logs = torch.linspace(math.log(shortest), math.log(longest), count, dtype=torch.float64)
+    return 2 * math.pi / logs.to(device).exp()
 
 
 def make_context(
@@ -189,7 +214,8 @@ def make_context(
     parts.append(F.one_hot(types.long(), NUM_TYPES).float())
     rotary = None
     if config.rotary_periods is not None:
-        cos, sin = rotary_table(times, config.width // config.heads, config.rotary_periods)
+        head_dim = config.width // config.heads
+        cos, sin = rotary_table(times, head_dim, config.rotary_periods, config.index_periods)
         rotary = cos.to(device), sin.to(device)
     return Context(torch.cat(parts, dim=-1), rotary, classes, valid)
 
@@ -354,13 +380,20 @@ class DataPointEmbedder(nn.Module):
         super().__init__()
         self.coordinate_dim = config.coordinate_dim
         self.raw_coordinates = config.raw_coordinates
+        self.neighbours = config.neighbours
         self.mlp = nn.Sequential(nn.Linear(config.in_features, config.width))
         self.register_buffer("scale", torch.tensor(config.coordinate_scale), persistent=False)
 
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         embedded = sinusoidal_embedding(x * self.scale, self.coordinate_dim).flatten(-2)
-        parts = [x, embedded, features] if self.raw_coordinates else [embedded, features]
-        return self.mlp(torch.cat(parts, dim=-1).to(x.dtype))
+        parts = [embedded, context.features]
+        point = torch.cat([x, *parts] if self.raw_coordinates else parts, dim=-1)  # (N, T, F)
+        if self.neighbours:
+            # Neither the ends of a sequence nor padding have anything beside them.
+            shown = point if context.valid is None else point * context.valid[..., None]
+            before, after = F.pad(shown, (0, 0, 1, 0))[:, :-1], F.pad(shown, (0, 0, 0, 1))[:, 1:]
+            point = torch.cat([point, before, after], dim=-1)
+        return self.mlp(point.to(x.dtype))
 
 
 class NoiseEmbedder(nn.Module):
@@ -447,7 +480,7 @@ class DiT(nn.Module):
         """
         w = self.config.half_window if half_window is None else half_window
         condition = self.t_embedder(noise) + self.y_embedder(context.classes)  # (N, D)
-        h = self.xoc_embedder(x, context.features)  # (N, T, D)
+        h = self.xoc_embedder(x, context)  # (N, T, D)
         mask = attention_mask(len(x), x.shape[1], w, context.valid, x.device)
         for block in self.blocks:
             h = block(h, condition, context, w, mask)
@@ -477,6 +510,13 @@ REFERENCE_ARCHITECTURE: dict[str, Any] = {
     "half_window": 128,
 }
 """The options that turn a DiT into the architecture of the public osu-diffusion."""
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "local": {"index_periods": (3.0, 256.0), "neighbours": True},
+    "rotary": {},
+    "reference": REFERENCE_ARCHITECTURE,
+}
+"""Ours, which finds a point's neighbours easily; ours by time alone; the public osu-diffusion's."""
 
 
 def _builder(size: str) -> Callable[..., DiT]:

@@ -22,7 +22,7 @@ import cli
 from data_loading import PackedDataset
 from diffusion.gaussian import EDM, LearnedVariance
 from diffusion.schedule import SCHEDULES
-from models import REFERENCE_ARCHITECTURE, SIZES, DiTConfig
+from models import ARCHITECTURES, SIZES, DiTConfig
 from ranks import Ranks, process_group
 from run_folder import RunFolder, open_run
 from trainer import Trainer, plain_options
@@ -55,14 +55,11 @@ def make_config(args: argparse.Namespace, dataset_classes: int) -> DiTConfig:
         raise ValueError(
             f"--num-classes {num_classes} is too small: the dataset has {dataset_classes} classes"
         )
-    architecture: dict[str, Any] = {}
-    if args.architecture == "reference":
-        architecture = dict(REFERENCE_ARCHITECTURE)
     learn_sigma = args.parametrisation == "learned-variance"
     return DiTConfig(
         **{
             **SIZES[args.model],
-            **architecture,
+            **ARCHITECTURES[args.architecture],
             "num_classes": num_classes,
             "learn_sigma": learn_sigma,
             # In sampling a point sees as many neighbours as, on average, in training.
@@ -152,9 +149,9 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--num-classes", type=int, help="style classes; default: the dataset's")
     add(
         "--architecture",
-        choices=["rotary", "reference"],
-        default="rotary",
-        help="ours, or that of the public osu-diffusion",
+        choices=list(ARCHITECTURES),
+        default="local",
+        help="ours, ours without what tells a point's neighbours, or the public osu-diffusion's",
     )
     add(
         "--parametrisation",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from checkpoint import load_model
 from diffusion.gaussian import guided_network
 from models import (
+    ARCHITECTURES,
     NUM_TYPES,
     SIZES,
     Context,
@@ -49,7 +51,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def tiny_config(**options: object) -> DiTConfig:
     """A model of 32 channels that has every part a large one has."""
     values = {"width": 32, "depth": 2, "heads": 2, "num_classes": 3, "half_window": 4}
-    return DiTConfig.from_dict({**values, **options})
+    return DiTConfig.from_dict({**values, **ARCHITECTURES["local"], **options})
 
 
 def randomised(config: DiTConfig) -> DiT:
@@ -143,8 +145,10 @@ def test_attention_of_padding_alone_is_finite_forward_and_backward(half_window: 
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), qkv))
 
 
-def test_a_point_reaches_the_queries_whose_band_holds_it_and_no_others() -> None:
-    config = tiny_config(depth=1)
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_a_point_reaches_the_queries_whose_band_holds_it_and_no_others(neighbours: bool) -> None:
+    """The band's reach, and with `neighbours` one point more on either side."""
+    config = tiny_config(depth=1, neighbours=neighbours)
     model = randomised(config)
     x, noise, times, distances, types = inputs(1, 150)
     context = make_context(config, times, distances, types, torch.zeros(1, dtype=torch.long))
@@ -153,7 +157,7 @@ def test_a_point_reaches_the_queries_whose_band_holds_it_and_no_others() -> None
     with torch.no_grad():
         changed = (model(moved, noise, context, 5) != model(x, noise, context, 5)).any(-1)[0]
     # q - 5 < 70 <= q + 5
-    assert changed.nonzero().flatten().tolist() == list(range(65, 75))
+    assert changed.nonzero().flatten().tolist() == list(range(65 - neighbours, 75 + neighbours))
 
 
 def test_a_padded_sequence_gives_what_it_gives_unpadded() -> None:
@@ -187,7 +191,7 @@ def test_a_shift_of_time_by_hours_changes_no_bit() -> None:
 
 
 def test_the_reference_architecture_does_feel_a_shift_of_time() -> None:
-    config = tiny_config(rotary_periods=None, time_dim=128)
+    config = tiny_config(rotary_periods=None, index_periods=None, time_dim=128)
     assert not torch.allclose(outputs_at(config, 0), outputs_at(config, HOURS), atol=1e-3)
 
 
@@ -227,6 +231,35 @@ def test_rotary_periods_run_from_the_shortest_to_the_longest() -> None:
     torch.testing.assert_close(cos[0, 0, 3, 3], torch.tensor(-1.0))
 
 
+def test_half_of_the_phases_tell_places_where_index_periods_are_given() -> None:
+    times = torch.tensor([[7.0, 17.0, 17.0, 30_007.0], [0.0, 1.0, 2.0, 3.0]])
+    cos, sin = rotary_table(times, 8, (20.0, 60_000.0), (4.0, 12.0))
+    by_time = rotary_table(times, 4, (20.0, 60_000.0))
+    torch.testing.assert_close((cos[..., :2], sin[..., :2]), by_time)
+    places = torch.arange(4.0) * 2 * math.pi
+    phases = torch.stack([places / 4, places / 12], dim=-1).expand(2, 1, 4, 2)
+    torch.testing.assert_close((cos[..., 2:], sin[..., 2:]), (phases.cos(), phases.sin()))
+
+
+def test_index_periods_without_rotary_time_are_refused() -> None:
+    with pytest.raises(ValueError, match="index_periods share the phases"):
+        tiny_config(rotary_periods=None)
+
+
+def test_the_first_layer_sees_the_points_before_and_after() -> None:
+    """Features of three points side by side; of nothing where a sequence ends or is padding."""
+    config = tiny_config(coordinate_dim=2, distance_dim=2)
+    embedder, (x, _, times, distances, types) = DiT(config).xoc_embedder, inputs(1, 6)
+    valid = torch.tensor([[True, True, True, True, False, False]])
+    context = make_context(config, times, distances, types, torch.tensor([0]), valid)
+    points = torch.cat([x, sinusoidal_embedding(x * 131, 2).flatten(-2), context.features], dim=-1)
+    nothing = torch.zeros_like(points[:, :1])
+    before = torch.cat([nothing, points[:, :3]], dim=1)
+    after = torch.cat([points[:, 1:4], nothing], dim=1)
+    expected = embedder.mlp(torch.cat([points[:, :4], before, after], dim=-1))
+    torch.testing.assert_close(embedder(x, context)[:, :4], expected)
+
+
 def test_rotation_is_float32_for_half_precision_queries() -> None:
     x = torch.randn(1, 1, 5, 8, generator=seeded()).bfloat16()
     cos, sin = rotary_table(torch.arange(5)[None] * 333, 8, (20.0, 60_000.0))
@@ -246,7 +279,7 @@ def test_sinusoidal_embedding_is_cosines_then_sines_of_geometric_frequencies() -
 
 
 def test_context_features_are_time_distance_and_one_hot_type() -> None:
-    config = tiny_config(time_dim=8, distance_dim=6)
+    config = tiny_config(time_dim=8, distance_dim=6, neighbours=False)
     _, _, times, distances, types = inputs(1, 9)
     features = make_context(config, times, distances, types, torch.tensor([0])).features
     torch.testing.assert_close(features[..., :8], sinusoidal_embedding(times / 10, 8))
@@ -254,6 +287,7 @@ def test_context_features_are_time_distance_and_one_hot_type() -> None:
     assert torch.equal(features[..., 14:].argmax(-1), types)
     assert torch.equal(features[..., 14:].sum(-1), torch.ones(1, 9))
     assert config.in_features == 2 * 64 + 2 + features.shape[-1]
+    assert replace(config, neighbours=True).in_features == 3 * config.in_features
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -397,8 +431,7 @@ def test_a_gradient_reaches_a_class_embedding_of_a_frozen_model() -> None:
 
 @pytest.mark.parametrize("rotary", [True, False])
 def test_a_repeated_context_gives_the_outputs_again(rotary: bool) -> None:
-    periods = (20.0, 60_000.0) if rotary else None
-    config = tiny_config(rotary_periods=periods)
+    config = tiny_config() if rotary else tiny_config(rotary_periods=None, index_periods=None)
     model = randomised(config)
     x, noise, times, distances, types = inputs()
     context = make_context(
