@@ -72,8 +72,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`benchmark.py sample`: prints the tables that the flags ask for."""
-    if args.output is not None and args.output.exists() and not args.overwrite:
-        raise ValueError(f"{args.output} exists: add --overwrite or choose another --output")
+    if args.output is not None:
+        cli.claim_output(args.output, args.overwrite)
     if args.reference is not None and not (args.reference / "models.py").is_file():
         raise ValueError(f"--reference {args.reference} is no checkout of osu-diffusion")
     torch.set_num_threads(args.threads)

@@ -34,7 +34,7 @@ def write_preview(
     map's file. Raises ValueError where there is nothing to show in the range, and where the file
     exists and `overwrite` is false.
     """
-    check_absent(path, overwrite)
+    cli.claim_output(path, overwrite)
     maps = [("before", before), ("after", after)] if after else [("", before)]
     if kind == "png":
         end = None if start_ms is None else start_ms + (length_ms or DEFAULT_CLIP)
@@ -54,12 +54,6 @@ def write_preview(
     else:
         raise ValueError(f"preview {kind!r}: give one of {', '.join(SUFFIXES)}")
     return ""
-
-
-def check_absent(path: Path, overwrite: bool) -> None:
-    """ValueError where a file would be replaced unasked."""
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: add --overwrite or choose another --output")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,8 +90,7 @@ def main() -> int:
     stem = (args.after or args.before).stem
     paths = {kind: args.output / f"{stem}{SUFFIXES[kind]}" for kind in args.kinds}
     for path in paths.values():
-        check_absent(path, args.overwrite)
-    args.output.mkdir(parents=True, exist_ok=True)
+        cli.claim_output(path, args.overwrite)
     for kind, path in paths.items():
         remark = write_preview(
             kind,
