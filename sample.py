@@ -49,7 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_input_flags(parser.add_argument_group("what to remap"))
     controls.add_flags(parser)
     add_result_flags(parser.add_argument_group("how the result comes out"))
-    add_output_flags(parser.add_argument_group("where it goes, and pictures of it"))
+    where = parser.add_argument_group("where it goes, and pictures of it")
+    add_output_flags(where)
+    add_preview_flags(where)
     add_model_flags(parser.add_argument_group("the model, and how it computes"))
     return parser
 
@@ -134,9 +136,13 @@ def add_output_flags(group: argparse._ArgumentGroup) -> None:
         help="write an .osz without the old difficulties, a beatmapset of its own",
     )
     add("--overwrite", action=boolean, default=False, help="replace results that are there")
+
+
+def add_preview_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--picture",
-        action=boolean,
+        action=cli.BooleanFlag,
         default=None,
         help="draw previews; default: when one beatmap is remapped",
     )
@@ -150,7 +156,7 @@ def add_output_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--make-animation",
-        action=boolean,
+        action=cli.BooleanFlag,
         default=False,
         help="draw as a GIF how the noise becomes a map",
     )

@@ -46,13 +46,7 @@ class Trainer:
         torch.manual_seed(args.global_seed)
         self.model = DiT(config).to(self.device, self.dtype)
         self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=args.lr,
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-            fused=self.device.type != "mps",
-        )
+        self.optimizer = self._optimizer()
         self.loader = WindowLoader(
             dataset,
             rows[0],
@@ -63,14 +57,7 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.world_size,
         )
-        self.objective = Objective(
-            parametrisation,
-            config,
-            self.device,
-            self.dtype,
-            args.train_half_window or args.seq_len,
-            self.device.type == "cuda" if args.use_amp is None else args.use_amp,
-        )
+        self.objective = self._objective(config, parametrisation)
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
@@ -81,6 +68,26 @@ class Trainer:
         epochs_steps = args.epochs * self.loader.batches_per_epoch
         self.total_steps = min(epochs_steps, args.max_steps or epochs_steps)
         self.network: nn.Module = self.model
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.args.lr,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            fused=self.device.type != "mps",
+        )
+
+    def _objective(self, config: DiTConfig, parametrisation: EDM | LearnedVariance) -> Objective:
+        args = self.args
+        return Objective(
+            parametrisation,
+            config,
+            self.device,
+            self.dtype,
+            args.train_half_window or args.seq_len,
+            self.device.type == "cuda" if args.use_amp is None else args.use_amp,
+        )
 
     def restore(self, state: TrainingState) -> None:
         """Takes over weights, EMA, optimiser, data position and random state."""
