@@ -29,6 +29,7 @@ LARGEST = {
 """Whole numbers of a configuration, which may come from a damaged or hostile file."""
 
 PAIRS = ("coordinate_scale", "rotary_periods", "index_periods")
+"""Two numbers each, or None."""
 
 
 @dataclass(frozen=True)
