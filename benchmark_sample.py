@@ -165,7 +165,7 @@ def made_up_map(points: int, seed: int = 0) -> tuple[Beatmap, Sequence]:
 def write_reference_checkpoint(path: Path, size: str) -> Path:
     """A model of random weights in the public implementation's architecture and file format."""
     torch.manual_seed(0)
-    state = DiT_models[size](reference=True, num_classes=NUM_CLASSES).state_dict()
+    state = DiT_models[size](architecture="reference", num_classes=NUM_CLASSES).state_dict()
     state["xoc_embedder.playfield_size"] = torch.tensor([512.0, 384.0])
     save_training_checkpoint(path, {"ema": state})
     return path

@@ -521,10 +521,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def _builder(size: str) -> Callable[..., DiT]:
-    def build(*, reference: bool = False, **options: Any) -> DiT:
-        """A freshly initialised model of this size; `reference=True` gives that architecture."""
-        architecture = REFERENCE_ARCHITECTURE if reference else {}
-        return DiT(DiTConfig(**{**SIZES[size], **architecture, **options}))
+    def build(*, architecture: str = "rotary", **options: Any) -> DiT:
+        """A freshly initialised model of this size and of one of the `ARCHITECTURES`."""
+        return DiT(DiTConfig(**{**SIZES[size], **ARCHITECTURES[architecture], **options}))
 
     return build
 

@@ -351,7 +351,7 @@ def test_refining_follows_sampling_and_may_use_another_model(
 def random_reference_model() -> LoadedModel:
     """A small model of the reference's recipe that is no longer the zero function it begins as."""
     torch.manual_seed(0)
-    model = DiT_models["DiT-nano"](reference=True, num_classes=2)
+    model = DiT_models["DiT-nano"](architecture="reference", num_classes=2)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.requires_grad_(False).eval()

@@ -304,14 +304,14 @@ def test_an_unknown_distance_is_embedded_as_zero() -> None:
     assert (embedded[:, :3].norm(dim=-1) > 1).all()
 
 
-@pytest.mark.parametrize("reference", [False, True])
-def test_a_fresh_model_puts_out_zero(reference: bool) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_fresh_model_puts_out_zero(architecture: str) -> None:
     """adaLN-zero: the read-out starts at zero (DiT, section 3.2)."""
-    model = DiT_models["DiT-nano"](reference=reference, num_classes=2)
+    model = DiT_models["DiT-nano"](architecture=architecture, num_classes=2)
     x, noise, times, distances, types = inputs()
     context = make_context(model.config, times, distances, types, torch.tensor([0, 2]))
     out = model(x, noise, context)
-    assert out.shape == (2, 30, 4 if reference else 2)
+    assert out.shape == (2, 30, 4 if architecture == "reference" else 2)
     assert not out.any()
 
 
@@ -338,11 +338,11 @@ def expected_count(config: DiTConfig) -> int:
     return config.depth * block + embedders + classes + final
 
 
-@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("size", SIZES)
-def test_each_size_has_the_parameters_of_the_formula(size: str, reference: bool) -> None:
+def test_each_size_has_the_parameters_of_the_formula(size: str, architecture: str) -> None:
     with torch.device("meta"):
-        model = DiT_models[size](reference=reference, num_classes=10)
+        model = DiT_models[size](architecture=architecture, num_classes=10)
     sizes = SIZES[size]
     config = model.config
     assert (config.width, config.depth, config.heads) == tuple(sizes.values())
@@ -363,13 +363,13 @@ def test_the_sizes_are_those_of_the_dit_paper(
 ) -> None:
     """DiT (Peebles & Xie 2023), tables 1 and 4; inputs and outputs differ by less than 2 %."""
     with torch.device("meta"):
-        model = DiT_models[size](reference=True, num_classes=1000)
+        model = DiT_models[size](architecture="reference", num_classes=1000)
     assert (model.config.width, model.config.depth, model.config.heads) == (width, depth, heads)
     assert count(model) == pytest.approx(millions * 1e6, rel=0.02)
 
 
 def test_a_builder_lets_options_override_its_size() -> None:
-    config = DiT_models["DiT-nano"](reference=True, depth=1, half_window=7).config
+    config = DiT_models["DiT-nano"](architecture="reference", depth=1, half_window=7).config
     assert (config.width, config.depth, config.half_window, config.time_dim) == (64, 1, 7, 128)
 
 
