@@ -262,10 +262,8 @@ def prepare_output(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--output {args.output} lies in the folder that is evaluated: choose another"
         )
-    existing = [args.output / name for name in (TABLE, REPORT) if (args.output / name).exists()]
-    if existing and not args.overwrite:
-        raise ValueError(f"{existing[0]} exists: add --overwrite or choose another --output")
-    args.output.mkdir(parents=True, exist_ok=True)
+    for name in (TABLE, REPORT):
+        cli.claim_output(args.output / name, args.overwrite)
 
 
 def report_results(
