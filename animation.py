@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from atomic import replacing
 from beatmap import Beatmap, parse_beatmap
+from conventions.whole_files import replacing
 from plotting import (
     BACKGROUND,
     BORDER,

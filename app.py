@@ -1,6 +1,6 @@
 """The web page: drop a beatmap, choose a part and a style, see the result play beside it."""
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cli
 from checkpoint import load_model
-from sample import DEFAULT_MODEL, EXAMPLE
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -53,13 +53,20 @@ class Guard:
 def make_parser() -> argparse.ArgumentParser:
     """The command line of app.py."""
     parser = argparse.ArgumentParser(
-        usage="python app.py [flags]", description=__doc__, formatter_class=cli.HelpFormatter
+        usage="python app.py [flags]",
+        description=__doc__,
+        formatter_class=command_line.HelpFormatter,
     )
     add = parser.add_argument
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
     add("--port", type=int, help="port to listen on; default: 7860, or the next free one")
-    add("--share", action=cli.BooleanFlag, default=False, help="a public link through gradio.live")
+    add(
+        "--share",
+        action=command_line.BooleanFlag,
+        default=False,
+        help="a public link through gradio.live",
+    )
     add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     add("--max-upload-mb", type=int, default=100, help="of one file")
     return parser
@@ -91,7 +98,7 @@ def main() -> int:
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
     """Serves the page until it is interrupted; all files are in `folder`."""
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     # Gradio reads these when it is imported.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -135,4 +142,4 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import controls
-from atomic import replacing
 from beatmap import Beatmap
 from checkpoint import LoadedModel
+from conventions.whole_files import replacing
 from generation import SampleOptions, check_spacing
 from inputs import Choice, Job, LeftOut, open_jobs
 from osz import pack_folder

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from beatmap import GameModeError
-from ranks import Ranks
+from conventions.ranks import Ranks
 
 EXPECTED = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 

@@ -26,7 +26,7 @@ import numpy as np
 import slider.beatmap
 from numpy.typing import NDArray
 
-from atomic import replacing
+from conventions.whole_files import replacing
 from slider_path import (
     MATRIX_POINTS,
     PathSet,

@@ -1,6 +1,6 @@
 """Measures speed and memory as ratios within one run; times of different runs do not compare."""
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import benchmark_data
 import benchmark_sample
-import cli
 from benchmark_train import add_train_flags, benchmark_train
+from conventions import command_line
 
 Benchmark = Callable[[argparse.Namespace], int]
 
@@ -21,21 +21,21 @@ def make_parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="windows a second of the loader",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     benchmark_data.add_flags(data)
     data.set_defaults(run=benchmark_data.run)
     sampling = commands.add_parser(
         "sample",
         help="time, memory and quality of sampling",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     benchmark_sample.add_flags(sampling)
     sampling.set_defaults(run=benchmark_sample.run)
     training = commands.add_parser(
         "train",
         help="a training step, also beside that of the public osu-diffusion",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     add_train_flags(training)
     training.set_defaults(run=benchmark_train)
@@ -53,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import cli
 from beatmap import Beatmap, parse_beatmap, read_beatmap, write_new_file
 from benchmark_reference import NUM_CLASSES
 from checkpoint import load_model, save_training_checkpoint
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL
 from create_dataset import find_beatmaps
 from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
 from models import SIZES, DiT_models
-from sample import DEFAULT_MODEL
 from sequence import Sequence, beatmap_to_sequence
 from spacing import Spacing
 
@@ -67,13 +67,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, default=8, help="of them, evenly spread")
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model for quality against steps")
     add("--output", type=Path, help="write the figures to this .json file")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
 
 
 def run(args: argparse.Namespace) -> int:
     """`benchmark.py sample`: prints the tables that the flags ask for."""
     if args.output is not None:
-        cli.claim_output(args.output, args.overwrite)
+        command_line.claim_output(args.output, args.overwrite)
     if args.reference is not None and not (args.reference / "models.py").is_file():
         raise ValueError(f"--reference {args.reference} is no checkout of osu-diffusion")
     torch.set_num_threads(args.threads)
@@ -118,7 +118,7 @@ def peak_memory_mb(device: torch.device) -> float:
 def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> dict[str, Any]:
     """One row: the fastest of some warm runs of `generate` on a made-up map."""
     torch.set_num_threads(args.threads)
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
         path = DEFAULT_MODEL
         if size != "bundled":
@@ -201,7 +201,7 @@ def time_reference(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]
 
 def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Errors of spacing, and how far turns are from real maps', by the number of steps."""
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     paths = [source.path for source in find_beatmaps(args.maps)]
     chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
     maps = [read_beatmap(paths[i]) for i in chosen]

@@ -71,8 +71,8 @@ def seconds(step: Step, device: str) -> float:
 def our_step(args: argparse.Namespace, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
     import train
+    from conventions.ranks import Ranks
     from data_loading import PackedDataset
-    from ranks import Ranks
 
     pack_random_maps(folder / "packed", args)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]

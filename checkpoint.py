@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from atomic import replacing
+from conventions.whole_files import replacing
 from diffusion.gaussian import (
     EDM,
     LearnedVariance,

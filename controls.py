@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-import cli
 from beatmap import Beatmap
 from checkpoint import LoadedModel
+from conventions import command_line
 from selection import KINDS, Mask, Selection, choose_objects, parse_time
 from style import Progress, Request, Style, resolve
 
@@ -114,7 +114,7 @@ def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     )
     edit(
         "--refine",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="only clean the map's own positions up, which moves them by a pixel or two",
     )

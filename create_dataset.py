@@ -3,7 +3,7 @@
 A second run into the same --output adds what is new; the classes of maps that were there stay.
 """
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import cli
 import filters
+from conventions import command_line
 from data_loading import (
     COLUMNS,
     DatasetWriter,
@@ -338,7 +338,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="python create_dataset.py SOURCE [SOURCE ...] --output FOLDER [flags]",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     parser.add_argument(
         "sources", nargs="+", type=Path, metavar="SOURCE", help=f"folder with {WHAT_IS_FOUND}"
@@ -356,7 +356,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--overwrite",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="replace a dataset in --output instead of adding to it; classes begin at 0",
     )
@@ -379,4 +379,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

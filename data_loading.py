@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 import pandas as pd
 
-from atomic import replacing
+from conventions.whole_files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,11 +242,6 @@ def _unit_hash(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def share_of(n: int, rank: int, world_size: int) -> slice:
-    """The part of n things that a rank takes; sizes differ by one at most."""
-    return slice(n * rank // world_size, n * (rank + 1) // world_size)
-
-
 @dataclass(frozen=True)
 class Windows:
     """One epoch's windows in training order: rows of the dataset, first points, flips."""
@@ -330,6 +325,8 @@ class WindowLoader:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """This rank's slice of batch `index` of an epoch."""
+        from conventions.ranks import share_of
+
         plan = self.windows(epoch)
         share = share_of(self.batch_size, self.rank, self.world_size)
         first = index * self.batch_size

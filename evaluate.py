@@ -5,7 +5,7 @@ far the remaps' placement is from that of real maps (`realism`), whether a class
 apart (`classifier`), and with --denoising the network alone.
 """
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -22,9 +22,10 @@ import torch
 from tqdm import tqdm
 
 import classifier
-import cli
 from beatmap import BeatmapError, parse_beatmap, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL
 from denoising import denoising_errors
 from diffusion.samplers import SAMPLERS
 from fidelity import count_changes, count_faults, list_out_of_bounds
@@ -39,7 +40,6 @@ from generation import (
 from playfield import Bounds, bounds_named
 from realism import collect, compare, object_features, realism_ratio
 from remapping import remapped_file
-from sample import DEFAULT_MODEL
 from sequence import Sequence, beatmap_to_sequence
 from sources import find_beatmaps
 from spacing import CHOICES, Spacing, wanted_distances
@@ -217,9 +217,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="python evaluate.py FOLDER [flags]",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
-    add, boolean = parser.add_argument, cli.BooleanFlag
+    add, boolean = parser.add_argument, command_line.BooleanFlag
     add("folder", type=Path, help="folder of .osu files (recursive)")
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--output", type=Path, default=Path("results/evaluation"), help="folder for the tables")
@@ -263,7 +263,7 @@ def prepare_output(args: argparse.Namespace) -> None:
             f"--output {args.output} lies in the folder that is evaluated: choose another"
         )
     for name in (TABLE, REPORT):
-        cli.claim_output(args.output / name, args.overwrite)
+        command_line.claim_output(args.output / name, args.overwrite)
 
 
 def report_results(
@@ -300,7 +300,7 @@ def main() -> int:
     args = parse_args()
     if not (args.sampling or args.denoising):
         raise ValueError("--no-sampling leaves nothing to do: add --denoising")
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     options = SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
@@ -332,4 +332,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -321,7 +321,7 @@ def write_archive(
 ) -> None:
     """Writes the `keep` members of `archive` as they are stored, and `added` after them, to `path`.
 
-    `added` gives content and timestamp by name. Use it with `atomic.replacing`.
+    `added` gives content and timestamp by name. Use it with `whole_files.replacing`.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:

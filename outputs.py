@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from atomic import replacing
 from beatmap import Beatmap
+from conventions.whole_files import replacing
 from inputs import Job
 from osz import free_name, write_archive
 

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from atomic import replacing
 from beatmap import Beatmap
+from conventions.whole_files import replacing
 from scene import (
     MIDDLE,
     PLAYFIELD,

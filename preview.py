@@ -1,14 +1,14 @@
 """Shows one beatmap, or two of one rhythm: pictures, an animation, a player in a web page."""
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
 from pathlib import Path
 
-import cli
 from animation import DEFAULT_CLIP, WIDTH, animate_play
 from beatmap import Beatmap, read_beatmap
+from conventions import command_line
 from player import check_audio, find_audio, write_player
 from plotting import contact_sheet, passages_picture
 
@@ -34,7 +34,7 @@ def write_preview(
     map's file. Raises ValueError where there is nothing to show in the range, and where the file
     exists and `overwrite` is false.
     """
-    cli.claim_output(path, overwrite)
+    command_line.claim_output(path, overwrite)
     maps = [("before", before), ("after", after)] if after else [("", before)]
     if kind == "png":
         end = None if start_ms is None else start_ms + (length_ms or DEFAULT_CLIP)
@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="python preview.py BEFORE.osu [AFTER.osu] [flags]",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     add = parser.add_argument
     add("before", type=Path, help=".osu file to show")
@@ -75,7 +75,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--length", type=float, default=DEFAULT_CLIP, help="ms that png and gif show from there")
     add("--width", type=int, default=WIDTH, help="of the gif in pixels")
     add("--output", type=Path, default=Path("results"), help="folder for the results")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace existing results")
+    add(
+        "--overwrite",
+        action=command_line.BooleanFlag,
+        default=False,
+        help="replace existing results",
+    )
     return parser
 
 
@@ -90,7 +95,7 @@ def main() -> int:
     stem = (args.after or args.before).stem
     paths = {kind: args.output / f"{stem}{SUFFIXES[kind]}" for kind in args.kinds}
     for path in paths.values():
-        cli.claim_output(path, args.overwrite)
+        command_line.claim_output(path, args.overwrite)
     for kind, path in paths.items():
         remark = write_preview(
             kind,
@@ -109,4 +114,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

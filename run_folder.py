@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from atomic import replacing
 from checkpoint import save_training_checkpoint
+from conventions.whole_files import replacing
 from training_state import is_intact
 
 log = logging.getLogger("train")

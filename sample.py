@@ -1,6 +1,6 @@
 """Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import cli
 import controls
 from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
 from beatmap import Beatmap
 from checkpoint import LoadedModel, load_model
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from conventions.ranks import Ranks, process_group
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, SampleOptions
 from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
@@ -28,14 +30,9 @@ from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
-from ranks import Ranks, process_group
 from remapping import Remapped, option_words, remap_beatmap, result_version
 from sequence import beatmap_to_sequence
 from spacing import Spacing, suggestion
-
-HERE = Path(__file__).parent
-EXAMPLE = HERE / "example" / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"
-DEFAULT_MODEL = HERE / "checkpoints" / "osu-diffusion-xs.safetensors"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="python sample.py [--beatmap FILE ...] [more flags, in any order]",
         description=__doc__,
         epilog="Without flags the bundled example is remapped. README.md shows the common tasks.",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     add_input_flags(parser.add_argument_group("what to remap"))
     controls.add_flags(parser)
@@ -75,7 +72,7 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--all-difficulties",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="remap every osu!standard difficulty of an .osz",
     )
@@ -115,7 +112,7 @@ def add_result_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_output_flags(group: argparse._ArgumentGroup) -> None:
-    add, boolean = group.add_argument, cli.BooleanFlag
+    add, boolean = group.add_argument, command_line.BooleanFlag
     add(
         "--output",
         type=Path,
@@ -142,7 +139,7 @@ def add_preview_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--picture",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=None,
         help="draw previews; default: when one beatmap is remapped",
     )
@@ -156,7 +153,7 @@ def add_preview_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--make-animation",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="draw as a GIF how the noise becomes a map",
     )
@@ -200,7 +197,7 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     add(
         "--use-amp",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=None,
         help="compute in bf16; default: where that is fast",
     )
@@ -490,7 +487,7 @@ def main() -> int:
     args = parse_args()
     check_args(args)
     with process_group("gloo", hours=24 * 14) as ranks:
-        device = cli.pick_device(args.device, ranks.local_rank)
+        device = command_line.pick_device(args.device, ranks.local_rank)
         loaded = load_model(args.ckpt, device)
         check_model(loaded, args)
         refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
@@ -510,4 +507,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

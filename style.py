@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from atomic import replacing
 from checkpoint import LoadedModel
+from conventions.whole_files import replacing
 from data_loading import MARGIN_PX, load_beatmap_idx
 from inputs import read_beatmaps
 from models import make_context

@@ -5,7 +5,7 @@ rank takes its share: any number of processes computes the same training run. Th
 the same --results-dir goes on with a run that was stopped, by a signal or by a crash.
 """
 
-import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # noqa: F401  (first: says what is missing)
 
 # isort: split
 import argparse
@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-import cli
+from conventions import command_line
+from conventions.ranks import Ranks, process_group
 from data_loading import PackedDataset
 from diffusion.gaussian import EDM, LearnedVariance
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES, DiTConfig
-from ranks import Ranks, process_group
 from run_folder import RunFolder, open_run
 from trainer import Trainer, plain_options
 from training_log import Metrics, start_logging
@@ -111,7 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="python train.py --data-path FOLDER [flags]",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=command_line.HelpFormatter,
     )
     add_data_flags(parser.add_argument_group("data"))
     add_model_flags(parser.add_argument_group("model"))
@@ -164,7 +164,11 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
         choices=list(SCHEDULES),
         help="of learned-variance; default there: squaredcos_cap_v2",
     )
-    add("--l1-loss", action=cli.BooleanFlag, help="of learned-variance: L1, the default, or L2")
+    add(
+        "--l1-loss",
+        action=command_line.BooleanFlag,
+        help="of learned-variance: L1, the default, or L2",
+    )
     add("--half-window", type=int, help="W of the attention band in sampling; default: seq-len / 2")
     add("--train-half-window", type=int, help="W in training; default: whole windows, seq-len")
     add("--class-dropout", type=float, default=0.1, help="share of windows without a style")
@@ -192,7 +196,7 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
     add("--warmup-steps", type=int, default=100, help="steps in which the rate rises to --lr")
     add(
         "--lr-decay",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=True,
         help="the rate falls to 5 percent, linearly",
     )
@@ -227,7 +231,7 @@ def add_start_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--relearn-embeds",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="begin with a new class table, to learn other styles",
     )
@@ -243,9 +247,14 @@ def add_device_flags(group: argparse._ArgumentGroup) -> None:
         default="nccl",
         help="with torchrun; gloo on CPUs and on Windows",
     )
-    add("--use-amp", action=cli.BooleanFlag, default=None, help="bf16; default: on CUDA")
+    add("--use-amp", action=command_line.BooleanFlag, default=None, help="bf16; default: on CUDA")
     add("--dtype", choices=["float32", "float64"], default="float32", help="float64: for checks")
-    add("--compile", action=cli.BooleanFlag, default=False, help="torch.compile, where it works")
+    add(
+        "--compile",
+        action=command_line.BooleanFlag,
+        default=False,
+        help="torch.compile, where it works",
+    )
     add("--peak-tflops", type=float, help="of one device, for the MFU; default: measured")
 
 
@@ -258,7 +267,12 @@ def add_watching_flags(group: argparse._ArgumentGroup) -> None:
     add("--keep-every", type=int, help="steps whose multiples are kept as well")
     add("--val-every", type=int, default=1000, help="steps between losses on held-out sets")
     add("--sample-every", type=int, help="steps between pictures of sampled held-out maps")
-    add("--tensorboard", action=cli.BooleanFlag, default=False, help="write TensorBoard events")
+    add(
+        "--tensorboard",
+        action=command_line.BooleanFlag,
+        default=False,
+        help="write TensorBoard events",
+    )
 
 
 POSITIVE = (
@@ -395,4 +409,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -13,13 +13,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import cli
 from checkpoint import export_weights, write_class_table
+from conventions import command_line
+from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader, save_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiT, DiTConfig
 from objective import Noise, Objective
-from ranks import Ranks, StopSignals
 from run_folder import RunFolder
 from training_state import TABLE, TrainingState
 from validation import Validation
@@ -41,7 +41,7 @@ class Trainer:
         parametrisation: EDM | LearnedVariance,
     ) -> None:
         self.args, self.ranks, self.dataset = args, ranks, dataset
-        self.device = cli.pick_device(args.device, ranks.local_rank)
+        self.device = command_line.pick_device(args.device, ranks.local_rank)
         self.dtype = getattr(torch, args.dtype)
         torch.manual_seed(args.global_seed)
         self.model = DiT(config).to(self.device, self.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from atomic import replacing
+from conventions.whole_files import replacing
 from models import DiTConfig, NoiseEmbedder
 
 log = logging.getLogger("train")

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atomic import replacing
 from constraints import clamp_prediction
+from conventions.ranks import Ranks
+from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader
 from diffusion.gaussian import EDM, LearnedVariance
 from diffusion.samplers import sample_ddim, sample_dpmpp_2m
 from models import DiT, make_context
 from objective import Noise, Objective, loss_by_band
-from ranks import Ranks
 
 WINDOWS, AT_ONCE = 256, 16
 """Held-out windows in a validation, and how many are computed together."""

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.ranks import Ranks
 from data_loading import WindowLoader
 from objective import Objective, loss_by_band
-from ranks import Ranks
 from training_log import Metrics, measured_peak_flops, training_flops
 
 log = logging.getLogger("train")

@@ -103,11 +103,11 @@ def call_main(main: Callable[[], int | None], *arguments: object) -> int | None:
 
 
 def run_command(main: Callable[[], int | None], *arguments: object) -> int:
-    """Calls `main` as the command line does, through `cli.run`; returns the exit code."""
-    import cli
+    """Calls `main` as the command line does, through `command_line.run`; returns the exit code."""
+    from conventions import command_line
 
     with pytest.raises(SystemExit) as ending:
-        call_main(lambda: cli.run(main), *arguments)
+        call_main(lambda: command_line.run(main), *arguments)
     return int(ending.value.code or 0)
 
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tables import claim_table, write_table
 
-import cli
 import filters
 from beatmap import Beatmap
+from conventions import command_line
 from create_dataset import FILTERED, default_workers, results_of
 from data_loading import PackedDataset, load_beatmap_idx
 from filters import Selection, date_of
@@ -193,7 +193,7 @@ def make_table(rows: list[Row], dates: filters.Dates) -> pd.DataFrame:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add(
@@ -204,7 +204,7 @@ def parse_args() -> argparse.Namespace:
         help=f"packed dataset, or {WHAT_IS_FOUND}; default: the class table of --ckpt",
     )
     add("--output", type=Path, default=Path("beatmaps.csv"), help=".csv, .parquet or .pkl")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
     add("--ckpt", type=Path, help="model whose classes are given")
     add("--beatmap-idx", "--beatmap_idx", type=Path, help="beatmap index whose classes are given")
     add("--data-start", type=int, help="first track of a Mapperator dataset")
@@ -244,4 +244,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from class_embeddings import Classes, add_flags, classes_from, mappers
 
-import cli
-from atomic import replacing
+from conventions import command_line
+from conventions.whole_files import replacing
 from data_loading import set_keys
 
 FloatArray = NDArray[np.float64]
@@ -247,7 +247,7 @@ def print_answers(answers: list[Answer]) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add("--min-songs", type=int, default=5, help="songs that a mapper or a tag is in")
@@ -256,7 +256,7 @@ def parse_args() -> argparse.Namespace:
     add("--permutations", type=int, default=20, help="of labels, for chance")
     add("--seed", type=int, default=0)
     add("--output", type=Path, help="JSON file for the table")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
     add_flags(parser)
     return parser.parse_args()
 
@@ -270,7 +270,7 @@ def main() -> int:
     if args.permutations < 1:
         raise ValueError(f"--permutations {args.permutations}: give a number above 0")
     if args.output is not None:
-        cli.claim_output(args.output, args.overwrite)
+        command_line.claim_output(args.output, args.overwrite)
     loaded, classes = classes_from(args)
     examiner = Examiner(classes, args.folds, args.seed)
     asked = list(questions(classes, args.min_songs, args.tags))
@@ -291,4 +291,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from atomic import replacing
+from conventions.whole_files import replacing
 
 
 def save_figure(path: Path, figure: Figure) -> None:

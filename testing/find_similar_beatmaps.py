@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from class_embeddings import Classes, add_flags, classes_from, cosine_distances, names
 from tables import claim_table, save_table
 
-import cli
 from checkpoint import LoadedModel
 from controls import learning_bar
+from conventions import command_line
 from style import class_of_id, style_of_files
 
 
@@ -57,7 +57,7 @@ def print_table(table: pd.DataFrame) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     wanted = parser.add_mutually_exclusive_group(required=True)
@@ -66,12 +66,12 @@ def parse_args() -> argparse.Namespace:
     add("--top", type=int, default=20, help="maps that are listed")
     add(
         "--other-sets",
-        action=cli.BooleanFlag,
+        action=command_line.BooleanFlag,
         default=False,
         help="leave out difficulties of the same beatmapset (with --beatmap-id)",
     )
     add("--output", type=Path, help="also write the list: .csv, .parquet or .pkl")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
     add("--cache", type=Path, default=Path("results/.cache"), help="folder of learnt styles")
     add("--device", default="auto", help="for learning a style: cuda, mps, cpu or auto")
     add_flags(parser)
@@ -85,7 +85,7 @@ def main() -> int:
     if args.other_sets and args.beatmap is not None:
         raise ValueError("--other-sets goes by the class of a --beatmap-id")
     claim_table(args.output, args.overwrite)
-    loaded, classes = classes_from(args, cli.pick_device(args.device))
+    loaded, classes = classes_from(args, command_line.pick_device(args.device))
     embedding, name, number = wanted_embedding(args, loaded, classes)
     others = classes.table["class_index"] != number
     if args.other_sets:
@@ -102,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

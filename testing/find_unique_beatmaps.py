@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from class_embeddings import Classes, add_flags, classes_from, names, nearest_neighbours
 from tables import claim_table, save_table
 
-import cli
+from conventions import command_line
 
 
 def by_uniqueness(classes: Classes, neighbours: int) -> pd.DataFrame:
@@ -35,13 +35,13 @@ def by_uniqueness(classes: Classes, neighbours: int) -> pd.DataFrame:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add("--top", type=int, default=20, help="maps that are printed")
     add("--neighbours", type=int, default=5, help="nearest maps whose mean distance counts")
     add("--output", type=Path, help="also write all maps in this order: .csv, .parquet or .pkl")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
     add_flags(parser)
     return parser.parse_args()
 
@@ -69,4 +69,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -9,13 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app
 import benchmark
-import cli
 import create_dataset
 import evaluate
 import preview
 import sample
 import train
-from atomic import replacing
+from conventions import command_line
+from conventions.whole_files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "flags.md"
@@ -85,12 +85,12 @@ def is_flag(action: argparse.Action) -> bool:
 def row(action: argparse.Action) -> str:
     """The line of a flag."""
     names = [o for o in action.option_strings if not o.startswith("--no-")]
-    taken = "" if isinstance(action, cli.BooleanFlag) else value(action)
+    taken = "" if isinstance(action, command_line.BooleanFlag) else value(action)
     words = ", ".join(f"`{f'{name} {taken}'.strip()}`" for name in names or [""])
     if action.choices is not None:
         words += ": " + ", ".join(f"`{choice}`" for choice in action.choices)
     what, _, default = (action.help or "").replace("%%", "%").partition("; default: ")
-    shown = cli.default_text(action)
+    shown = command_line.default_text(action)
     needed = "needed" if action.required and action.nargs not in ("?", "*") else ""
     return f"| {words} | {escape(what)} | {f'`{shown}`' if shown else escape(default) or needed} |"
 
@@ -108,7 +108,9 @@ def escape(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=command_line.HelpFormatter
+    )
     parser.parse_args()
     with replacing(PAGE) as temporary:
         temporary.write_text(markdown(), encoding="utf-8", newline="\n")
@@ -117,4 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
+from conventions import command_line
 from create_dataset import default_workers, pack
 from data_loading import PackedDataset, save_beatmap_idx
 from sources import WHAT_IS_FOUND, find_beatmaps
@@ -37,7 +37,9 @@ def beatmap_idx(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=command_line.HelpFormatter
+    )
     parser.add_argument(
         "sources",
         nargs="+",
@@ -50,14 +52,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data-end", type=int, help="track after the last one")
     parser.add_argument("--num-workers", type=int, default=default_workers(), help="processes")
     parser.add_argument(
-        "--overwrite", action=cli.BooleanFlag, default=False, help="replace --output"
+        "--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output"
     )
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    cli.claim_output(args.output, args.overwrite)
+    command_line.claim_output(args.output, args.overwrite)
     index = beatmap_idx(args.sources, args.data_start, args.data_end, max(1, args.num_workers))
     save_beatmap_idx(args.output, index)
     print(f"wrote {len(index)} beatmap IDs to {args.output}")
@@ -65,4 +67,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

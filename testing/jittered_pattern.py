@@ -31,15 +31,15 @@ from figures import save_figure
 from tables import claim_table, save_table
 from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 
-import cli
 from checkpoint import LoadedModel, load_model
 from constraints import Chain, keep_spacing, project_spacing
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL
 from denoising import bind_denoiser
 from diffusion.gaussian import Denoise, LearnedVariance
 from diffusion.samplers import DETERMINISTIC
 from generation import can_lack_distances
 from playfield import Bounds
-from sample import DEFAULT_MODEL
 from sequence import Sequence, beatmap_to_sequence
 
 FloatArray = NDArray[np.float64]
@@ -230,7 +230,7 @@ def draw(ways: dict[str, Way], args: argparse.Namespace) -> Figure:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
@@ -243,7 +243,9 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--output", type=Path, help="also write the table: .csv, .parquet or .pkl")
     add("--picture", type=Path, default=Path("jittered.png"), help="before and after, PNG")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace existing files")
+    add(
+        "--overwrite", action=command_line.BooleanFlag, default=False, help="replace existing files"
+    )
     add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     return parser.parse_args()
 
@@ -257,14 +259,14 @@ def check_args(args: argparse.Namespace) -> None:
         if getattr(args, name) < least:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} {getattr(args, name)}: give a number from {least} on")
-    cli.claim_output(args.picture, args.overwrite)
+    command_line.claim_output(args.picture, args.overwrite)
     claim_table(args.output, args.overwrite)
 
 
 def main() -> int:
     args = parse_args()
     check_args(args)
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     ways = ways_of(loaded, args.num_sampling_steps)
     table = measure(ways, args)
     print_table(table)
@@ -275,4 +277,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

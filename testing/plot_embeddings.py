@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from class_embeddings import Classes, add_flags, classes_from, mappers, names, unit
 from figures import save_figure
 
-import cli
-from atomic import replacing
+from conventions import command_line
+from conventions.whole_files import replacing
 from filters import Dates, date_of, normal_name, read_dates
 from html_page import fill_page
 from packing import readable
@@ -228,7 +228,7 @@ def _page_colouring(shown: Colouring) -> dict[str, Any]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add(
@@ -238,7 +238,7 @@ def parse_args() -> argparse.Namespace:
         default=[Path("embeddings.png"), Path("embeddings.html")],
         help=".png and .html files",
     )
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace --output")
+    add("--overwrite", action=command_line.BooleanFlag, default=False, help="replace --output")
     add("--method", choices=list(PACKAGES), default="tsne", help="umap needs umap-learn")
     add("--neighbours", type=float, default=30, help="perplexity of t-SNE, neighbours of UMAP")
     add(
@@ -263,7 +263,7 @@ def check_args(args: argparse.Namespace) -> None:
     for path in args.output:
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"--output {path}: give names that end in .png or .html")
-        cli.claim_output(path, args.overwrite)
+        command_line.claim_output(path, args.overwrite)
 
 
 def main() -> int:
@@ -287,4 +287,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from figures import save_figure
 
-import cli
+from conventions import command_line
 from training_log import read_metrics
 
 LINE = re.compile(r"\(step=(\d+)\) Train Loss: (\S+?),")
@@ -74,9 +74,9 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--output", type=Path, default=Path("loss.png"))
     parser.add_argument("--smooth", type=int, default=1, help="lines of the log that are averaged")
-    parser.add_argument("--overwrite", action=cli.BooleanFlag, default=False)
+    parser.add_argument("--overwrite", action=command_line.BooleanFlag, default=False)
     args = parser.parse_args()
-    cli.claim_output(args.output, args.overwrite)
+    command_line.claim_output(args.output, args.overwrite)
     if args.smooth < 1:
         raise ValueError(f"--smooth {args.smooth}: give a number above 0")
     figure = draw({str(path): read_run(path) for path in args.runs}, args.smooth)
@@ -86,4 +86,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

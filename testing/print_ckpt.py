@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import safetensors
 from torch import Tensor
 
-import cli
 from checkpoint import CheckpointError, load_training_checkpoint
+from conventions import command_line
 
 
 def lines(value: Any, name: str, tensors: bool) -> Iterator[str]:
@@ -61,7 +61,9 @@ def read(path: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--tensors", action=cli.BooleanFlag, default=False, help="one by one")
+    parser.add_argument(
+        "--tensors", action=command_line.BooleanFlag, default=False, help="one by one"
+    )
     args = parser.parse_args()
     for path in args.files:
         print("\n".join(lines(read(path), str(path), args.tensors)))
@@ -69,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

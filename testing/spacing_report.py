@@ -28,8 +28,8 @@ from figures import save_figure
 from remap_pairs import Library, Pair, make_pair, pairs_at
 from tables import claim_table, save_table
 
-import cli
 from beatmap import read_beatmap
+from conventions import command_line
 from fidelity import count_changes, count_faults
 from generation import spacing_errors
 from realism import object_features
@@ -205,7 +205,7 @@ def draw(errors: dict[str, FloatArray], title: str) -> Figure:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add(
@@ -227,7 +227,9 @@ def parse_args() -> argparse.Namespace:
     add("--top", type=int, default=10, help="objects that are listed")
     add("--output", type=Path, help="also write the table: .csv, .parquet or .pkl")
     add("--picture", type=Path, default=Path("spacing.png"), help="histogram, PNG")
-    add("--overwrite", action=cli.BooleanFlag, default=False, help="replace existing files")
+    add(
+        "--overwrite", action=command_line.BooleanFlag, default=False, help="replace existing files"
+    )
     return parser.parse_args()
 
 
@@ -247,7 +249,7 @@ def find_pairs(args: argparse.Namespace) -> list[Pair]:
 
 def main() -> int:
     args = parse_args()
-    cli.claim_output(args.picture, args.overwrite)
+    command_line.claim_output(args.picture, args.overwrite)
     claim_table(args.output, args.overwrite)
     measured = [measure_pair(pair) for pair in find_pairs(args)]
     errors = pooled(measured)
@@ -263,4 +265,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

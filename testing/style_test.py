@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
 from beatmap import Beatmap, BeatmapError, read_beatmap, write_new_file
 from checkpoint import LoadedModel, load_model
 from controls import Controls
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL
 from generation import SampleOptions, generate
-from sample import DEFAULT_MODEL
 from sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
 from style import Learning, Style, embeddings_of, learn_embedding, read_index
 
@@ -228,7 +228,7 @@ class Setting:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=cli.HelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=command_line.HelpFormatter
     )
     add = parser.add_argument
     add("held_out", type=Path, help="folder of held-out .osu files")
@@ -251,7 +251,7 @@ def parse_args() -> argparse.Namespace:
 
 def make_setting(args: argparse.Namespace, rng: np.random.Generator) -> Setting:
     """Reads the model and the maps."""
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     held_out = read_maps(sorted(args.held_out.rglob("*.osu")))
     paths = sorted(args.train.rglob("*.osu"))
     train = read_maps([paths[i] for i in rng.permutation(len(paths))[: args.train_limit]])
@@ -295,4 +295,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-import cli
-from atomic import replacing
+from conventions import command_line
+from conventions.whole_files import replacing
 
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags", "file", "date")
 PARQUET_ENGINES = ("pyarrow", "fastparquet")
@@ -28,10 +28,10 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def claim_table(path: Path | None, overwrite: bool) -> None:
-    """Before the work: refuses a table that could not be written, see `cli.claim_output`."""
+    """Before the work: refuses a table that could not be written, as `claim_output` does."""
     if path is not None:
         check_format(path)
-        cli.claim_output(path, overwrite)
+        command_line.claim_output(path, overwrite)
 
 
 def save_table(path: Path | None, table: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ import app
 from app_remap import Wishes, Workshop, open_map
 from beatmap import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
-from sample import DEFAULT_MODEL, EXAMPLE
+from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from spacing import PLAIN, WITH_FACTOR
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ needs_gradio = pytest.mark.skipif(not find_spec("gradio"), reason="needs gradio"
 
 
 def test_without_gradio_one_line_says_what_to_do(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['gradio'] = None; import app, cli; cli.run(app.main)"
+    program = (
+        "import sys; sys.modules['gradio'] = None; import app; "
+        "from conventions import command_line; command_line.run(app.main)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120
     )

@@ -23,8 +23,8 @@ from app_remap import (
 )
 from beatmap import BeatmapError, GameModeError, read_beatmap
 from checkpoint import LoadedModel, load_model
+from conventions.bundled import EXAMPLE
 from osz import ArchiveError
-from sample import EXAMPLE
 from style import ClassEntry
 
 STEPS = 4

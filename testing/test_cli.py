@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from conventions import command_line
 
 
 def parse(*arguments: str, default: bool | None = False) -> bool | None:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--use-amp", action=cli.BooleanFlag, default=default, help="half")
+    parser.add_argument("--use-amp", action=command_line.BooleanFlag, default=default, help="half")
     parser.add_argument("--other", type=int)
     value = parser.parse_args(arguments).use_amp
     assert value is None or isinstance(value, bool)
@@ -63,7 +63,7 @@ def test_the_help_text_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def exit_code(main: Callable[[], int | None]) -> object:
     with pytest.raises(SystemExit) as ending:
-        cli.run(main)
+        command_line.run(main)
     return ending.value.code or 0
 
 
@@ -85,7 +85,7 @@ def test_a_bug_keeps_its_traceback() -> None:
         raise AssertionError("an invariant")
 
     with pytest.raises(AssertionError, match="an invariant"):
-        cli.run(main)
+        command_line.run(main)
 
 
 def test_interruption_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,21 +102,21 @@ def test_the_exit_code_is_what_main_returns(value: int | None) -> None:
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
-    assert cli.pick_device("cpu").type == "cpu"
-    assert cli.pick_device().type in ("cpu", "cuda", "mps")
+    assert command_line.pick_device("cpu").type == "cpu"
+    assert command_line.pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match="device 'toaster' cannot be used here"):
-        cli.pick_device("toaster")
+        command_line.pick_device("toaster")
 
 
 def test_an_output_is_claimed_before_the_work(tmp_path: Path) -> None:
     """A new file's folder is made; a file stays without leave, and a folder is no file."""
     path = tmp_path / "new" / "table.csv"
-    cli.claim_output(path, overwrite=False)
+    command_line.claim_output(path, overwrite=False)
     assert path.parent.is_dir() and not path.exists()
     path.write_text("a", encoding="utf-8")
     with pytest.raises(ValueError, match="add --overwrite"):
-        cli.claim_output(path, overwrite=False)
-    cli.claim_output(path, overwrite=True)
+        command_line.claim_output(path, overwrite=False)
+    command_line.claim_output(path, overwrite=True)
     assert path.read_text(encoding="utf-8") == "a"
     with pytest.raises(ValueError, match="is a folder"):
-        cli.claim_output(path.parent, overwrite=True)
+        command_line.claim_output(path.parent, overwrite=True)

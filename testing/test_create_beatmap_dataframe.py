@@ -12,8 +12,8 @@ from conftest import beatmap_text, call_main, random_objects, run_command, write
 from create_beatmap_dataframe import COLUMNS, describe_points, main, main_bpm
 
 from beatmap import parse_beatmap
+from conventions.bundled import DEFAULT_MODEL
 from data_loading import PackedDataset, save_beatmap_idx
-from sample import DEFAULT_MODEL
 from sequence import beatmap_to_sequence
 
 # Circles 30 px and 0.25 s apart, then 40 px and 0.5 s, a slider, one 10 px after it, a spinner.

@@ -5,7 +5,7 @@ import argparse
 import flag_tables
 import pytest
 
-import cli
+from conventions import command_line
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -32,7 +32,7 @@ def test_a_row_of_the_table() -> None:
     parser = argparse.ArgumentParser()
     action = parser.add_argument("--low", choices=["a", "b"], default="a", help="50 %% or | so")
     assert flag_tables.row(action) == "| `--low CHOICE`: `a`, `b` | 50 % or \\| so | `a` |"
-    action = parser.add_argument("--on", action=cli.BooleanFlag, default=True, help="x")
+    action = parser.add_argument("--on", action=command_line.BooleanFlag, default=True, help="x")
     assert flag_tables.row(action) == "| `--on` | x | `on` |"
     action = parser.add_argument("--many", nargs="+", type=float, help="y; default: the best")
     assert flag_tables.row(action) == "| `--many MANY ...` | y | the best |"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import call_train, run_train, torchrun_command, train_flags
 
-from data_loading import PackedDataset, share_of
-from ranks import Ranks, StopSignals, attempt_number
+from conventions.ranks import Ranks, StopSignals, attempt_number, share_of
+from data_loading import PackedDataset
 
 STEPS, BATCH = 50, 7
 FLAGS = ("--max-steps", STEPS, "--global-batch-size", BATCH, "--dtype", "float64")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import requirements_check
+from conventions import requirements_check
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("sample", "app", "train", "create_dataset", "evaluate", "preview", "benchmark")
@@ -33,16 +33,16 @@ def fake_version(package: str, version: str) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_import_the_check_first_and_old_pythons_can_parse_both(script: str) -> None:
-    for name in (script, "requirements_check"):
+    for name in (script, "conventions/__init__", "conventions/requirements_check"):
         text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
         tree = ast.parse(text, feature_version=(3, 8))
     tree = ast.parse((ROOT / f"{script}.py").read_text(encoding="utf-8"))
     first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
-    assert ast.unparse(first) == "import requirements_check"
+    assert ast.unparse(first) == "from conventions import requirements_check"
 
 
 def test_the_check_itself_imports_the_standard_library_alone() -> None:
-    tree = ast.parse((ROOT / "requirements_check.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "conventions" / "requirements_check.py").read_text(encoding="utf-8"))
     names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
     names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
@@ -56,7 +56,7 @@ def test_an_old_python_says_so() -> None:
 
 def test_a_newer_python_is_warned_of_and_goes_on() -> None:
     newer = "real = sys.version_info; sys.version_info = (3, 14, 0, 'final', 0)"
-    ran = run_faked(f"{newer}; import requirements_check; sys.version_info = real")
+    ran = run_faked(f"{newer}; from conventions import requirements_check; sys.version_info = real")
     assert ran.returncode == 0 and "usage:" in ran.stdout
     assert ran.stderr.startswith("warning: Python 3.14.0 is newer") and ran.stderr.count("\n") == 1
 
@@ -99,7 +99,7 @@ def test_packages_of_development_are_in_their_own_file() -> None:
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    ran = run_faked("import requirements_check; import no_such_module")
+    ran = run_faked("from conventions import requirements_check; import no_such_module")
     assert ran.returncode == 1 and "Traceback" in ran.stderr
     assert "No module named 'no_such_module'" in ran.stderr
 

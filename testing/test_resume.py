@@ -28,8 +28,8 @@ from conftest import (
 
 import run_folder
 import trainer
-from atomic import replacing
 from checkpoint import load_training_checkpoint
+from conventions.whole_files import replacing
 from data_loading import PackedDataset
 from run_folder import open_run
 from training_log import Metrics, read_metrics

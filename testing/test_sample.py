@@ -28,12 +28,12 @@ import sample
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from controls import Controls
+from conventions.bundled import EXAMPLE
 from diffusion.samplers import SAMPLERS
 from fidelity import count_changes, count_faults
 from generation import SampleOptions, generate, measure
 from outputs import safe_name
 from playfield import bounds_named
-from sample import EXAMPLE
 from sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from spacing import Spacing
 from style import Style, embeddings_of

@@ -8,11 +8,11 @@ import pytest
 
 from beatmap import parse_beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
+from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from data_loading import load_beatmap_idx
 from fidelity import count_changes
 from generation import SampleOptions, generate, measure
 from remapping import remapped_file
-from sample import DEFAULT_MODEL, EXAMPLE
 from sequence import beatmap_to_sequence
 from spacing import Spacing
 

@@ -23,11 +23,11 @@ from torch import Tensor
 
 import train
 from checkpoint import load_model, load_training_checkpoint
+from conventions.ranks import Ranks, process_group
 from data_loading import PackedDataset, load_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance
 from models import SIZES
 from objective import Noise
-from ranks import Ranks, process_group
 from training_state import TABLE
 
 

@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 # As a script only this folder is on the path; the project is one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import cli
 from beatmap import Beatmap, parse_beatmap
 from checkpoint import LoadedModel, load_model
+from conventions import command_line
+from conventions.bundled import DEFAULT_MODEL
 from denoising import bind_denoiser
 from diffusion.samplers import DETERMINISTIC, sample_ancestral
-from sample import DEFAULT_MODEL
 from sequence import Sequence, beatmap_to_sequence
 
 FloatArray = NDArray[np.float64]
@@ -275,7 +275,9 @@ def run_family(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=command_line.HelpFormatter
+    )
     add = parser.add_argument
     add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
     add("--tests", nargs="+", choices=FAMILIES, default=list(FAMILIES))
@@ -291,7 +293,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    loaded = load_model(args.ckpt, cli.pick_device(args.device))
+    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
     options = Options(
         count=args.num_predictions,
         steps=args.num_sampling_steps,
@@ -308,4 +310,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

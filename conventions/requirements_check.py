@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON, NEWEST_TESTED_PYTHON = (3, 11), (3, 13)
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
 """Packages whose modules have other names than they."""

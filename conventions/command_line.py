@@ -63,7 +63,7 @@ def default_text(action: argparse.Action) -> str:
 
 
 def _in_words(value: object) -> str:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     if isinstance(value, Path) and value.is_relative_to(folder):
         return value.relative_to(folder).as_posix()
     if isinstance(value, float):

@@ -14,9 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_loading import share_of
-
 T = TypeVar("T")
+
+
+def share_of(n: int, rank: int, world_size: int) -> slice:
+    """The part of n things that a rank takes; sizes differ by one at most."""
+    return slice(n * rank // world_size, n * (rank + 1) // world_size)
 
 
 @dataclass(frozen=True)
