@@ -11,7 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from beatmap import Beatmap, parse_beatmap
+from beatmaps.game import combo_numbers, editor_time
+from beatmaps.osu_file import Beatmap, parse_beatmap
+from beatmaps.sequence import Sequence as PointSequence
+from beatmaps.sequence import apply_coordinates
 from conventions.whole_files import replacing
 from plotting import (
     BACKGROUND,
@@ -19,15 +22,12 @@ from plotting import (
     FIELD,
     GRID,
     Playfield,
-    editor_time,
     in_grid,
     labelled,
     passage,
     time_slices,
 )
-from scene import FloatArray, combo_numbers, frame, make_scene
-from sequence import Sequence as PointSequence
-from sequence import apply_coordinates
+from scene import FloatArray, frame, make_scene
 
 DEFAULT_CLIP, LONGEST_CLIP = 10_000.0, 20_000.0  # ms
 WIDTH, WIDTHS = 512, (128, 1280)  # pixels

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import controls
-from beatmap import Beatmap
+from beatmaps.inputs import Choice, Job, LeftOut, open_jobs
+from beatmaps.osu_file import Beatmap
+from beatmaps.osz import pack_folder
 from checkpoint import LoadedModel
 from conventions.whole_files import replacing
 from generation import SampleOptions, check_spacing
-from inputs import Choice, Job, LeftOut, open_jobs
-from osz import pack_folder
 from outputs import Outputs
 from player import check_audio, player_frame
 from preview import write_preview

@@ -10,10 +10,10 @@ import gradio as gr
 
 from app_remap import OpenedMap, Run
 from batch import EXPECTED
-from beatmap import Beatmap
+from beatmaps.game import format_time
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import beatmap_to_sequence
 from player import player_frame
-from selection import format_time
-from sequence import beatmap_to_sequence
 from spacing import KEEP, suggestion
 
 SPACINGS = {

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from beatmap import GameModeError
+from beatmaps.osu_file import GameModeError
 from conventions.ranks import Ranks
 
 EXPECTED = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)

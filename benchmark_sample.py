@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from beatmap import Beatmap, parse_beatmap, read_beatmap, write_new_file
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap, write_new_file
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from benchmark_reference import NUM_CLASSES
 from checkpoint import load_model, save_training_checkpoint
 from conventions import command_line
@@ -28,7 +29,6 @@ from conventions.bundled import DEFAULT_MODEL
 from create_dataset import find_beatmaps
 from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
 from models import SIZES, DiT_models
-from sequence import Sequence, beatmap_to_sequence
 from spacing import Spacing
 
 FloatArray = NDArray[np.float64]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from beatmaps.game import Bounds
 from diffusion.gaussian import Denoise, Parametrisation
-from playfield import Bounds
 
 Settle = Callable[[Tensor], Tensor]
 """(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""

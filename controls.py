@@ -14,10 +14,10 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from beatmap import Beatmap
+from beatmaps.osu_file import Beatmap
+from beatmaps.selection import KINDS, Mask, Selection, choose_objects, parse_time
 from checkpoint import LoadedModel
 from conventions import command_line
-from selection import KINDS, Mask, Selection, choose_objects, parse_time
 from style import Progress, Request, Style, resolve
 
 REFINE_ITERATIONS = 10

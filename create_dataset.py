@@ -26,6 +26,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import filters
+from beatmaps.star_rating import star_ratings_available
 from conventions import command_line
 from data_loading import (
     COLUMNS,
@@ -37,7 +38,6 @@ from data_loading import (
 from filters import Selection
 from packing import Packed, Result, Skipped, count_reasons, pack_file, readable
 from sources import WHAT_IS_FOUND, Source, find_beatmaps
-from star_rating import star_ratings_available
 
 CHUNK = 16  # files that a worker process takes at once
 FILTERED = "filtered:"  # begins the kind of reason that other filters may change

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beatmaps.game import PLAYFIELD
+from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from constraints import clamp_prediction
 from data_loading import MARGIN_PX
 from diffusion.gaussian import Denoise
 from models import make_context
-from playfield import PLAYFIELD
-from sequence import Sequence
 
 FloatArray = NDArray[np.float64]
 

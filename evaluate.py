@@ -22,7 +22,10 @@ import torch
 from tqdm import tqdm
 
 import classifier
-from beatmap import BeatmapError, parse_beatmap, read_beatmap, write_new_file
+from beatmaps.game import Bounds, bounds_named
+from beatmaps.osu_file import BeatmapError, parse_beatmap, read_beatmap, write_new_file
+from beatmaps.sequence import Sequence, beatmap_to_sequence
+from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
@@ -37,13 +40,10 @@ from generation import (
     spacing_errors,
     summarise_errors,
 )
-from playfield import Bounds, bounds_named
 from realism import collect, compare, object_features, realism_ratio
 from remapping import remapped_file
-from sequence import Sequence, beatmap_to_sequence
 from sources import find_beatmaps
 from spacing import CHOICES, Spacing, wanted_distances
-from star_rating import star_rating
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 MAX_LISTED = 200  # objects out of bounds in the report

@@ -11,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beatmap import Beatmap
+from beatmaps.game import bounds_named
+from beatmaps.osu_file import Beatmap
+from beatmaps.selection import Mask, excerpt, hull
+from beatmaps.sequence import PointType, Sequence, SliderTopology, SliderVelocity, slider_topology
+from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints import (
     Chain,
@@ -30,11 +34,7 @@ from diffusion.samplers import (
 )
 from models import make_context
 from placement import Placement
-from playfield import bounds_named
-from selection import Mask, excerpt, hull
-from sequence import PointType, Sequence, SliderTopology, SliderVelocity, slider_topology
 from slider_shapes import SliderShapes
-from slider_velocity import earliest_fit
 from spacing import KEEP, Spacing, wanted_distances
 from style import Style
 

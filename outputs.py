@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from beatmap import Beatmap
+from beatmaps.inputs import Job
+from beatmaps.osu_file import Beatmap
+from beatmaps.osz import free_name, write_archive
 from conventions.whole_files import replacing
-from inputs import Job
-from osz import free_name, write_archive
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 ADVICE = "add --overwrite or choose another --seed or --output"

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from beatmap import MAX_FILE_BYTES, Beatmap, BeatmapError, parse_beatmap, read_beatmap
+from beatmaps.osu_file import MAX_FILE_BYTES, Beatmap, BeatmapError, parse_beatmap, read_beatmap
+from beatmaps.osz import Archive, ArchiveError
+from beatmaps.sequence import beatmap_to_sequence
+from beatmaps.star_rating import star_rating
 from data_loading import POINT_DTYPE
-from osz import Archive, ArchiveError
-from sequence import beatmap_to_sequence
 from sources import Known, Source
-from star_rating import star_rating
 
 Result = TypeVar("Result")
 

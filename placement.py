@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap
-from playfield import PLAYFIELD, Bounds, stack_shifts
-from sequence import END, PLAYFIELD_CENTRE, Sequence, separate
+from beatmaps.game import PLAYFIELD, Bounds, stack_shifts
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
 from slider_shapes import SliderShapes
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import scene
-from beatmap import EARLY_VERSION_OFFSET, Beatmap, write_new_file
+from beatmaps.osu_file import EARLY_VERSION_OFFSET, Beatmap, write_new_file
 from html_page import fill_page
 from scene import Scene, Shown, make_scene
 

@@ -16,20 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from beatmap import Beatmap
+from beatmaps.game import Colour, combo_numbers, editor_time
+from beatmaps.osu_file import Beatmap
 from conventions.whole_files import replacing
-from scene import (
-    MIDDLE,
-    PLAYFIELD,
-    SPINNER_RADII,
-    Colour,
-    FloatArray,
-    Item,
-    Scene,
-    Shown,
-    combo_numbers,
-    make_scene,
-)
+from scene import MIDDLE, PLAYFIELD, SPINNER_RADII, FloatArray, Item, Scene, Shown, make_scene
 
 SURROUND = 44  # px shown around the playfield: objects may reach out of it by their radius
 BACKGROUND, FIELD = (16, 16, 24), (24, 24, 36)
@@ -294,13 +284,6 @@ def _laid_out(scene: Scene, thing: Shown) -> list[Item]:
 
 
 # Before and after
-
-
-def editor_time(ms: float) -> str:
-    """A time as the editor writes it, mm:ss:mmm."""
-    total = round(abs(ms))
-    sign = "-" if ms < 0 and total else ""
-    return f"{sign}{total // 60000:02d}:{total // 1000 % 60:02d}:{total % 1000:03d}"
 
 
 def time_slices(

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from animation import DEFAULT_CLIP, WIDTH, animate_play
-from beatmap import Beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, read_beatmap
 from conventions import command_line
 from player import check_audio, find_audio, write_player
 from plotting import contact_sheet, passages_picture

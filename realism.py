@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from beatmap import Beatmap
-from playfield import PLAYFIELD, circle_radius, preempt
-from sequence import END, PointType, Sequence, slider_topology
-from slider_path import PathSet
+from beatmaps.game import PLAYFIELD, circle_radius, preempt
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import END, PointType, Sequence, slider_topology
+from beatmaps.slider_path import PathSet
 
 FloatArray = NDArray[np.float64]
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmap import Beatmap, edit_metadata, parse_beatmap
+from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
+from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from checkpoint import LoadedModel
 from controls import Controls
 from generation import (
@@ -15,7 +16,6 @@ from generation import (
     kept_and_wanted,
     measure,
 )
-from sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from spacing import KEEP
 
 TAG = "osu-diffusion"

@@ -18,20 +18,20 @@ from tqdm import tqdm
 import controls
 from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
-from beatmap import Beatmap
+from beatmaps.inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.ranks import Ranks, process_group
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, SampleOptions
-from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from remapping import Remapped, option_words, remap_beatmap, result_version
-from sequence import beatmap_to_sequence
 from spacing import Spacing, suggestion
 
 

@@ -16,15 +16,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap, HitObject
-from playfield import circle_radius, preempt, stack_heights
+from beatmaps.game import (
+    DEFAULT_COLOURS,
+    Colour,
+    circle_radius,
+    combo_numbers,
+    preempt,
+    stack_heights,
+)
+from beatmaps.osu_file import Beatmap, HitObject
 
 FloatArray = NDArray[np.float64]
-Colour = tuple[int, int, int]
 
 PLAYFIELD = (512, 384)  # px
 MIDDLE = (256.0, 192.0)  # where spinners are, whatever the file says
-DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
 
 LINE_TOLERANCE = 0.1  # px by which a drawn slider may leave its path
 MAX_LINE_POINTS = 2000  # of one slider; only paths that leave every screen have more
@@ -43,32 +48,6 @@ POINT_LEAD = 800.0  # ms between a follow point's appearing and its vanishing
 MAX_POINTS = 64  # between two objects
 SPINNER_RADII = (180.0, 12.0)  # px of the closing ring when a spinner begins and ends
 SPINNER_SPEED = 0.03  # radians a ms
-
-
-# Combos
-
-
-def combo_numbers(beatmap: Beatmap) -> list[tuple[int, int]]:
-    """(number in its combo from 1, index of its colour) of every object, as the game counts.
-
-    A spinner has no number, 0, and never starts a combo; that the object after a spinner or a
-    break does, whatever its flag, is already in `HitObject.new_combo`. The first combo takes the
-    *second* colour, and a combo's skip count is added to the step of 1. The index is below the
-    number of the map's colours, or of the game's default ones where it has none.
-    """
-    count = len(beatmap.colours or DEFAULT_COLOURS)
-    numbers = []
-    number, colour = 0, 0
-    for hit_object in beatmap.objects:
-        if hit_object.kind == "spinner":
-            numbers.append((0, colour % count))
-            continue
-        number += 1
-        if hit_object.new_combo:
-            number = 1
-            colour += 1 + hit_object.combo_skip
-        numbers.append((number, colour % count))
-    return numbers
 
 
 # Objects in their places

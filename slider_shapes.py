@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sequence import Sequence, SliderTopology
-from slider_path import PathSet
+from beatmaps.sequence import Sequence, SliderTopology
+from beatmaps.slider_path import PathSet
 
 MAX_ANCHORS = 40
 """Sliders with more anchors are only scaled: their variations would cost too much."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from beatmap import MAX_FILE_BYTES
+from beatmaps.osu_file import MAX_FILE_BYTES
 
 TRACK = re.compile(r"Track(\d{5})")
 ARCHIVE_SUFFIX = ".osz"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap
-from sequence import PointType, Sequence
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import PointType, Sequence
 
 PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")

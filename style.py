@@ -19,12 +19,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from beatmaps.inputs import read_beatmaps
+from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel
 from conventions.whole_files import replacing
 from data_loading import MARGIN_PX, load_beatmap_idx
-from inputs import read_beatmaps
 from models import make_context
-from sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
 
 CACHE_FORMAT = 1
 Progress = Callable[[int, int], None]

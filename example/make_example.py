@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 # As a script only this folder is on the path; slider geometry is one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from slider_path import SliderPath, slider_path
+from beatmaps.slider_path import SliderPath, slider_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,15 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tables import claim_table, write_table
 
 import filters
-from beatmap import Beatmap
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
+from beatmaps.star_rating import star_ratings_available
 from conventions import command_line
 from create_dataset import FILTERED, default_workers, results_of
 from data_loading import PackedDataset, load_beatmap_idx
 from filters import Selection, date_of
 from packing import Skipped, beatmap_row, count_reasons, each_beatmap, readable
-from sequence import PointType, Sequence, beatmap_to_sequence
 from sources import WHAT_IS_FOUND, Known, Source, find_beatmaps
-from star_rating import star_ratings_available
 
 Row = dict[str, Any]
 

@@ -31,6 +31,8 @@ from figures import save_figure
 from tables import claim_table, save_table
 from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 
+from beatmaps.game import Bounds
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints import Chain, keep_spacing, project_spacing
 from conventions import command_line
@@ -39,8 +41,6 @@ from denoising import bind_denoiser
 from diffusion.gaussian import Denoise, LearnedVariance
 from diffusion.samplers import DETERMINISTIC
 from generation import can_lack_distances
-from playfield import Bounds
-from sequence import Sequence, beatmap_to_sequence
 
 FloatArray = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Made-up beatmaps whose looks are known, for the tests of what is shown and drawn."""
 
-from beatmap import Beatmap, parse_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap
 
 COLOURS = "Combo1 : 255,0,0\nCombo2 : 0,255,0\nCombo3 : 0,0,255"
 

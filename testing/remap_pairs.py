@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap, BeatmapError
+from beatmaps.inputs import file_md5, is_archive, read_beatmaps
+from beatmaps.osu_file import Beatmap, BeatmapError
+from beatmaps.osz import ArchiveError
+from beatmaps.selection import choose_objects
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from controls import selection_from
 from generation import kept_and_wanted
-from inputs import file_md5, is_archive, read_beatmaps
-from osz import ArchiveError
-from selection import choose_objects
-from sequence import Sequence, beatmap_to_sequence
 from sources import find_beatmaps
 from spacing import KEEP, Spacing
 

@@ -28,13 +28,14 @@ from figures import save_figure
 from remap_pairs import Library, Pair, make_pair, pairs_at
 from tables import claim_table, save_table
 
-from beatmap import read_beatmap
+from beatmaps.game import format_time
+from beatmaps.osu_file import read_beatmap
+from beatmaps.selection import editor_numbers
+from beatmaps.sequence import PointType, Sequence
 from conventions import command_line
 from fidelity import count_changes, count_faults
 from generation import spacing_errors
 from realism import object_features
-from selection import editor_numbers, format_time
-from sequence import PointType, Sequence
 
 FloatArray = NDArray[np.float64]
 

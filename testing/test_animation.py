@@ -17,9 +17,10 @@ from animation import (
     animate_play,
     busiest_clip,
 )
+from beatmaps.game import circle_radius, preempt
+from beatmaps.sequence import beatmap_to_sequence
 from plotting import SURROUND
-from scene import PLAYFIELD, circle_radius, preempt
-from sequence import beatmap_to_sequence
+from scene import PLAYFIELD
 
 WIDTH = 600  # one pixel an osu! pixel: the playfield and its surround
 assert PLAYFIELD[0] + 2 * SURROUND == WIDTH

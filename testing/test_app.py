@@ -29,7 +29,7 @@ from conftest import beatmap_text, random_objects, run_command
 
 import app
 from app_remap import Wishes, Workshop, open_map
-from beatmap import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from spacing import PLAIN, WITH_FACTOR

@@ -21,10 +21,10 @@ from app_remap import (
     pack_example,
     split_styles,
 )
-from beatmap import BeatmapError, GameModeError, read_beatmap
+from beatmaps.osu_file import BeatmapError, GameModeError, read_beatmap
+from beatmaps.osz import ArchiveError
 from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
-from osz import ArchiveError
 from style import ClassEntry
 
 STEPS = 4

@@ -8,8 +8,8 @@ from conftest import needs_maps, real_paths
 from hypothesis import given
 from hypothesis import strategies as st
 
-import beatmap as beatmap_module
-from beatmap import (
+from beatmaps import osu_file as beatmap_module
+from beatmaps.osu_file import (
     Beatmap,
     BeatmapError,
     Change,

@@ -8,6 +8,7 @@ import pytest
 from conftest import call_main, run_command
 
 import benchmark
+from beatmaps.sequence import PointType
 from benchmark_sample import (
     made_up_map,
     peak_memory_mb,
@@ -15,7 +16,6 @@ from benchmark_sample import (
     wasserstein,
     write_reference_checkpoint,
 )
-from sequence import PointType
 
 
 @pytest.mark.parametrize("points", [1, 2, 100, 2365, 6000])

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from conftest import beatmap_text, needs_maps, real_paths
 
-from beatmap import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
 from classifier import COLUMNS, MIN_WINDOW, WINDOW, available, classify, describe_windows
 from realism import object_features
-from sequence import apply_coordinates, beatmap_to_sequence
 
 pytestmark = pytest.mark.skipif(not available(), reason="scikit-learn is not installed")
 

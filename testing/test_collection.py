@@ -14,15 +14,22 @@ import numpy as np
 import pytest
 from conftest import FOLDER, needs_maps, real_paths
 
-from beatmap import Beatmap, BeatmapError, Change, parse_beatmap, patch_objects, read_beatmap
-from sequence import (
+from beatmaps.osu_file import (
+    Beatmap,
+    BeatmapError,
+    Change,
+    parse_beatmap,
+    patch_objects,
+    read_beatmap,
+)
+from beatmaps.sequence import (
     COORDINATE_LIMIT,
     Sequence,
     apply_coordinates,
     beatmap_to_sequence,
     slider_topology,
 )
-from star_rating import star_rating
+from beatmaps.star_rating import star_rating
 
 PARTS = pytest.mark.parametrize("part", ["val", "train", "edge", "cases"])
 STACK_DISTANCE = 3  # px; closer objects are stacked, or have a direction of plus or minus zero

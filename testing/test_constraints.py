@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from beatmaps.game import PLAYFIELD, Bounds
 from constraints import (
     Chain,
     clamp,
@@ -17,7 +18,6 @@ from constraints import (
     project_spacing,
 )
 from diffusion.gaussian import EDM, LearnedVariance
-from playfield import PLAYFIELD, Bounds
 
 CENTRE = (256.0, 192.0)
 PLAYFIELD_BOUNDS = Bounds()

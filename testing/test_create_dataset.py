@@ -21,11 +21,11 @@ from test_sources import store, write_archive
 
 import create_dataset
 import packing
-from beatmap import Beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, read_beatmap
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from create_dataset import find_beatmaps, open_or_pack
 from data_loading import PackedDataset, load_beatmap_idx
 from packing import Packed, Skipped
-from sequence import Sequence, beatmap_to_sequence
 from sources import Source
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import beatmap_text, random_objects
 
-from beatmap import parse_beatmap
+from beatmaps.osu_file import parse_beatmap
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from denoising import denoising_errors
 from diffusion.gaussian import LearnedVariance
-from sequence import beatmap_to_sequence
 
 SEQUENCE = beatmap_to_sequence(parse_beatmap(beatmap_text(random_objects(1, 60)).encode(), "a"))
 

@@ -10,7 +10,7 @@ from conftest import beatmap_text, random_objects, read_json, run_command, write
 
 import classifier
 import evaluate
-from beatmap import parse_beatmap
+from beatmaps.osu_file import parse_beatmap
 from evaluate import Pool, evaluate_one, summarise
 from fidelity import count_changes
 from realism import FEATURES

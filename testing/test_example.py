@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beatmap import Beatmap, HitObject, read_beatmap
+from beatmaps.osu_file import Beatmap, HitObject, read_beatmap
 
 FOLDER = Path(__file__).resolve().parent.parent / "example"
 MAP = FOLDER / "osu-diffusion - First Steps (osu-diffusion) [Original].osu"

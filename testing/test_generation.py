@@ -12,16 +12,17 @@ from conftest import beatmap_text, draw_nothing, needs_maps, random_objects, rea
 
 import generation
 import sample
-from beatmap import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.game import format_time
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.selection import Mask, Selection, choose_objects
+from beatmaps.sequence import END, Sequence, beatmap_to_sequence
+from beatmaps.slider_path import NEARLY
 from checkpoint import LoadedModel, load_model
 from controls import Controls
 from diffusion.gaussian import EDM, LearnedVariance
 from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
 from remapping import remapped_file
-from selection import Mask, Selection, choose_objects, format_time
-from sequence import END, Sequence, beatmap_to_sequence
-from slider_path import NEARLY
 from spacing import Spacing
 
 METADATA = re.compile(rb"(Version|BeatmapID|Tags):")

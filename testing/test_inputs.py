@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import beatmap_text
 
-from beatmap import BeatmapError, GameModeError
-from inputs import Choice, choose, find_inputs, is_archive, open_jobs
-from osz import ArchiveError
+from beatmaps.inputs import Choice, choose, find_inputs, is_archive, open_jobs
+from beatmaps.osu_file import BeatmapError, GameModeError
+from beatmaps.osz import ArchiveError
 
 CIRCLE = "100,100,1000,1,0"
 
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others(
         return path.read_text(encoding="utf-8")
 
     tree(tmp_path, "a.osu", "b.osu", "c.osu")
-    monkeypatch.setattr("inputs.file_md5", read)
+    monkeypatch.setattr("beatmaps.inputs.file_md5", read)
     assert found(tmp_path, "") == ["a.osu", "b.osu", "c.osu"]
 
 

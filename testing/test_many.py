@@ -20,10 +20,10 @@ from conftest import (
 
 import remapping
 import sample
-from beatmap import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.osz import Archive
 from fidelity import count_changes
 from generation import generate
-from osz import Archive
 
 ROOT = Path(__file__).resolve().parent.parent
 DATE = (2015, 4, 3, 2, 1, 0)

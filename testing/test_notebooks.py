@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from beatmap import read_beatmap
+from beatmaps.osu_file import read_beatmap
 from checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parent.parent

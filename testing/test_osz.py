@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import osz
-from osz import Archive, ArchiveError, free_name, pack_folder, write_archive
+from beatmaps import osz
+from beatmaps.osz import Archive, ArchiveError, free_name, pack_folder, write_archive
 
 DATE = (2011, 5, 6, 7, 8, 10)
 JAPANESE = "音楽ソ表.png"  # ソ and 表 end in a backslash in Shift-JIS

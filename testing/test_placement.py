@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import beatmap_text, random_objects
 
-from beatmap import Beatmap, parse_beatmap
+from beatmaps.game import Bounds, stack_shifts
+from beatmaps.osu_file import Beatmap, parse_beatmap
+from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.slider_path import PathSet
 from placement import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
-from playfield import Bounds, stack_shifts
-from sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
-from slider_path import PathSet
 from slider_shapes import SliderShapes
 
 SEEDS = range(5)

@@ -18,7 +18,7 @@ from browser import chromium, needs_browser
 from conftest import FOLDER, beatmap_text, random_objects, real_paths
 from maps_to_show import made_up, many_circles, one_of_each
 
-from beatmap import Beatmap, HitObject, parse_beatmap, read_beatmap
+from beatmaps.osu_file import Beatmap, HitObject, parse_beatmap, read_beatmap
 from player import (
     MAX_AUDIO_BYTES,
     audio_type,

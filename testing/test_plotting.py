@@ -10,7 +10,8 @@ from maps_to_show import made_up, many_circles, one_of_each
 from PIL import Image
 
 import plotting
-from beatmap import Beatmap
+from beatmaps.game import circle_radius, combo_numbers, editor_time
+from beatmaps.osu_file import Beatmap
 from plotting import (
     FIELD,
     PICTURE_WIDTH,
@@ -19,12 +20,11 @@ from plotting import (
     Playfield,
     before_after,
     contact_sheet,
-    editor_time,
     passage,
     time_slices,
     whole_map,
 )
-from scene import PLAYFIELD, circle_radius, combo_numbers, make_scene
+from scene import PLAYFIELD, make_scene
 
 WIDTH = 2 * (PLAYFIELD[0] + 2 * SURROUND)  # two pixels an osu! pixel
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import beatmap_text, needs_maps, random_objects, real_paths
 
-from beatmap import parse_beatmap, read_beatmap
+from beatmaps.osu_file import parse_beatmap, read_beatmap
+from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
 from realism import (
     FEATURES,
     Collection,
@@ -20,7 +21,6 @@ from realism import (
     realism_ratio,
     wasserstein,
 )
-from sequence import apply_coordinates, beatmap_to_sequence
 
 
 def features_of(lines: str, mirrored: bool = False) -> pd.DataFrame:

@@ -25,7 +25,9 @@ from PIL import Image
 
 import remapping
 import sample
-from beatmap import parse_beatmap, read_beatmap
+from beatmaps.game import bounds_named
+from beatmaps.osu_file import parse_beatmap, read_beatmap
+from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from controls import Controls
 from conventions.bundled import EXAMPLE
@@ -33,8 +35,6 @@ from diffusion.samplers import SAMPLERS
 from fidelity import count_changes, count_faults
 from generation import SampleOptions, generate, measure
 from outputs import safe_name
-from playfield import bounds_named
-from sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from spacing import Spacing
 from style import Style, embeddings_of
 

@@ -8,17 +8,9 @@ import pytest
 from conftest import needs_maps, real_paths
 from maps_to_show import made_up, many_circles, one_of_each
 
-from beatmap import Beatmap, read_beatmap
-from scene import (
-    DEFAULT_COLOURS,
-    Item,
-    circle_radius,
-    combo_numbers,
-    frame,
-    make_scene,
-    preempt,
-    simplified,
-)
+from beatmaps.game import DEFAULT_COLOURS, circle_radius, combo_numbers, preempt
+from beatmaps.osu_file import Beatmap, read_beatmap
+from scene import Item, frame, make_scene, simplified
 
 # Combos
 

@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 from conftest import beatmap_text, needs_maps, real_paths
 
-from beatmap import Beatmap, parse_beatmap, read_beatmap
-from plotting import combo_numbers
-from selection import (
+from beatmaps.game import combo_numbers, format_time
+from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
+from beatmaps.selection import (
     Selection,
     choose_objects,
     combo_starts,
     excerpt,
-    format_time,
     hull,
     parse_time,
     selected_objects,
 )
-from sequence import beatmap_to_sequence, slider_topology
+from beatmaps.sequence import beatmap_to_sequence, slider_topology
 
 # (time, what): combos are 1 2 3 | 1 2 | spinner | 1 2
 OBJECTS = """100,100,1000,5,0

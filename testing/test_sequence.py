@@ -8,8 +8,8 @@ from conftest import beatmap_text, needs_maps, real_paths
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatmap import Beatmap, BeatmapError, parse_beatmap, read_beatmap
-from sequence import (
+from beatmaps.osu_file import Beatmap, BeatmapError, parse_beatmap, read_beatmap
+from beatmaps.sequence import (
     NUM_TYPES,
     PointType,
     Sequence,
@@ -19,7 +19,7 @@ from sequence import (
     slider_end_type,
     slider_topology,
 )
-from slider_path import PathSet
+from beatmaps.slider_path import PathSet
 
 
 def parse(objects: str, *, version: int = 14) -> Beatmap:

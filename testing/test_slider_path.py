@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slider_path import PathSet, Segment, SliderPath, flatten, slider_path, split_segments
+from beatmaps.slider_path import PathSet, Segment, SliderPath, flatten, slider_path, split_segments
 
 SliderSpec = tuple[list[tuple[str, int | None, np.ndarray]], float | None]
 
@@ -423,7 +423,7 @@ def test_paths_of_too_many_vertices_are_drawn_coarsely(
     points = np.random.default_rng(n).uniform(-1e5, 1e5, (20 * n, 2))
     sliders: list[SliderSpec] = [([(kind, None, np.arange(n) + i * n)], None) for i in range(20)]
     fine = PathSet(sliders).evaluate(points)
-    monkeypatch.setattr("slider_path.MAX_VERTICES", 4000)
+    monkeypatch.setattr("beatmaps.slider_path.MAX_VERTICES", 4000)
     coarse = PathSet(sliders)
     np.testing.assert_allclose(coarse.evaluate(points)[0], fine[0])
     ratio = coarse.lengths(points) / fine[1]

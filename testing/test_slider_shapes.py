@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import beatmap_text, random_objects
 
-from beatmap import parse_beatmap
-from sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.osu_file import parse_beatmap
+from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from slider_shapes import FloatArray, SliderShapes
 
 SEEDS = range(4)

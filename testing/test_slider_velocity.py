@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatmap import Beatmap, TimingLine, parse_beatmap
-from sequence import apply_coordinates, beatmap_to_sequence
-from slider_velocity import TOLERANCE, plan_velocities
+from beatmaps.osu_file import Beatmap, TimingLine, parse_beatmap
+from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
+from beatmaps.slider_velocity import TOLERANCE, plan_velocities
 
 RED = "0,500,4,2,1,60,1,0"
 

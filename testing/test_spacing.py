@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import beatmap_text
 
-from beatmap import Beatmap, parse_beatmap
-from sequence import Sequence, beatmap_to_sequence
+from beatmaps.osu_file import Beatmap, parse_beatmap
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from spacing import LONGEST_SNAP, Spacing, suggestion, wanted_distances
 
 # 500 ms a beat; the slider lasts 500 ms. Distances of object starts: 156, 60, 80, 0, 100.

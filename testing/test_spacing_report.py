@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from remap_pairs import Library, make_pair, pairs_at
 from spacing_report import measure_pair, pooled, summarise, tabulate, worst_objects
 
-from beatmap import Beatmap, parse_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap
 
 # A circle, a slider of two points that goes to and fro, a circle, a spinner.
 SOURCE = (

@@ -13,13 +13,13 @@ from style_test import Judge, features
 
 import sample
 import style
-from beatmap import parse_beatmap
+from beatmaps.osu_file import parse_beatmap
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from controls import Controls
 from diffusion.gaussian import EDM
 from generation import SampleOptions, generate
 from models import DiT_models
-from sequence import Sequence, beatmap_to_sequence
 from spacing import Spacing
 from style import (
     Learner,

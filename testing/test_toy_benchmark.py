@@ -20,8 +20,8 @@ from toy_benchmark import (
     to_beatmap,
 )
 
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from sequence import beatmap_to_sequence
 
 
 def patterns_of(family: str) -> list[np.ndarray]:

@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 # As a script only this folder is on the path; the project is one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from beatmap import Beatmap, parse_beatmap
+from beatmaps.osu_file import Beatmap, parse_beatmap
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from denoising import bind_denoiser
 from diffusion.samplers import DETERMINISTIC, sample_ancestral
-from sequence import Sequence, beatmap_to_sequence
 
 FloatArray = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beatmap import (
+from beatmaps.osu_file import (
     MAX_FILE_BYTES,
     Beatmap,
     BeatmapError,
@@ -17,7 +17,7 @@ from beatmap import (
     parse_beatmap,
     read_beatmap,
 )
-from osz import Archive, ArchiveError, Member, pack_folder
+from beatmaps.osz import Archive, ArchiveError, Member, pack_folder
 
 SUFFIXES = {".osu", ".osz"}
 MAX_SONG_BYTES = 64 * 2**20

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import Beatmap
-from scene import combo_numbers
-from sequence import Sequence
+from beatmaps.game import combo_numbers, format_time
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import Sequence
 
 Mask = NDArray[np.bool_]  # (M,) over a beatmap's objects
 
@@ -84,13 +84,6 @@ def parse_time(text: str) -> float:
     if not np.isfinite(value):
         raise ValueError(f"{text!r} is no time: give mm:ss:mmm, such as 00:51:123, or ms")
     return value
-
-
-def format_time(ms: float) -> str:
-    """mm:ss:mmm, as the editor copies it: cut, not rounded."""
-    whole = int(np.floor(abs(ms)))
-    sign = "-" if ms < 0 and whole else ""
-    return f"{sign}{whole // 60_000:02}:{whole // 1000 % 60:02}:{whole % 1000:03}"
 
 
 def choose_objects(beatmap: Beatmap, selection: Selection) -> Mask:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmap import (
+from beatmaps.osu_file import (
     FIRST_LAZER_VERSION,
     MAX_COORDINATE,
     Beatmap,
@@ -28,8 +28,8 @@ from beatmap import (
     curve_segments,
     patch_objects,
 )
-from slider_path import NEARLY, PathSet, SliderPath, flatten
-from slider_velocity import VelocityPlan, earliest_fit, plan_velocities
+from beatmaps.slider_path import NEARLY, PathSet, SliderPath, flatten
+from beatmaps.slider_velocity import VelocityPlan, earliest_fit, plan_velocities
 
 PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end

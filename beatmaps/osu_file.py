@@ -26,8 +26,7 @@ import numpy as np
 import slider.beatmap
 from numpy.typing import NDArray
 
-from conventions.whole_files import replacing
-from slider_path import (
+from beatmaps.slider_path import (
     MATRIX_POINTS,
     PathSet,
     Segment,
@@ -35,6 +34,7 @@ from slider_path import (
     flatten,
     split_segments,
 )
+from conventions.whole_files import replacing
 
 # Limits of ours, far above any map that people play: work and memory stay within bounds.
 MAX_FILE_BYTES = 64 * 2**20

@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from math import exp, fsum, inf, log
 from typing import NamedTuple
 
-from beatmap import (
+from beatmaps.osu_file import (
     MAX_VELOCITY,
     MIN_VELOCITY,
     Beatmap,

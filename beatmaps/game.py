@@ -1,4 +1,4 @@
-"""Where objects may be: the playfield or the editor's screen, and where stacking moves them.
+"""What the game and its editor make of a map: sizes, stacks, combo numbers, times in writing.
 
 The game draws objects that share a place one behind the other, up and to the left; that happens
 when a map is loaded, so coordinates here and in files are those before it.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # constraints and validation need only `Bounds`, and no reader of beatmaps
-    from beatmap import Beatmap
+    from beatmaps.osu_file import Beatmap
 
 PLAYFIELD = (512.0, 384.0)
 SCREEN = ((-67.0, -60.0), (579.0, 428.0))
@@ -23,6 +23,8 @@ STACK_STEP = 0.1  # of a circle's radius
 FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
 
 FloatArray = NDArray[np.float64]
+Colour = tuple[int, int, int]
+DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,40 @@ def _old_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> Floa
 def _near(a: FloatArray, b: FloatArray) -> bool:
     """Whether two places (2,) count as one."""
     return bool((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 < STACK_DISTANCE**2)
+
+
+def combo_numbers(beatmap: Beatmap) -> list[tuple[int, int]]:
+    """(number in its combo from 1, index of its colour) of every object, as the game counts.
+
+    A spinner has no number, 0, and never starts a combo; that the object after a spinner or a
+    break does, whatever its flag, is already in `HitObject.new_combo`. The first combo takes the
+    *second* colour, and a combo's skip count is added to the step of 1. The index is below the
+    number of the map's colours, or of the game's default ones where it has none.
+    """
+    count = len(beatmap.colours or DEFAULT_COLOURS)
+    numbers = []
+    number, colour = 0, 0
+    for hit_object in beatmap.objects:
+        if hit_object.kind == "spinner":
+            numbers.append((0, colour % count))
+            continue
+        number += 1
+        if hit_object.new_combo:
+            number = 1
+            colour += 1 + hit_object.combo_skip
+        numbers.append((number, colour % count))
+    return numbers
+
+
+def format_time(ms: float) -> str:
+    """mm:ss:mmm, as the editor copies it: cut, not rounded."""
+    whole = int(np.floor(abs(ms)))
+    sign = "-" if ms < 0 and whole else ""
+    return f"{sign}{whole // 60_000:02}:{whole // 1000 % 60:02}:{whole % 1000:03}"
+
+
+def editor_time(ms: float) -> str:
+    """A time as the editor writes it, mm:ss:mmm."""
+    total = round(abs(ms))
+    sign = "-" if ms < 0 and total else ""
+    return f"{sign}{total // 60000:02d}:{total // 1000 % 60:02d}:{total % 1000:03d}"
