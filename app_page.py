@@ -29,7 +29,7 @@ from app_view import (
     result_updates,
     swap,
 )
-from spacing import FACTOR_LIMITS, WITH_FACTOR
+from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
 
 FOLDER = Path(__file__).parent / "page"
 CSS = FOLDER / "page.css"

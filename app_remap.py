@@ -16,13 +16,13 @@ from beatmaps.inputs import Choice, Job, LeftOut, open_jobs
 from beatmaps.osu_file import Beatmap
 from beatmaps.osz import pack_folder
 from checkpoint import LoadedModel
+from constraints.spacing import Spacing
 from conventions.whole_files import replacing
 from generation import SampleOptions, check_spacing
 from outputs import Outputs
 from player import check_audio, player_frame
 from preview import write_preview
 from remapping import Remapped, option_words, remap_beatmap, result_version
-from spacing import Spacing
 from style import ClassEntry, Progress, read_class_table
 
 MAX_STEPS, MAX_VARIANTS = 100, 8

@@ -13,8 +13,8 @@ from batch import EXPECTED
 from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
+from constraints.spacing import KEEP, suggestion
 from player import player_frame
-from spacing import KEEP, suggestion
 
 SPACINGS = {
     "keep": "As in the map",

@@ -24,12 +24,12 @@ from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap, write_new_fi
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from benchmark_reference import NUM_CLASSES
 from checkpoint import load_model, save_training_checkpoint
+from constraints.spacing import Spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from create_dataset import find_beatmaps
 from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
 from models import SIZES, DiT_models
-from spacing import Spacing
 
 FloatArray = NDArray[np.float64]
 POINTS_OF_REFERENCE = 2365

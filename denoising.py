@@ -10,7 +10,7 @@ from torch import Tensor
 from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
-from constraints import clamp_prediction
+from constraints.rules import clamp_prediction
 from data_loading import MARGIN_PX
 from diffusion.gaussian import Denoise
 from models import make_context

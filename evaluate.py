@@ -22,11 +22,12 @@ import torch
 from tqdm import tqdm
 
 import classifier
-from beatmaps.game import Bounds, bounds_named
 from beatmaps.osu_file import BeatmapError, parse_beatmap, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel, load_model
+from constraints.bounds import Bounds, bounds_named
+from constraints.spacing import CHOICES, Spacing, wanted_distances
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from denoising import denoising_errors
@@ -43,7 +44,6 @@ from generation import (
 from realism import collect, compare, object_features, realism_ratio
 from remapping import remapped_file
 from sources import find_beatmaps
-from spacing import CHOICES, Spacing, wanted_distances
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 MAX_LISTED = 200  # objects out of bounds in the report

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import Bounds, stack_shifts
+from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, Sequence, slider_topology
 from beatmaps.slider_path import PathSet
+from constraints.bounds import Bounds
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05

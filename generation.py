@@ -11,19 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beatmaps.game import bounds_named
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, excerpt, hull
 from beatmaps.sequence import PointType, Sequence, SliderTopology, SliderVelocity, slider_topology
 from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
-from constraints import (
-    Chain,
-    clamp_prediction,
-    keep_points,
-    keep_spacing,
-    keep_within,
-)
+from constraints.bounds import bounds_named
+from constraints.pixels import Placement
+from constraints.rules import Chain, clamp_prediction, keep_points, keep_spacing, keep_within
+from constraints.shapes import SliderShapes
+from constraints.spacing import KEEP, Spacing, wanted_distances
 from controls import Controls
 from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
@@ -33,9 +30,6 @@ from diffusion.samplers import (
     sample_learned_variance,
 )
 from models import make_context
-from placement import Placement
-from slider_shapes import SliderShapes
-from spacing import KEEP, Spacing, wanted_distances
 from style import Style
 
 DEFAULT_STEPS = 12

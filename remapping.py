@@ -7,6 +7,7 @@ import numpy as np
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from checkpoint import LoadedModel
+from constraints.spacing import KEEP
 from controls import Controls
 from generation import (
     FloatArray,
@@ -16,7 +17,6 @@ from generation import (
     kept_and_wanted,
     measure,
 )
-from spacing import KEEP
 
 TAG = "osu-diffusion"
 

@@ -22,6 +22,7 @@ from beatmaps.inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.spacing import Spacing, suggestion
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.ranks import Ranks, process_group
@@ -32,7 +33,6 @@ from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
 from remapping import Remapped, option_words, remap_beatmap, result_version
-from spacing import Spacing, suggestion
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import clamp_prediction
+from constraints.rules import clamp_prediction
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader

@@ -6,18 +6,15 @@ when a map is loaded, so coordinates here and in files are those before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # constraints and validation need only `Bounds`, and no reader of beatmaps
+if TYPE_CHECKING:  # constraints and validation need no reader of beatmaps
     from beatmaps.osu_file import Beatmap
 
 PLAYFIELD = (512.0, 384.0)
-SCREEN = ((-67.0, -60.0), (579.0, 428.0))
-"""What the editor counts as on screen, for a position and the circle's radius around it, in px."""
 STACK_DISTANCE = 3.0
 STACK_STEP = 0.1  # of a circle's radius
 FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
@@ -25,32 +22,6 @@ FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one 
 FloatArray = NDArray[np.float64]
 Colour = tuple[int, int, int]
 DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The rectangle from `low` to `high` (x, y) px that objects' centres and bodies stay in."""
-
-    low: tuple[float, float] = (0.0, 0.0)
-    high: tuple[float, float] = PLAYFIELD
-
-    def excess(self, xy: FloatArray) -> FloatArray:
-        """(...,) px by which points xy (..., 2) are outside; 0 inside."""
-        beyond = np.maximum(np.array(self.low) - xy, xy - np.array(self.high)).max(axis=-1)
-        return np.maximum(beyond, 0.0)
-
-
-def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
-    """The rectangle of `--bounds`: "playfield", "screen" (the editor's limits) or "off", None."""
-    if name == "off":
-        return None
-    if name == "playfield":
-        return Bounds()
-    if name != "screen":
-        raise ValueError(f"--bounds {name}: give playfield, screen or off")
-    radius = circle_radius(beatmap.circle_size)
-    (left, top), (right, bottom) = SCREEN
-    return Bounds((left + radius, top + radius), (right - radius, bottom - radius))
 
 
 def circle_radius(circle_size: float) -> float:

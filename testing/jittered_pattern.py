@@ -31,10 +31,10 @@ from figures import save_figure
 from tables import claim_table, save_table
 from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 
-from beatmaps.game import Bounds
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from constraints import Chain, keep_spacing, project_spacing
+from constraints.bounds import Bounds
+from constraints.rules import Chain, keep_spacing, project_spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from denoising import bind_denoiser

@@ -16,10 +16,10 @@ from beatmaps.osu_file import Beatmap, BeatmapError
 from beatmaps.osz import ArchiveError
 from beatmaps.selection import choose_objects
 from beatmaps.sequence import Sequence, beatmap_to_sequence
+from constraints.spacing import KEEP, Spacing
 from controls import selection_from
 from generation import kept_and_wanted
 from sources import find_beatmaps
-from spacing import KEEP, Spacing
 
 FloatArray = NDArray[np.float64]
 

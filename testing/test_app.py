@@ -31,8 +31,8 @@ import app
 from app_remap import Wishes, Workshop, open_map
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
+from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
-from spacing import PLAIN, WITH_FACTOR
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

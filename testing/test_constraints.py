@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD, Bounds
-from constraints import (
+from beatmaps.game import PLAYFIELD
+from constraints.bounds import Bounds
+from constraints.rules import (
     Chain,
     clamp,
     clamp_prediction,

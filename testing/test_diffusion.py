@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
-from constraints import clamp_prediction
+from constraints.rules import clamp_prediction
 from diffusion.gaussian import (
     EDM,
     LearnedVariance,

@@ -18,12 +18,12 @@ from beatmaps.selection import Mask, Selection, choose_objects
 from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import NEARLY
 from checkpoint import LoadedModel, load_model
+from constraints.spacing import Spacing
 from controls import Controls
 from diffusion.gaussian import EDM, LearnedVariance
 from generation import SampleOptions, generate, spacing_errors
 from models import DiT_models
 from remapping import remapped_file
-from spacing import Spacing
 
 METADATA = re.compile(rb"(Version|BeatmapID|Tags):")
 

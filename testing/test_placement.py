@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from conftest import beatmap_text, random_objects
 
-from beatmaps.game import Bounds, stack_shifts
+from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from beatmaps.slider_path import PathSet
-from placement import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
-from slider_shapes import SliderShapes
+from constraints.bounds import Bounds
+from constraints.pixels import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
+from constraints.shapes import SliderShapes
 
 SEEDS = range(5)
 ON_PLAYFIELD = Bounds()

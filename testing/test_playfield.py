@@ -8,16 +8,10 @@ import pytest
 import slider
 from conftest import beatmap_text, needs_maps, random_objects, real_paths
 
-from beatmaps.game import (
-    PLAYFIELD,
-    Bounds,
-    bounds_named,
-    circle_radius,
-    stack_heights,
-    stack_shifts,
-)
+from beatmaps.game import PLAYFIELD, circle_radius, stack_heights, stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
+from constraints.bounds import Bounds, bounds_named
 
 SPREAD = 4  # px, so that many objects of a made-up map lie on each other
 

@@ -25,17 +25,17 @@ from PIL import Image
 
 import remapping
 import sample
-from beatmaps.game import bounds_named
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.bounds import bounds_named
+from constraints.spacing import Spacing
 from controls import Controls
 from conventions.bundled import EXAMPLE
 from diffusion.samplers import SAMPLERS
 from fidelity import count_changes, count_faults
 from generation import SampleOptions, generate, measure
 from outputs import safe_name
-from spacing import Spacing
 from style import Style, embeddings_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,12 +9,12 @@ import pytest
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.spacing import Spacing
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from data_loading import load_beatmap_idx
 from fidelity import count_changes
 from generation import SampleOptions, generate, measure
 from remapping import remapped_file
-from spacing import Spacing
 
 CLASSES = DEFAULT_MODEL.with_name(DEFAULT_MODEL.stem + ".classes.csv")
 

@@ -6,7 +6,7 @@ from conftest import beatmap_text, random_objects
 
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
-from slider_shapes import FloatArray, SliderShapes
+from constraints.shapes import FloatArray, SliderShapes
 
 SEEDS = range(4)
 

@@ -6,7 +6,7 @@ from conftest import beatmap_text
 
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
-from spacing import LONGEST_SNAP, Spacing, suggestion, wanted_distances
+from constraints.spacing import LONGEST_SNAP, Spacing, suggestion, wanted_distances
 
 # 500 ms a beat; the slider lasts 500 ms. Distances of object starts: 156, 60, 80, 0, 100.
 OBJECTS = (

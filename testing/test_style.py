@@ -16,11 +16,11 @@ import style
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.spacing import Spacing
 from controls import Controls
 from diffusion.gaussian import EDM
 from generation import SampleOptions, generate
 from models import DiT_models
-from spacing import Spacing
 from style import (
     Learner,
     Learning,

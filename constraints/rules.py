@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from beatmaps.game import Bounds
+from constraints.bounds import Bounds
 from diffusion.gaussian import Denoise, Parametrisation
 
 Settle = Callable[[Tensor], Tensor]

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, Bounds, stack_shifts
+from beatmaps.game import PLAYFIELD, stack_shifts
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
-from slider_shapes import SliderShapes
+from constraints.bounds import Bounds
+from constraints.shapes import SliderShapes
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6
@@ -253,7 +254,7 @@ def _separated(sequence: Sequence, rounded: FloatArray, wanted: FloatArray) -> F
 def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatArray:
     """Heads (M, 2) moved until distances and bounds agree, unrounded.
 
-    Position-based dynamics of rigid bodies that do not turn, as in `constraints.project_spacing`;
+    Position-based dynamics of rigid bodies that do not turn, as in `rules.project_spacing`;
     the first distance is that to `origin`.
     """
     heads = np.concatenate([origin[None], bodies.heads])

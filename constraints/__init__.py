@@ -1,0 +1,1 @@
+"""What a result must keep, as rules inside the sampling loop: spacing, bounds, shapes, pixels."""
