@@ -20,10 +20,10 @@ from constraints.spacing import Spacing
 from conventions.whole_files import replacing
 from generation import SampleOptions, check_spacing
 from outputs import Outputs
-from player import check_audio, player_frame
-from preview import write_preview
 from remapping import Remapped, option_words, remap_beatmap, result_version
 from style import ClassEntry, Progress, read_class_table
+from viewer.player_page import check_audio, player_frame
+from viewer.previews import write_preview
 
 MAX_STEPS, MAX_VARIANTS = 100, 8
 """Less than the command line allows: others are waiting."""

@@ -14,7 +14,7 @@ from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import KEEP, suggestion
-from player import player_frame
+from viewer.player_page import player_frame
 
 SPACINGS = {
     "keep": "As in the map",

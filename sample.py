@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 import controls
-from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
 from beatmaps.inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from beatmaps.osu_file import Beatmap
@@ -30,9 +29,10 @@ from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, SampleOptions
 from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
-from plotting import time_slices
-from preview import SUFFIXES, write_preview
 from remapping import Remapped, option_words, remap_beatmap, result_version
+from viewer.animation import DEFAULT_CLIP, animate_denoising, check_length
+from viewer.pictures import time_slices
+from viewer.previews import SUFFIXES, write_preview
 
 
 def make_parser() -> argparse.ArgumentParser:

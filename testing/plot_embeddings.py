@@ -34,8 +34,8 @@ from figures import save_figure
 from conventions import command_line
 from conventions.whole_files import replacing
 from filters import Dates, date_of, normal_name, read_dates
-from html_page import fill_page
 from packing import readable
+from viewer.html_page import fill_page
 
 FloatArray = NDArray[np.float64]
 

@@ -227,7 +227,7 @@ def parse_args() -> argparse.Namespace:
     )
     add("--top", type=int, default=10, help="objects that are listed")
     add("--output", type=Path, help="also write the table: .csv, .parquet or .pkl")
-    add("--picture", type=Path, default=Path("constraints.spacing.png"), help="histogram, PNG")
+    add("--picture", type=Path, default=Path("spacing.png"), help="histogram, PNG")
     add(
         "--overwrite", action=command_line.BooleanFlag, default=False, help="replace existing files"
     )

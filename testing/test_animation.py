@@ -10,17 +10,12 @@ from maps_to_show import made_up, many_circles
 from PIL import Image
 
 import preview
-from animation import (
-    MAX_STATES,
-    RESULT_MS,
-    animate_denoising,
-    animate_play,
-    busiest_clip,
-)
 from beatmaps.game import circle_radius, preempt
 from beatmaps.sequence import beatmap_to_sequence
-from plotting import SURROUND
-from scene import PLAYFIELD
+from viewer.animation import MAX_STATES, RESULT_MS, animate_denoising, animate_play, busiest_clip
+from viewer.pictures import SURROUND
+from viewer.previews import SUFFIXES
+from viewer.scene import PLAYFIELD
 
 WIDTH = 600  # one pixel an osu! pixel: the playfield and its surround
 assert PLAYFIELD[0] + 2 * SURROUND == WIDTH
@@ -149,7 +144,7 @@ def written(folder: Path, name: str, seed: int) -> Path:
 
 def test_the_command_makes_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = written(tmp_path, "a", 1), written(tmp_path, "b", 2)
-    flags = ["--output", tmp_path / "out", "--kinds", *preview.SUFFIXES, "--length", 500]
+    flags = ["--output", tmp_path / "out", "--kinds", *SUFFIXES, "--length", 500]
     assert call_main(preview.main, before, after, *flags, "--width", 256) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["b.gif", "b.html", "b.png", "b.sheet.png"]

@@ -19,7 +19,7 @@ from conftest import FOLDER, beatmap_text, random_objects, real_paths
 from maps_to_show import made_up, many_circles, one_of_each
 
 from beatmaps.osu_file import Beatmap, HitObject, parse_beatmap, read_beatmap
-from player import (
+from viewer.player_page import (
     MAX_AUDIO_BYTES,
     audio_type,
     find_audio,
@@ -30,7 +30,7 @@ from player import (
     player_html,
     write_player,
 )
-from scene import frame, make_scene
+from viewer.scene import frame, make_scene
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -172,7 +172,7 @@ def test_the_script_lists_the_same_items_as_the_scene(tmp_path: Path) -> None:
         for beatmap in beatmaps
     ]
     (tmp_path / "work.json").write_text(json.dumps(work), encoding="utf-8")
-    program = (PROJECT / "player" / "scene.js").read_text(encoding="utf-8") + (
+    program = (PROJECT / "viewer" / "player" / "scene.js").read_text(encoding="utf-8") + (
         "for (const { data, times } of JSON.parse(require('fs').readFileSync(process.argv[2]))) {"
         "  const scene = new Scene(data.maps[0], data.look);"
         "  console.log(JSON.stringify(times.map((time) => scene.frame(time))));"

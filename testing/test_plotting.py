@@ -9,10 +9,10 @@ import pytest
 from maps_to_show import made_up, many_circles, one_of_each
 from PIL import Image
 
-import plotting
 from beatmaps.game import circle_radius, combo_numbers, editor_time
 from beatmaps.osu_file import Beatmap
-from plotting import (
+from viewer import pictures
+from viewer.pictures import (
     FIELD,
     PICTURE_WIDTH,
     SHEET_CELL,
@@ -24,7 +24,7 @@ from plotting import (
     time_slices,
     whole_map,
 )
-from scene import PLAYFIELD, make_scene
+from viewer.scene import PLAYFIELD, make_scene
 
 WIDTH = 2 * (PLAYFIELD[0] + 2 * SURROUND)  # two pixels an osu! pixel
 
@@ -198,7 +198,7 @@ def test_a_contact_sheet_has_every_object_once() -> None:
 def test_passages_of_a_long_map_become_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     beatmap = many_circles(500, 5)
     assert len(whole_map(beatmap)) == 50
-    monkeypatch.setattr(plotting, "MAX_SHEET_CELLS", 25)
+    monkeypatch.setattr(pictures, "MAX_SHEET_CELLS", 25)
     assert len(whole_map(beatmap)) <= 25
 
 

@@ -10,7 +10,7 @@ from maps_to_show import made_up, many_circles, one_of_each
 
 from beatmaps.game import DEFAULT_COLOURS, circle_radius, combo_numbers, preempt
 from beatmaps.osu_file import Beatmap, read_beatmap
-from scene import Item, frame, make_scene, simplified
+from viewer.scene import Item, frame, make_scene, simplified
 
 # Combos
 

@@ -16,7 +16,7 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence as PointSequence
 from beatmaps.sequence import apply_coordinates
 from conventions.whole_files import replacing
-from plotting import (
+from viewer.pictures import (
     BACKGROUND,
     BORDER,
     FIELD,
@@ -27,7 +27,7 @@ from plotting import (
     passage,
     time_slices,
 )
-from scene import FloatArray, frame, make_scene
+from viewer.scene import FloatArray, frame, make_scene
 
 DEFAULT_CLIP, LONGEST_CLIP = 10_000.0, 20_000.0  # ms
 WIDTH, WIDTHS = 512, (128, 1280)  # pixels

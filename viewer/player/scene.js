@@ -1,6 +1,6 @@
 "use strict";
 // What is shown of a beatmap at any time: the same items as `frame` in scene.py, from the data that
-// player.py ships. No drawing and no page here. Positions in osu! pixels, times in ms.
+// player_page.py ships. No drawing and no page here. Positions in osu! pixels, times in ms.
 
 function ramp(value) {
   return Math.min(Math.max(value, 0), 1);

@@ -1,7 +1,7 @@
 """What the game shows of a beatmap: where after stacking, in which combo, when and how faint.
 
-Nothing is drawn here. `plotting`, `animation` and the player's `player/scene.js` draw the items
-that `frame` lists; the script lists the same ones from the data that `player.py` ships.
+Nothing is drawn here. `pictures`, `animation` and the player's `player/scene.js` draw the items
+that `frame` lists; the script lists the same ones from the data that `viewer/player_page.py` ships.
 
 Positions and radii are in osu! pixels, times in ms, angles in radians clockwise (y points down).
 """

@@ -19,7 +19,16 @@ from tqdm import tqdm
 from beatmaps.game import Colour, combo_numbers, editor_time
 from beatmaps.osu_file import Beatmap
 from conventions.whole_files import replacing
-from scene import MIDDLE, PLAYFIELD, SPINNER_RADII, FloatArray, Item, Scene, Shown, make_scene
+from viewer.scene import (
+    MIDDLE,
+    PLAYFIELD,
+    SPINNER_RADII,
+    FloatArray,
+    Item,
+    Scene,
+    Shown,
+    make_scene,
+)
 
 SURROUND = 44  # px shown around the playfield: objects may reach out of it by their radius
 BACKGROUND, FIELD = (16, 16, 24), (24, 24, 36)

@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import scene
 from beatmaps.osu_file import EARLY_VERSION_OFFSET, Beatmap, write_new_file
-from html_page import fill_page
-from scene import Scene, Shown, make_scene
+from viewer import scene
+from viewer.html_page import fill_page
+from viewer.scene import Scene, Shown, make_scene
 
 FOLDER = Path(__file__).parent / "player"
 SCRIPTS = ("scene.js", "draw.js", "sounds.js", "clock.js", "player.js")
