@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from create_dataset import open_or_pack
 from data_loading import PackedDataset, WindowLoader
-from sources import find_beatmaps
+from datasets.pack import open_or_pack
+from datasets.sources import find_beatmaps
 
 PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as it is quoted
 

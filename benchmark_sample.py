@@ -27,7 +27,7 @@ from checkpoint import load_model, save_training_checkpoint
 from constraints.spacing import Spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from create_dataset import find_beatmaps
+from datasets.sources import find_beatmaps
 from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
 from models import SIZES, DiT_models
 

@@ -96,7 +96,8 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
     import numpy as np
     import pandas as pd
 
-    from data_loading import POINT_DTYPE, write_dataset
+    from data_loading import POINT_DTYPE
+    from datasets.writer import write_dataset
 
     generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
     points = np.zeros(maps * count, POINT_DTYPE)

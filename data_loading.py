@@ -11,21 +11,14 @@ torch is imported where a batch is made: packing, and each of its worker process
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import pickle
-import pickletools
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-
-from conventions.whole_files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +43,6 @@ COLUMNS = [
     "star_rating",
 ]
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
-MAX_INDEX_BYTES = 256 * 2**20
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
 
@@ -69,103 +61,6 @@ class Batch(NamedTuple):
     types: Tensor
     classes: Tensor
     valid: Tensor
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes to a temporary name beside `path` and renames: readers see all of it or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-class DatasetWriter:
-    """Writes a packed dataset map by map: the points go to the disk as they come."""
-
-    def __init__(self, folder: Path, file: BinaryIO) -> None:
-        self.folder, self.num_points = folder, 0
-        self._file, self._digest = file, hashlib.sha256()
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """The .npy header; numpy leaves room in it for the length to grow in place."""
-        description = np.lib.format.header_data_from_array_1_0(np.empty(0, POINT_DTYPE))
-        description["shape"] = (self.num_points,)
-        self._file.seek(0)
-        np.lib.format.write_array_header_1_0(self._file, description)
-
-    def add(self, points: np.ndarray) -> int:
-        """Appends points (P,) of POINT_DTYPE; returns the offset of the first."""
-        assert points.dtype == POINT_DTYPE
-        offset, data = self.num_points, points.tobytes()
-        self._file.write(data)
-        self._digest.update(data)
-        self.num_points += len(points)
-        return offset
-
-    def finish(self, beatmaps: pd.DataFrame, report: dict[str, Any], sources: bytes = b"") -> None:
-        """Names the files by their content and makes them the dataset.
-
-        `beatmaps` has COLUMNS; `report` (skipped files with reasons, ...) goes to dataset.json;
-        `sources` is what `create_dataset.py` wants to know when it adds to the dataset.
-        """
-        assert int(beatmaps["count"].sum()) == self.num_points
-        self._write_header()
-        self._file.close()
-        temporary = Path(self._file.name)
-        points = f"points-{self._digest.hexdigest()[:16]}.npy"
-        # Named by its hash it is the same file; a trainer may have it mapped.
-        if not (self.folder / points).exists():
-            with replacing(self.folder / points) as final:
-                temporary.replace(final)
-        table = beatmaps[COLUMNS].to_csv(index=False).encode("utf-8")
-        files = {"points": points, "beatmaps": write_by_hash(self.folder, "beatmaps", "csv", table)}
-        counts = {"num_beatmaps": len(beatmaps), "num_points": self.num_points}
-        write_description(self.folder, files, {**counts, **report}, sources)
-
-
-@contextmanager
-def writing_dataset(folder: Path) -> Iterator[DatasetWriter]:
-    """A writer for a new dataset in `folder`, which stays as it is until `finish`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".osu-diffusion-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("w+b") as file:
-            yield DatasetWriter(folder, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_by_hash(folder: Path, kind: str, suffix: str, data: bytes) -> str:
-    """Writes an immutable file of a dataset, named by its content; returns its name."""
-    name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
-    if not (folder / name).exists():
-        write_atomically(folder / name, data)
-    return name
-
-
-def write_description(
-    folder: Path, files: dict[str, str], report: dict[str, Any], sources: bytes
-) -> None:
-    """Writes dataset.json, which makes `files` the dataset, and deletes what it had before."""
-    if sources:
-        files = {**files, "sources": write_by_hash(folder, "sources", "json", sources)}
-    description = {"format_version": FORMAT_VERSION, "files": files, **report}
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    write_atomically(folder / "dataset.json", text.encode("utf-8"))
-    for pattern in ("points-*.npy", "beatmaps-*.csv", "sources-*.json", ".osu-diffusion-*.tmp"):
-        for path in folder.glob(pattern):
-            if path.name not in files.values():
-                # Windows keeps what a reader has open; the next time takes it.
-                with suppress(OSError):
-                    path.unlink()
-
-
-def write_dataset(
-    folder: Path, points: np.ndarray, beatmaps: pd.DataFrame, report: dict[str, Any]
-) -> None:
-    """Writes points (P,) of POINT_DTYPE and the table of beatmaps (COLUMNS) as a dataset."""
-    with writing_dataset(folder) as writer:
-        writer.add(points)
-        writer.finish(beatmaps, report)
 
 
 class PackedDataset:
@@ -371,72 +266,3 @@ class WindowLoader:
             torch.from_numpy(self._classes[rows]),
             torch.from_numpy(valid),
         )
-
-
-def save_beatmap_idx(path: Path, index: dict[int, int]) -> None:
-    """Writes beatmap ID -> class index in the reference's format."""
-    plain = {int(key): int(value) for key, value in index.items()}
-    write_atomically(path, pickle.dumps(plain, protocol=2))
-
-
-class _IntDictUnpickler(pickle.Unpickler):
-    """Admits no classes or functions at all: ints and dicts need none."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
-
-
-_INT_DICT_OPCODES = {
-    *("PROTO", "FRAME", "MARK", "STOP"),
-    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
-    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
-}
-
-
-def _require_int_dict_opcodes(data: bytes) -> None:
-    """Refuses a pickle that does anything but build dicts of ints.
-
-    A few bytes can make an unpickler call functions, or allocate gigabytes for its memo.
-    """
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name not in _INT_DICT_OPCODES:
-            raise ValueError(f"{opcode.name} is not allowed here")
-        if "PUT" in opcode.name and int(str(argument)) > len(data):
-            raise ValueError(f"{opcode.name} {argument} in {len(data)} bytes")
-
-
-_UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-)
-"""What the unpickler raises for bytes that are no pickle."""
-
-
-def load_beatmap_idx(path: Path) -> dict[int, int]:
-    """Reads beatmap ID -> class index; anything but a dict of ints is a ValueError."""
-    if not path.is_file():
-        raise ValueError(f"there is no beatmap index at {path}")
-    if path.stat().st_size > MAX_INDEX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_INDEX_BYTES >> 20} MiB: no beatmap index")
-    try:
-        data = path.read_bytes()
-        _require_int_dict_opcodes(data)
-        index = _IntDictUnpickler(io.BytesIO(data)).load()
-    except _UNPICKLING_ERRORS as error:
-        raise ValueError(f"{path} is not a beatmap index: {error}") from error
-    if not isinstance(index, dict) or not all(_is_int_pair(pair) for pair in index.items()):
-        raise ValueError(f"{path} is not a beatmap index: it must hold a dict of ints")
-    if any(value < 0 for value in index.values()):
-        raise ValueError(f"{path} is not a beatmap index: it holds a negative class")
-    return index
-
-
-def _is_int_pair(pair: Iterable[Any]) -> bool:
-    return all(type(value) is int for value in pair)

@@ -30,6 +30,7 @@ from constraints.bounds import Bounds, bounds_named
 from constraints.spacing import CHOICES, Spacing, wanted_distances
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
+from datasets.sources import find_beatmaps
 from denoising import denoising_errors
 from diffusion.samplers import SAMPLERS
 from fidelity import count_changes, count_faults, list_out_of_bounds
@@ -43,7 +44,6 @@ from generation import (
 )
 from realism import collect, compare, object_features, realism_ratio
 from remapping import remapped_file
-from sources import find_beatmaps
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 MAX_LISTED = 200  # objects out of bounds in the report

@@ -23,7 +23,8 @@ from beatmaps.inputs import read_beatmaps
 from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel
 from conventions.whole_files import replacing
-from data_loading import MARGIN_PX, load_beatmap_idx
+from data_loading import MARGIN_PX
+from datasets.class_tables import load_beatmap_idx
 from models import make_context
 
 CACHE_FORMAT = 1

@@ -305,7 +305,7 @@ def open_data(args: argparse.Namespace, ranks: Ranks) -> PackedDataset:
         if (args.data_path / "dataset.json").is_file():
             return args.data_path
         # Reading beatmaps needs packages that training on packed ones does not.
-        from create_dataset import open_or_pack
+        from datasets.pack import open_or_pack
 
         span = (args.data_start, args.data_end)
         return open_or_pack(args.data_path, args.results_dir, *span, args.num_workers).folder

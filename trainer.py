@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from checkpoint import export_weights, write_class_table
 from conventions import command_line
 from conventions.ranks import Ranks, StopSignals
-from data_loading import Batch, PackedDataset, WindowLoader, save_beatmap_idx
+from data_loading import Batch, PackedDataset, WindowLoader
+from datasets.class_tables import save_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiT, DiTConfig
 from objective import Noise, Objective

@@ -168,10 +168,11 @@ def assert_equal(a: Any, b: Any, name: str = "") -> None:
 
 def pack_maps(folder: Path, output: Path) -> "PackedDataset":
     """Packs a folder in this process."""
-    import create_dataset
     from data_loading import PackedDataset
+    from datasets.pack import pack
+    from datasets.sources import find_beatmaps
 
-    create_dataset.pack(create_dataset.find_beatmaps(folder), output, 1)
+    pack(find_beatmaps(folder), output, 1)
     return PackedDataset(output)
 
 

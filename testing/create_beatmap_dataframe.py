@@ -23,16 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tables import claim_table, write_table
 
-import filters
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
 from beatmaps.star_rating import star_ratings_available
 from conventions import command_line
-from create_dataset import FILTERED, default_workers, results_of
-from data_loading import PackedDataset, load_beatmap_idx
-from filters import Selection, date_of
-from packing import Skipped, beatmap_row, count_reasons, each_beatmap, readable
-from sources import WHAT_IS_FOUND, Known, Source, find_beatmaps
+from data_loading import PackedDataset
+from datasets import filters
+from datasets.class_tables import load_beatmap_idx
+from datasets.filters import Selection, date_of
+from datasets.pack import FILTERED, default_workers, results_of
+from datasets.read import Skipped, beatmap_row, count_reasons, each_beatmap, readable
+from datasets.sources import WHAT_IS_FOUND, Known, Source, find_beatmaps
 
 Row = dict[str, Any]
 

@@ -30,7 +30,7 @@ from beatmaps.osu_file import BeatmapError, edit_metadata, parse_beatmap  # noqa
 from beatmaps.osz import Archive, ArchiveError, write_archive  # noqa: E402
 from beatmaps.sequence import SliderVelocity, apply_coordinates, beatmap_to_sequence  # noqa: E402
 from checkpoint import CheckpointError, load_model, save_training_checkpoint  # noqa: E402
-from data_loading import load_beatmap_idx, save_beatmap_idx  # noqa: E402
+from datasets.class_tables import load_beatmap_idx, save_beatmap_idx  # noqa: E402
 
 MAX_SECONDS = 5.0
 VELOCITIES: tuple[SliderVelocity, ...] = ("keep", "fit")

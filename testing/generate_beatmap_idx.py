@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from conventions import command_line
-from create_dataset import default_workers, pack
-from data_loading import PackedDataset, save_beatmap_idx
-from sources import WHAT_IS_FOUND, find_beatmaps
+from data_loading import PackedDataset
+from datasets.class_tables import save_beatmap_idx
+from datasets.pack import default_workers, pack
+from datasets.sources import WHAT_IS_FOUND, find_beatmaps
 
 
 def beatmap_idx(

@@ -33,8 +33,8 @@ from figures import save_figure
 
 from conventions import command_line
 from conventions.whole_files import replacing
-from filters import Dates, date_of, normal_name, read_dates
-from packing import readable
+from datasets.filters import Dates, date_of, normal_name, read_dates
+from datasets.read import readable
 from viewer.html_page import fill_page
 
 FloatArray = NDArray[np.float64]

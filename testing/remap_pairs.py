@@ -18,8 +18,8 @@ from beatmaps.selection import choose_objects
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.spacing import KEEP, Spacing
 from controls import selection_from
+from datasets.sources import find_beatmaps
 from generation import kept_and_wanted
-from sources import find_beatmaps
 
 FloatArray = NDArray[np.float64]
 

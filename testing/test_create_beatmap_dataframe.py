@@ -14,7 +14,8 @@ from create_beatmap_dataframe import COLUMNS, describe_points, main, main_bpm
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from conventions.bundled import DEFAULT_MODEL
-from data_loading import PackedDataset, save_beatmap_idx
+from data_loading import PackedDataset
+from datasets.class_tables import save_beatmap_idx
 
 # Circles 30 px and 0.25 s apart, then 40 px and 0.5 s, a slider, one 10 px after it, a spinner.
 OBJECTS = (

@@ -20,13 +20,14 @@ from conftest import (
 from test_sources import store, write_archive
 
 import create_dataset
-import packing
 from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
-from create_dataset import find_beatmaps, open_or_pack
-from data_loading import PackedDataset, load_beatmap_idx
-from packing import Packed, Skipped
-from sources import Source
+from data_loading import PackedDataset
+from datasets import read as reading
+from datasets.class_tables import load_beatmap_idx
+from datasets.pack import open_or_pack, pack
+from datasets.read import Packed, Skipped
+from datasets.sources import Source, find_beatmaps
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
 
@@ -191,7 +192,7 @@ def test_a_folder_is_packed_once_and_then_read_from_the_cache(
     def packed_again(*_: object) -> None:
         raise AssertionError("packed again")
 
-    monkeypatch.setattr(create_dataset, "pack", packed_again)
+    monkeypatch.setattr("datasets.pack.pack", packed_again)
     assert open_or_pack(songs, cache).folder == first.folder
     assert open_or_pack(first.folder, cache).folder == first.folder
     with pytest.raises(ValueError, match="not a folder"):
@@ -279,8 +280,8 @@ def test_filters_leave_beatmaps_out(tmp_path: Path, songs: Path) -> None:
 def test_star_ratings_must_be_known_to_filter_by_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(create_dataset, "star_ratings_available", lambda: False)
-    monkeypatch.setattr(packing, "star_rating", lambda _: None)
+    monkeypatch.setattr("datasets.pack.star_ratings_available", lambda: False)
+    monkeypatch.setattr(reading, "star_rating", lambda _: None)
     write_mapperator(tmp_path / "data")
     flags = (tmp_path / "data", "--output", tmp_path / "packed", "--min-stars", 3)
     assert run_command(create_dataset.main, *flags) == 2
@@ -317,13 +318,13 @@ def test_a_second_run_adds_what_is_new_and_changes_no_class(
     first = pack_into(output, songs)
     before = classes(first)
     read: list[str] = []
-    pack_file = packing.pack_file
+    pack_file = reading.pack_file
 
     def recorded(source: Source) -> list[Packed | Skipped]:
         read.append(source.path.name)
         return pack_file(source)
 
-    monkeypatch.setattr(create_dataset, "pack_file", recorded)
+    monkeypatch.setattr("datasets.pack.pack_file", recorded)
     files = {path.name: path.read_bytes() for path in output.iterdir()}
     pack_into(output, songs)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == files and not read
@@ -416,7 +417,7 @@ def test_an_interrupted_pack_leaves_the_old_dataset(
 
     with monkeypatch.context() as patch:
         if where == "pack_file":
-            patch.setattr(create_dataset, "pack_file", die)
+            patch.setattr("datasets.pack.pack_file", die)
         else:
             patch.setattr(Path, "replace", die)
         with pytest.raises(KeyboardInterrupt):
@@ -452,7 +453,7 @@ def test_an_unexpected_error_is_reported_and_the_rest_is_packed(
                 raise IndexError("a defect")
             return beatmap_to_sequence(beatmap)
 
-        patch.setattr(packing, "beatmap_to_sequence", fail)
+        patch.setattr(reading, "beatmap_to_sequence", fail)
         dataset = pack_into(tmp_path / "packed", songs)
     (entry,) = dataset.description["skipped"]
     assert entry["kind"].startswith("unexpected error") and "a defect" in entry["reason"]
@@ -463,10 +464,10 @@ def test_an_unexpected_error_is_reported_and_the_rest_is_packed(
 def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path, songs: Path) -> None:
     write_archive(tmp_path / "a.osz", {"x.osu": beatmap_text(random_objects(60, 20)).encode()})
     missing = replace(find_beatmaps(tmp_path / "a.osz")[0], path=tmp_path / "b.osz")
-    report = create_dataset.pack([*find_beatmaps(songs), missing], tmp_path / "packed", 1)
+    report = pack([*find_beatmaps(songs), missing], tmp_path / "packed", 1)
     assert [skip.kind for skip in report.skipped] == ["cannot be read"]
     (tmp_path / "a.osz").rename(tmp_path / "b.osz")
-    assert create_dataset.pack([missing], tmp_path / "packed", 1).added == 1
+    assert pack([missing], tmp_path / "packed", 1).added == 1
 
 
 @pytest.mark.parametrize("kind", ["archives", "lazer"])

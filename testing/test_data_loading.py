@@ -11,18 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-import data_loading
-from data_loading import (
-    COLUMNS,
-    POINT_DTYPE,
-    Batch,
-    PackedDataset,
-    WindowLoader,
-    load_beatmap_idx,
-    save_beatmap_idx,
-    set_keys,
-    write_dataset,
-)
+from data_loading import COLUMNS, POINT_DTYPE, Batch, PackedDataset, WindowLoader, set_keys
+from datasets.class_tables import load_beatmap_idx, save_beatmap_idx
+from datasets.writer import write_dataset
 
 COUNTS = [100, 10, 64, 33]
 CENTRE = torch.tensor([256.0, 192.0])
@@ -132,7 +123,7 @@ def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path) -> None:
 def test_another_format_version_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_loading, "FORMAT_VERSION", 99)
+    monkeypatch.setattr("datasets.writer.FORMAT_VERSION", 99)
     write_dataset(tmp_path, made_up_points([5]), made_up_table([5]), {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"format 99.*reads 1"):
@@ -381,7 +372,7 @@ def test_a_missing_or_huge_index_is_an_error(
     with pytest.raises(ValueError, match="no beatmap index at"):
         load_beatmap_idx(path)
     save_beatmap_idx(path, {1: 2})
-    monkeypatch.setattr(data_loading, "MAX_INDEX_BYTES", 4)
+    monkeypatch.setattr("datasets.class_tables.MAX_INDEX_BYTES", 4)
     with pytest.raises(ValueError, match="larger than"):
         load_beatmap_idx(path)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import filters
-from filters import Selection, likely_mappers, normal_name
+from datasets import filters
+from datasets.filters import Selection, likely_mappers, normal_name
 
 
 def row(**changes: Any) -> dict[str, Any]:

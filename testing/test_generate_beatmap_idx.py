@@ -10,7 +10,8 @@ import pytest
 from conftest import call_main, run_command, write_maps
 from test_create_dataset import write_mapperator
 
-from data_loading import PackedDataset, load_beatmap_idx
+from data_loading import PackedDataset
+from datasets.class_tables import load_beatmap_idx
 
 
 def index_of(output: Path, *arguments: object) -> dict[int, int]:

@@ -104,7 +104,7 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     """The current folder of all commands, with what they name in it."""
     from benchmark_reference import NUM_CLASSES
     from benchmark_sample import write_reference_checkpoint
-    from data_loading import save_beatmap_idx
+    from datasets.class_tables import save_beatmap_idx
 
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(ROOT / "example", folder / "example")

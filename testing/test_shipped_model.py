@@ -11,7 +11,7 @@ from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
-from data_loading import load_beatmap_idx
+from datasets.class_tables import load_beatmap_idx
 from fidelity import count_changes
 from generation import SampleOptions, generate, measure
 from remapping import remapped_file

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from conftest import beatmap_text, random_objects, write_maps
 
-import sources
-from sources import Known, find_beatmaps
+from datasets import sources
+from datasets.sources import Known, find_beatmaps
 
 
 def a_map(seed: int) -> bytes:

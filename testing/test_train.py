@@ -24,7 +24,8 @@ from torch import Tensor
 import train
 from checkpoint import load_model, load_training_checkpoint
 from conventions.ranks import Ranks, process_group
-from data_loading import PackedDataset, load_beatmap_idx
+from data_loading import PackedDataset
+from datasets.class_tables import load_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance
 from models import SIZES
 from objective import Noise

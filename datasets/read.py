@@ -16,7 +16,7 @@ from beatmaps.osz import Archive, ArchiveError
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating
 from data_loading import POINT_DTYPE
-from sources import Known, Source
+from datasets.sources import Known, Source
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,1 @@
+"""From collections of beatmaps to packed datasets: find, filter, read, pack, write."""
