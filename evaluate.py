@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-import classifier
 from beatmaps.osu_file import BeatmapError, parse_beatmap, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from beatmaps.star_rating import star_rating
@@ -31,9 +30,7 @@ from constraints.spacing import CHOICES, Spacing, wanted_distances
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from datasets.sources import find_beatmaps
-from denoising import denoising_errors
 from diffusion.samplers import SAMPLERS
-from fidelity import count_changes, count_faults, list_out_of_bounds
 from generation import (
     DEFAULT_STEPS,
     SampleOptions,
@@ -42,7 +39,10 @@ from generation import (
     spacing_errors,
     summarise_errors,
 )
-from realism import collect, compare, object_features, realism_ratio
+from metrics import classifier
+from metrics.denoising import denoising_errors
+from metrics.fidelity import count_changes, count_faults, list_out_of_bounds
+from metrics.realism import collect, compare, object_features, realism_ratio
 from remapping import remapped_file
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"

@@ -37,10 +37,10 @@ from constraints.bounds import Bounds
 from constraints.rules import Chain, keep_spacing, project_spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from denoising import bind_denoiser
 from diffusion.gaussian import Denoise, LearnedVariance
 from diffusion.samplers import DETERMINISTIC
 from generation import can_lack_distances
+from metrics.denoising import bind_denoiser
 
 FloatArray = NDArray[np.float64]
 

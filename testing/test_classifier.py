@@ -7,8 +7,8 @@ from conftest import beatmap_text, needs_maps, real_paths
 
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
-from classifier import COLUMNS, MIN_WINDOW, WINDOW, available, classify, describe_windows
-from realism import object_features
+from metrics.classifier import COLUMNS, MIN_WINDOW, WINDOW, available, classify, describe_windows
+from metrics.realism import object_features
 
 pytestmark = pytest.mark.skipif(not available(), reason="scikit-learn is not installed")
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 
-import classifier
 import evaluate
 from beatmaps.osu_file import parse_beatmap
 from evaluate import Pool, evaluate_one, summarise
-from fidelity import count_changes
-from realism import FEATURES
+from metrics import classifier
+from metrics.fidelity import count_changes
+from metrics.realism import FEATURES
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
 OBJECTS = (

@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from toy_benchmark import FAMILIES
 
 from checkpoint import LoadedModel, load_model
-from denoising import bind_denoiser
 from diffusion.gaussian import LearnedVariance
+from metrics.denoising import bind_denoiser
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import remapping
 import sample
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.osz import Archive
-from fidelity import count_changes
 from generation import generate
+from metrics.fidelity import count_changes
 
 ROOT = Path(__file__).resolve().parent.parent
 DATE = (2015, 4, 3, 2, 1, 0)

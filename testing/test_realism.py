@@ -9,7 +9,7 @@ from conftest import beatmap_text, needs_maps, random_objects, real_paths
 
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
-from realism import (
+from metrics.realism import (
     FEATURES,
     Collection,
     binned_wasserstein,

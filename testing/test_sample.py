@@ -33,8 +33,8 @@ from constraints.spacing import Spacing
 from controls import Controls
 from conventions.bundled import EXAMPLE
 from diffusion.samplers import SAMPLERS
-from fidelity import count_changes, count_faults
 from generation import SampleOptions, generate, measure
+from metrics.fidelity import count_changes, count_faults
 from outputs import safe_name
 from style import Style, embeddings_of
 

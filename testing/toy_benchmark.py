@@ -28,8 +28,8 @@ from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from denoising import bind_denoiser
 from diffusion.samplers import DETERMINISTIC, sample_ancestral
+from metrics.denoising import bind_denoiser
 
 FloatArray = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from realism import CONTEXT, FEATURES
+from metrics.realism import CONTEXT, FEATURES
 
 FloatArray = NDArray[np.float64]
 
