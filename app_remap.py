@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import controls
 from beatmaps.inputs import Choice, Job, LeftOut, open_jobs
 from beatmaps.osu_file import Beatmap
 from beatmaps.osz import pack_folder
 from checkpoint import LoadedModel
 from constraints.spacing import Spacing
 from conventions.whole_files import replacing
-from generation import SampleOptions, check_spacing
-from outputs import Outputs
-from remapping import Remapped, option_words, remap_beatmap, result_version
-from style import ClassEntry, Progress, read_class_table
+from sampling import controls
+from sampling.generate import SampleOptions, check_spacing
+from sampling.remap import Remapped, option_words, remap_beatmap, result_version
+from sampling.results import Outputs
+from sampling.style import ClassEntry, Progress, read_class_table
 from viewer.player_page import check_audio, player_frame
 from viewer.previews import write_preview
 

@@ -28,8 +28,9 @@ from constraints.spacing import Spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from datasets.sources import find_beatmaps
-from generation import DEFAULT_STEPS, SampleOptions, generate, spacing_errors
+from metrics.spacing import spacing_errors
 from models import SIZES, DiT_models
+from sampling.generate import DEFAULT_STEPS, SampleOptions, generate
 
 FloatArray = NDArray[np.float64]
 POINTS_OF_REFERENCE = 2365

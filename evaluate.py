@@ -31,19 +31,13 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from datasets.sources import find_beatmaps
 from diffusion.samplers import SAMPLERS
-from generation import (
-    DEFAULT_STEPS,
-    SampleOptions,
-    generate,
-    measure,
-    spacing_errors,
-    summarise_errors,
-)
 from metrics import classifier
 from metrics.denoising import denoising_errors
 from metrics.fidelity import count_changes, count_faults, list_out_of_bounds
 from metrics.realism import collect, compare, object_features, realism_ratio
-from remapping import remapped_file
+from metrics.spacing import measure, spacing_errors, summarise_errors
+from sampling.generate import DEFAULT_STEPS, SampleOptions, generate
+from sampling.remap import remapped_file
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 MAX_LISTED = 200  # objects out of bounds in the report

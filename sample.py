@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import controls
-from batch import Tally
 from beatmaps.inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
@@ -26,10 +24,12 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.ranks import Ranks, process_group
 from diffusion.samplers import SAMPLERS
-from generation import DEFAULT_STEPS, SampleOptions
 from models import SIZES
-from outputs import Outputs, Result, put_bytes, run_key
-from remapping import Remapped, option_words, remap_beatmap, result_version
+from sampling import controls
+from sampling.generate import DEFAULT_STEPS, SampleOptions
+from sampling.remap import Remapped, option_words, remap_beatmap, result_version
+from sampling.results import Outputs, Result, put_bytes, run_key
+from sampling.tally import Tally
 from viewer.animation import DEFAULT_CLIP, animate_denoising, check_length
 from viewer.pictures import time_slices
 from viewer.previews import SUFFIXES, write_preview

@@ -20,9 +20,9 @@ from class_embeddings import Classes, add_flags, classes_from, cosine_distances,
 from tables import claim_table, save_table
 
 from checkpoint import LoadedModel
-from controls import learning_bar
 from conventions import command_line
-from style import class_of_id, style_of_files
+from sampling.controls import learning_bar
+from sampling.style import class_of_id, style_of_files
 
 
 def wanted_embedding(

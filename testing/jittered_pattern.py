@@ -39,8 +39,8 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from diffusion.gaussian import Denoise, LearnedVariance
 from diffusion.samplers import DETERMINISTIC
-from generation import can_lack_distances
 from metrics.denoising import bind_denoiser
+from sampling.generate import can_lack_distances
 
 FloatArray = NDArray[np.float64]
 

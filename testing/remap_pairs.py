@@ -17,9 +17,9 @@ from beatmaps.osz import ArchiveError
 from beatmaps.selection import choose_objects
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.spacing import KEEP, Spacing
-from controls import selection_from
 from datasets.sources import find_beatmaps
-from generation import kept_and_wanted
+from sampling.controls import selection_from
+from sampling.generate import kept_and_wanted
 
 FloatArray = NDArray[np.float64]
 

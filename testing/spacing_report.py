@@ -33,9 +33,9 @@ from beatmaps.osu_file import read_beatmap
 from beatmaps.selection import editor_numbers
 from beatmaps.sequence import PointType, Sequence
 from conventions import command_line
-from generation import spacing_errors
 from metrics.fidelity import count_changes, count_faults
 from metrics.realism import object_features
+from metrics.spacing import spacing_errors
 
 FloatArray = NDArray[np.float64]
 

@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beatmaps.osu_file import Beatmap, BeatmapError, read_beatmap, write_new_file
 from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from controls import Controls
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from generation import SampleOptions, generate
-from style import Learning, Style, embeddings_of, learn_embedding, read_index
+from sampling.controls import Controls
+from sampling.generate import SampleOptions, generate
+from sampling.style import Learning, Style, embeddings_of, learn_embedding, read_index
 
 Features = NDArray[np.float64]  # (F,), NaN where a map has too few cases
 

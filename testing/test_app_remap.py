@@ -25,7 +25,7 @@ from beatmaps.osu_file import BeatmapError, GameModeError, read_beatmap
 from beatmaps.osz import ArchiveError
 from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
-from style import ClassEntry
+from sampling.style import ClassEntry
 
 STEPS = 4
 

@@ -23,11 +23,11 @@ from class_embeddings import (
 from conftest import beatmap_text, call_main, random_objects, read_json, run_command
 from embedding_svm import Examiner, moved_between_songs, questions, songs_of
 
-import style
 from checkpoint import export_weights, load_model, write_class_table
 from datasets.class_tables import save_beatmap_idx
 from diffusion.gaussian import EDM
 from models import DiT_models
+from sampling import style
 
 CLASSES, WIDTH = 12, 64
 needs_sklearn = pytest.mark.skipif(not find_spec("sklearn"), reason="scikit-learn is not installed")

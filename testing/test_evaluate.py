@@ -235,7 +235,7 @@ def test_no_table_and_no_source_is_overwritten(
 def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:
     """And two maps of one song with long names are two files."""
     from checkpoint import load_model
-    from generation import SampleOptions
+    from sampling.generate import SampleOptions
 
     loaded = load_model(trained / "model.safetensors")
     for version in ("Easy", "Hard"):
@@ -275,7 +275,7 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
 @pytest.mark.skipif(not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder of beatmaps")
 def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
     from checkpoint import load_model
-    from generation import SampleOptions
+    from sampling.generate import SampleOptions
 
     assert FOLDER is not None
     loaded = load_model(trained / "model.safetensors")

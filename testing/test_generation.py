@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import beatmap_text, draw_nothing, needs_maps, random_objects, real_paths, run_command
 
-import generation
 import sample
 from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
@@ -19,11 +18,13 @@ from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import NEARLY
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
-from controls import Controls
 from diffusion.gaussian import EDM, LearnedVariance
-from generation import SampleOptions, generate, spacing_errors
+from metrics.spacing import spacing_errors
 from models import DiT_models
-from remapping import remapped_file
+from sampling import generate as generation
+from sampling.controls import Controls
+from sampling.generate import SampleOptions, generate
+from sampling.remap import remapped_file
 
 METADATA = re.compile(rb"(Version|BeatmapID|Tags):")
 

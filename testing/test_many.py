@@ -18,12 +18,12 @@ from conftest import (
     write_maps,
 )
 
-import remapping
 import sample
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.osz import Archive
-from generation import generate
 from metrics.fidelity import count_changes
+from sampling import remap as remapping
+from sampling.generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 DATE = (2015, 4, 3, 2, 1, 0)
@@ -338,7 +338,7 @@ def test_a_killed_run_leaves_no_half_file_and_can_go_on(
         assert remap(trained, tmp_path / "out", *flags) == 130
     assert sorted(p.suffix for p in (tmp_path / "out").rglob("*.*")) == [".osz", ".png"]
     with monkeypatch.context() as patch:
-        patch.setattr("outputs.write_archive", half_written)
+        patch.setattr("sampling.results.write_archive", half_written)
         assert remap(trained, tmp_path / "half", *flags) == 130
     assert not list((tmp_path / "half").rglob("*.*"))
     for name in ("out", "half"):

@@ -18,7 +18,7 @@ import flag_tables
 import pytest
 from conftest import beatmap_text, random_objects, run_command
 
-import style
+from sampling import style
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

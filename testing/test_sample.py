@@ -23,20 +23,21 @@ from conftest import (
 )
 from PIL import Image
 
-import remapping
 import sample
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing
-from controls import Controls
 from conventions.bundled import EXAMPLE
 from diffusion.samplers import SAMPLERS
-from generation import SampleOptions, generate, measure
 from metrics.fidelity import count_changes, count_faults
-from outputs import safe_name
-from style import Style, embeddings_of
+from metrics.spacing import measure
+from sampling import remap as remapping
+from sampling.controls import Controls
+from sampling.generate import SampleOptions, generate
+from sampling.results import safe_name
+from sampling.style import Style, embeddings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 UNCHANGED = {

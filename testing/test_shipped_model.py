@@ -12,9 +12,10 @@ from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from datasets.class_tables import load_beatmap_idx
-from generation import SampleOptions, generate, measure
 from metrics.fidelity import count_changes
-from remapping import remapped_file
+from metrics.spacing import measure
+from sampling.generate import SampleOptions, generate
+from sampling.remap import remapped_file
 
 CLASSES = DEFAULT_MODEL.with_name(DEFAULT_MODEL.stem + ".classes.csv")
 

@@ -12,16 +12,16 @@ from conftest import beatmap_text, draw_nothing, random_objects, read_json, run_
 from style_test import Judge, features
 
 import sample
-import style
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
-from controls import Controls
 from diffusion.gaussian import EDM
-from generation import SampleOptions, generate
 from models import DiT_models
-from style import (
+from sampling import style
+from sampling.controls import Controls
+from sampling.generate import SampleOptions, generate
+from sampling.style import (
     Learner,
     Learning,
     Request,

@@ -21,7 +21,6 @@ from constraints.pixels import Placement
 from constraints.rules import Chain, clamp_prediction, keep_points, keep_spacing, keep_within
 from constraints.shapes import SliderShapes
 from constraints.spacing import KEEP, Spacing, wanted_distances
-from controls import Controls
 from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
@@ -30,7 +29,8 @@ from diffusion.samplers import (
     sample_learned_variance,
 )
 from models import make_context
-from style import Style
+from sampling.controls import Controls
+from sampling.style import Style
 
 DEFAULT_STEPS = 12
 MAX_STEPS = 1000
@@ -475,40 +475,3 @@ def constrained(
     if chain.bounds is not None:
         return keep_within(denoise, parametrisation, chain.bounds)
     return denoise
-
-
-def spacing_errors(
-    source: Sequence, xy: FloatArray, wanted: FloatArray | None = None
-) -> FloatArray:
-    """(T,) px by which each distance of xy (T, 2) to the previous point is off.
-
-    Off `wanted` (T,) where that is given and known, or else off that of `source`.
-    """
-    distances = source.distances()
-    if wanted is not None:
-        distances = np.where(wanted < 0, distances, wanted)
-    return np.abs(replace(source, xy=xy).distances() - distances)
-
-
-def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:
-    """Median and p95 of spacing errors (T,): of all points, of object starts, of the others."""
-    result = {}
-    for name, chosen in (("all", starts | True), ("object", starts), ("inner", ~starts)):
-        values = error[chosen] if chosen.any() else np.zeros(1)
-        result[f"{name}_spacing_error_median"] = float(np.median(values))
-        result[f"{name}_spacing_error_p95"] = float(np.quantile(values, 0.95))
-    return result
-
-
-def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) -> dict[str, float]:
-    """How well coordinates xy (T, 2) px keep distances, see `spacing_errors`, and the playfield.
-
-    Spacing errors in px, of all points, of those that start an object and of the inner ones;
-    shares off the playfield of all points and of objects' centres.
-    """
-    off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
-    starts = source.object_starts
-    result = summarise_errors(spacing_errors(source, xy, wanted), starts)
-    result["points_off_playfield"] = float(off.mean())
-    result["centres_off_playfield"] = float(off[starts].mean())
-    return result

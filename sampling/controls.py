@@ -18,7 +18,7 @@ from beatmaps.osu_file import Beatmap
 from beatmaps.selection import KINDS, Mask, Selection, choose_objects, parse_time
 from checkpoint import LoadedModel
 from conventions import command_line
-from style import Progress, Request, Style, resolve
+from sampling.style import Progress, Request, Style, resolve
 
 REFINE_ITERATIONS = 10
 LABEL_LIMIT = 60

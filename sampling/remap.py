@@ -8,15 +8,9 @@ from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from checkpoint import LoadedModel
 from constraints.spacing import KEEP
-from controls import Controls
-from generation import (
-    FloatArray,
-    Progress,
-    SampleOptions,
-    generate,
-    kept_and_wanted,
-    measure,
-)
+from metrics.spacing import measure
+from sampling.controls import Controls
+from sampling.generate import FloatArray, Progress, SampleOptions, generate, kept_and_wanted
 
 TAG = "osu-diffusion"
 
