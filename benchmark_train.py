@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -70,16 +71,17 @@ def seconds(step: Step, device: str) -> float:
 
 def our_step(args: argparse.Namespace, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
-    import train
     from conventions.ranks import Ranks
     from data_loading import PackedDataset
+    from training.options import training_parser
+    from training.setup import make_trainer
 
     pack_random_maps(folder / "packed", args)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
     flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
     flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
-    options = train.parse_args([str(flag) for flag in flags])
-    trainer = train.make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
+    options = training_parser().parse_args([str(flag) for flag in flags])
+    trainer = make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
     trainer.connect()
     batches = trainer.loader.batches()
 
@@ -156,17 +158,14 @@ def reference_step(args: argparse.Namespace) -> Step:
     """
     import copy
 
-    import diffusion
-    import models
-    import train
+    models, diffusion, train = map(import_module, ("models", "diffusion", "train"))
 
     device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
-    make: Any = models.DiT_models[args.model]
-    model = make(
+    model = models.DiT_models[args.model](
         num_classes=args.num_classes, context_size=FREQUENCIES + TYPES, class_dropout_prob=0.2
     ).to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    chain = diffusion.create_diffusion("", noise_schedule="squaredcos_cap_v2", use_l1=True)  # type: ignore[attr-defined]
+    chain = diffusion.create_diffusion("", noise_schedule="squaredcos_cap_v2", use_l1=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
     scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
     shape = (args.global_batch_size, args.seq_len)
@@ -186,7 +185,7 @@ def reference_step(args: argparse.Namespace) -> Step:
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        train.update_ema(ema, model)  # type: ignore[attr-defined]
+        train.update_ema(ema, model)
         return loss.item()
 
     return step

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from figures import save_figure
 
 from conventions import command_line
-from training_log import read_metrics
+from training.log import read_metrics
 
 LINE = re.compile(r"\(step=(\d+)\) Train Loss: (\S+?),")
 Curve = list[tuple[int, float]]

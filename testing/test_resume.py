@@ -26,13 +26,12 @@ from conftest import (
     train_flags,
 )
 
-import run_folder
-import trainer
 from checkpoint import load_training_checkpoint
 from conventions.whole_files import replacing
 from data_loading import PackedDataset
-from run_folder import open_run
-from training_log import Metrics, read_metrics
+from training import run_folder, trainer
+from training.log import Metrics, read_metrics
+from training.run_folder import open_run
 
 needs_proc = pytest.mark.skipif(
     sys.platform != "linux", reason="finds the workers of torchrun in /proc"

@@ -11,7 +11,7 @@ import torch
 from conftest import TRAIN_STEPS, call_main, run_command
 
 import benchmark
-from training_log import read_metrics
+from training.log import read_metrics
 
 
 def test_losses_of_metrics_and_of_logs(trained: Path, tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from data_loading import PackedDataset
 from datasets.class_tables import load_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance
 from models import SIZES
-from objective import Noise
-from training_state import TABLE
+from training.objective import Noise
+from training.setup import choose_rows
+from training.state import TABLE
 
 
 def checkpoint(folder: Path, step: int = TRAIN_STEPS) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def test_without_a_compiler_training_goes_on_uncompiled(
 
 def choose(packed: PackedDataset, ids: str) -> list[int]:
     args = argparse.Namespace(fine_tune_ids=ids, validation_fraction=0.0, global_seed=0)
-    rows, _ = train.choose_rows(args, packed)
+    rows, _ = choose_rows(args, packed)
     return [int(packed.beatmaps["beatmap_id"][row]) for row in rows]
 
 
@@ -271,7 +272,7 @@ def test_fine_tuning_on_unknown_maps_is_an_error(
 def test_held_out_sets_are_not_trained_on(packed: PackedDataset) -> None:
     args = argparse.Namespace(fine_tune_ids=None, validation_fraction=0.5, global_seed=1)
     train_rows, held_out = packed.split_by_set(0.5, 1)
-    chosen = train.choose_rows(args, packed)
+    chosen = choose_rows(args, packed)
     assert len(held_out)
     assert [rows.tolist() for rows in chosen] == [train_rows.tolist(), held_out.tolist()]
 

@@ -18,7 +18,7 @@ from checkpoint import PLAYFIELD_SIZE, CheckpointError, load_model, load_trainin
 from data_loading import PackedDataset
 from diffusion.gaussian import EDM, LearnedVariance
 from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig
-from training_state import TABLE, read_training_state
+from training.state import TABLE, read_training_state
 
 FOLDER = os.environ.get("OSU_DIFFUSION_REFERENCE")
 needs_reference = pytest.mark.skipif(

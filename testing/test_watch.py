@@ -18,9 +18,9 @@ from checkpoint import load_training_checkpoint
 from data_loading import Batch, PackedDataset
 from diffusion.gaussian import EDM, LearnedVariance
 from models import DiT, DiTConfig
-from objective import SIGMA_BANDS_PX, Noise, Objective, loss_by_band
-from training_log import measured_peak_flops, read_metrics, training_flops
-from validation import Validation, distances, held_out_map, sample_map
+from training.log import measured_peak_flops, read_metrics, training_flops
+from training.objective import SIGMA_BANDS_PX, Noise, Objective, loss_by_band
+from training.validation import Validation, distances, held_out_map, sample_map
 
 FRACTION, SEED = 0.3, 2
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from data_loading import Batch, PackedDataset, WindowLoader
 from diffusion.gaussian import EDM, LearnedVariance
 from diffusion.samplers import sample_ddim, sample_dpmpp_2m
 from models import DiT, make_context
-from objective import Noise, Objective, loss_by_band
+from training.objective import Noise, Objective, loss_by_band
 
 WINDOWS, AT_ONCE = 256, 16
 """Held-out windows in a validation, and how many are computed together."""

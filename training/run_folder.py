@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from checkpoint import save_training_checkpoint
 from conventions.whole_files import replacing
-from training_state import is_intact
+from training.state import is_intact
 
 log = logging.getLogger("train")
 RUN = re.compile(r"(\d{3,})-DiT-\w+")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from conventions.ranks import Ranks
 from data_loading import WindowLoader
-from objective import Objective, loss_by_band
-from training_log import Metrics, measured_peak_flops, training_flops
+from training.log import Metrics, measured_peak_flops, training_flops
+from training.objective import Objective, loss_by_band
 
 log = logging.getLogger("train")
 

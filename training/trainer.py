@@ -20,11 +20,11 @@ from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
 from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiT, DiTConfig
-from objective import Noise, Objective
-from run_folder import RunFolder
-from training_state import TABLE, TrainingState
-from validation import Validation
-from watch import StepRecord, Watch
+from training.monitor import StepRecord, Watch
+from training.objective import Noise, Objective
+from training.run_folder import RunFolder
+from training.state import TABLE, TrainingState
+from training.validation import Validation
 
 log = logging.getLogger("train")
 

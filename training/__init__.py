@@ -1,0 +1,1 @@
+"""A training run: its options, its steps and losses, its folder, what is watched of it."""
