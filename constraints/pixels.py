@@ -15,6 +15,15 @@ from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
 from constraints.bounds import Bounds
 from constraints.shapes import SliderShapes
+from constraints.structure import (
+    BODY_SAMPLES,
+    BodyRelations,
+    Structure,
+    StructureMode,
+    body_relations,
+    clean_structure,
+    kept_structure,
+)
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6
@@ -22,11 +31,18 @@ SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
 FAR_OFF = 2.0  # px off its distance from which on another way is looked for
 REACH = 6  # bodies that may go another way for one that is far off
+BEAM = 12
+MEMORY = 40  # bodies back that a twin may be
+PARTED = 0.5
+"""px^2 of distance that it is worth to have twins on one place."""
+NEAR_COST = 0.02  # px^2 of distance that a px of nearness to the target is worth
 NEARNESS = 0.01  # px of distance that a px of nearness to the old place is worth
 _GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _COARSE = np.array([(x, y) for x in range(0, 513, 16) for y in range(0, 385, 16)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+LAST_SWEEPS = 4
+"""Sweeps at the end in which distances alone decide."""
 ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
 _BY_SIZE = np.radians(sorted(range(-180, 180, 5), key=abs))
 _TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _BY_SIZE])
@@ -34,9 +50,6 @@ _TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _B
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
-Circle = tuple[FloatArray, float]
-"""Centre and radius in px: where a head has its distance from another object."""
-
 
 @dataclass(frozen=True)
 class Bodies:
@@ -56,6 +69,7 @@ class Bodies:
     distances: FloatArray
     owners: IntArray
     offsets: FloatArray
+    relations: BodyRelations | None = None
 
     def errors(self, heads: FloatArray, origin: FloatArray) -> FloatArray:
         """(M,) px by which the distances of heads (M, 2) are off; the first one's to `origin`."""
@@ -110,6 +124,7 @@ class Placement:
         bounds: Bounds | None,
         *,
         fitted: bool = True,
+        structure: StructureMode = "off",
     ) -> None:
         self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
@@ -118,6 +133,8 @@ class Placement:
         self.stops = np.append(self.starts[1:], len(sequence)) - 1
         self.distances = None if distances is None else distances[self.starts]
         self.stacking = self._stacking(sequence.xy)
+        self.mode = structure
+        self.structure = None if structure == "off" else self._structure(sequence.xy)
 
     def settle(self, xy: FloatArray, fits: int, sweeps: int) -> FloatArray:
         """xy (T, 2) with slider shapes fitted and objects moved to their distances and bounds."""
@@ -150,6 +167,30 @@ class Placement:
             if (np.max(stacking[:-1], axis=0) >= stacking[-1]).all():
                 break
         return placed
+
+    def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
+        """xy (T, 2) with objects on one place or clear of each other, whatever their distances."""
+        bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False)
+        assert bodies.relations is not None
+        heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
+        for _ in range(sweeps):
+            bodies.relations.part_pairs(heads, mobile)
+            bodies.relations.meet(heads, mobile)
+        return self._moved(xy, bodies, heads)
+
+    def _structure(self, xy: FloatArray) -> Structure:
+        """How objects should lie to each other: as in the source, or near xy (T, 2)."""
+        if self.mode == "clean":
+            return clean_structure(self.beatmap, xy[self.starts], self._samples(xy))
+        return kept_structure(self.beatmap, xy[self.starts], self._samples(xy))
+
+    def _samples(self, xy: FloatArray) -> FloatArray:
+        """(O, samples, 2) px points along the objects, of circles their centre again and again."""
+        samples = np.repeat(xy[self.starts][:, None], BODY_SAMPLES, axis=1)
+        if len(self.shapes.heads):
+            sliders = self.sequence.objects[self.shapes.heads]
+            samples[sliders] = self.shapes.paths.bodies(xy, BODY_SAMPLES)
+        return samples
 
     def _turned_to_fit(self, xy: FloatArray) -> FloatArray:
         """xy (T, 2) with sliders too large for the bounds turned by the least angle that helps."""
@@ -211,6 +252,11 @@ class Placement:
         offsets = travelled - travelled[first][owners]
         last = np.append(first[1:], len(heads)) - 1
         low, high = self._head_range(xy, stacking)
+        relations = None
+        if self.structure is not None:
+            structure = self._structure(xy) if self.mode == "clean" else self.structure
+            samples = self._samples(xy) - xy[self.starts][:, None]
+            relations = body_relations(structure, owners, offsets, samples, fixed[first])
         return Bodies(
             heads=heads[first],
             ends=offsets[last] + ends[last],
@@ -220,6 +266,7 @@ class Placement:
             distances=distances[first],
             owners=owners,
             offsets=offsets,
+            relations=relations,
         )
 
     def _head_range(
@@ -261,7 +308,12 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     ends = np.concatenate([np.zeros((1, 2)), bodies.ends])
     mobile = np.concatenate([[0.0], (~bodies.fixed).astype(np.float64)])[:, None]
     low, high = bodies.range()
-    for _ in range(sweeps):
+    for sweep in range(sweeps):
+        if bodies.relations is not None:
+            # Distances have the last word.
+            if sweep < sweeps - LAST_SWEEPS:
+                bodies.relations.part_pairs(heads[1:], mobile[1:, 0])
+            bodies.relations.meet(heads[1:], mobile[1:, 0])
         for parity in (0, 1):
             half = slice(parity, None, 2)
             first, second = heads[:-1][half], heads[1:][half]  # views
@@ -278,24 +330,81 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
 
 
 def _choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
-    """Whole-pixel heads (M, 2), one after the other, each at its distance from the last end.
+    """Whole-pixel heads (M, 2), each at its distance from the last end, twins on one place.
 
-    Among the pixels around the target, brought to its distance, the one that meets the distance
-    best is taken; nearness to the target decides between equals. Where the bounds leave none,
-    pixels all around the circle of that distance are looked at. Before a body that stays, the
-    distance to that one counts as well.
+    A beam search: of the ways to place the bodies so far the `BEAM` best are kept. What counts is
+    the errors of the distances, squared, and a little how near the targets are. Where a body's
+    place is decided already, as it stays or has a twin, the distance to it counts one body ahead.
     """
-    heads = targets.copy()
+    count = len(targets)
     low, high = bodies.whole_range()
-    end = origin
+    twins = np.full(count, -1) if bodies.relations is None else bodies.relations.twins
+    shifts = np.zeros((count, 2)) if bodies.relations is None else bodies.relations.shifts
+    paths = np.empty((1, count, 2))  # (beam, M, 2), of which the last `MEMORY` bodies are right
+    costs = np.zeros(1)
+    steps: list[tuple[FloatArray, IntArray]] = []  # places (beam, 2) and where they came from
     for i, target in enumerate(targets):
-        if not bodies.fixed[i]:
-            circles = [(end, bodies.distances[i])]
-            if i + 1 < len(targets) and bodies.fixed[i + 1]:
-                circles.append((heads[i + 1] - bodies.ends[i], bodies.distances[i + 1]))
-            heads[i] = _best_pixel(target, circles, low[i], high[i])
-        end = heads[i] + bodies.ends[i]
+        ends = paths[:, i - 1] + bodies.ends[i - 1] if i else np.repeat(origin[None], 1, axis=0)
+        if bodies.fixed[i]:
+            places = np.repeat(target[None, None], len(paths), axis=0)
+            extra = np.zeros((len(paths), 1))
+        else:
+            places, extra = _candidates(ends, bodies.distances[i], target, low[i], high[i])
+            if twins[i] >= 0:
+                own = paths[:, twins[i]] + shifts[i]
+                places = np.concatenate([places, own[:, None]], axis=1)
+                outside = ((own < low[i]) | (own > high[i])).any(axis=1)
+                extra = np.concatenate([extra + PARTED, 1e6 * outside[:, None]], axis=1)
+        error = np.hypot(*np.moveaxis(places - ends[:, None], -1, 0)) - bodies.distances[i]
+        total = costs[:, None] + error**2 + extra
+        ahead = np.zeros_like(total)
+        if i + 1 < count:
+            known: FloatArray | None = None
+            if bodies.fixed[i + 1]:
+                known = np.repeat(targets[i + 1][None, None], len(paths), axis=0)
+            elif twins[i + 1] >= 0:
+                known = (
+                    places if twins[i + 1] == i else paths[:, twins[i + 1], None]
+                ) + shifts[i + 1]
+            if known is not None:
+                offset = known - (places + bodies.ends[i])
+                away = np.hypot(*np.moveaxis(offset, -1, 0)) - bodies.distances[i + 1]
+                ahead = np.minimum(away**2, np.inf if bodies.fixed[i + 1] else PARTED)
+        order = np.argsort((total + ahead).ravel(), kind="stable")[:BEAM]
+        parents, choices = np.divmod(order, total.shape[1])
+        start = max(0, i - MEMORY)
+        kept = paths[parents, start:i]
+        if len(parents) != len(paths):
+            paths = np.repeat(paths[:1], len(parents), axis=0)
+        paths[:, start:i] = kept
+        paths[:, i] = places[parents, choices]
+        steps.append((paths[:, i].copy(), parents))
+        costs = total.ravel()[order]
+    heads, best = np.empty((count, 2)), int(np.argmin(costs))
+    for i in range(count - 1, -1, -1):
+        places, parents = steps[i]
+        heads[i], best = places[best], int(parents[best])
     return heads
+
+
+def _candidates(
+    ends: FloatArray, distance: float, target: FloatArray, low: FloatArray, high: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Pixels (B, K, 2) within bounds at about `distance` px from ends (B, 2), and their costs (B, K).
+
+    Those around the target, brought to the distance; where the bounds leave none that is good, also
+    some all around.
+    """
+    offset = target - ends
+    length = np.hypot(*offset.T)[:, None]
+    direction = np.where(length > 1e-6, offset / np.maximum(length, 1e-6), (1.0, 0.0))
+    places = np.clip(np.rint(ends + direction * distance)[:, None] + _GRID, low, high)
+    error = np.abs(np.hypot(*np.moveaxis(places - ends[:, None], -1, 0)) - distance)
+    if error.min() > 1:
+        around = np.clip(np.rint(ends[:, None] + distance * _CIRCLE), low, high)
+        places = np.concatenate([places, around], axis=1)
+    away = np.hypot(*np.moveaxis(places - target, -1, 0))
+    return places, NEAR_COST * away
 
 
 def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
@@ -346,33 +455,3 @@ def _best_route(part: Bodies, count: int, origin: FloatArray) -> FloatArray:
         heads[j] = places[j][best]
         best = int(came_from[j - 1][best]) if j else best
     return heads
-
-
-def _best_pixel(
-    target: FloatArray, circles: list[Circle], low: FloatArray, high: FloatArray
-) -> FloatArray:
-    """The pixel within bounds that is nearest to the one or two circles, and then to `target`."""
-    end, distance = circles[0]
-    offset = target - end
-    length = np.hypot(*offset)
-    direction = offset / length if length > 1e-6 else np.array([1.0, 0.0])
-    near = np.rint(end + direction * distance) + _GRID
-    best, error = _score(np.clip(near, low, high), target, circles)
-    if error > len(circles):
-        around = np.rint(end + distance * _CIRCLE)
-        other, smaller = _score(np.clip(around, low, high), target, circles)
-        if smaller < error:
-            best = other
-    return best
-
-
-def _score(
-    pixels: FloatArray, target: FloatArray, circles: list[Circle]
-) -> tuple[FloatArray, float]:
-    """The best of `pixels` (K, 2), and its px off the circles, summed."""
-    error = np.zeros(len(pixels))
-    for centre, radius in circles:
-        error += np.abs(np.hypot(*(pixels - centre).T) - radius)
-    away = np.hypot(*(pixels - target).T)
-    index = int(np.argmin(error + 0.1 * away))
-    return pixels[index], float(error[index])

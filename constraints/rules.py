@@ -14,6 +14,8 @@ from torch import Tensor
 from constraints.bounds import Bounds
 from diffusion.gaussian import Denoise, Parametrisation
 
+ARRANGE_BELOW_PX = 300.0
+
 Settle = Callable[[Tensor], Tensor]
 """(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""
 
@@ -31,6 +33,7 @@ class Chain:
     fixed: Tensor
     fixed_xy: Tensor
     settle: Settle
+    arrange: Settle | None = None
     bounds: Bounds | None = None
     origin: tuple[float, float] = (256.0, 192.0)
     mobility: Tensor = field(init=False)
@@ -102,6 +105,7 @@ def keep_spacing(
     chain: Chain,
     *,
     below_px: float = 60.0,
+    arrange_below_px: float = ARRANGE_BELOW_PX,
     sweeps: int = 10,
 ) -> Denoise:
     """A denoiser whose predictions keep distances, path lengths and bounds, below `below_px`.
@@ -111,8 +115,12 @@ def keep_spacing(
 
     def spaced(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoise(x, sigma)
-        if float(sigma) * max(parametrisation.scale) >= below_px:
-            return x0
+        px = float(sigma) * max(parametrisation.scale)
+        if px >= below_px:
+            if chain.arrange is None or px >= arrange_below_px:
+                return x0
+            xy = parametrisation.to_pixels(x0)
+            return parametrisation.from_pixels(chain.arrange(xy.detach().cpu()).to(xy))
         xy = project_spacing(parametrisation.to_pixels(x0), chain, sweeps)
         return parametrisation.from_pixels(chain.settled(xy))
 

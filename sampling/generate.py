@@ -20,6 +20,7 @@ from constraints.bounds import bounds_named
 from constraints.pixels import Placement
 from constraints.rules import Chain, clamp_prediction, keep_points, keep_spacing, keep_within
 from constraints.shapes import SliderShapes
+from constraints.structure import StructureMode
 from constraints.spacing import KEEP, Spacing, wanted_distances
 from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
@@ -36,6 +37,7 @@ DEFAULT_STEPS = 12
 MAX_STEPS = 1000
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
+ARRANGE_SWEEPS = 4
 MIN_EDIT_STEPS = 4
 EDIT_RAMP_PX = (1.31, 655.0)
 """Noise in px from which an edit of strength just above 0, and one of 1, starts."""
@@ -71,6 +73,7 @@ class SampleOptions:
     strength: float = 1.0
     refine_iterations: int = 0
     slider_velocity: SliderVelocity = "keep"
+    structure: StructureMode = "keep"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -290,7 +293,15 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
         part.kept,
         bounds_named(options.bounds, part.beatmap),
         fitted=options.spacing.mode != "model",
+        structure=structure_mode(options),
     )
+
+
+def structure_mode(options: SampleOptions) -> StructureMode:
+    """What is kept of how objects lie to each other: distances of another kind want other places."""
+    if options.spacing.mode in ("snap", "free") and options.structure == "keep":
+        return "clean"
+    return options.structure
 
 
 def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
@@ -417,11 +428,16 @@ def make_chain(part: Part, placement: Placement) -> Chain:
         moved = [placement.settle(points, FITS, SWEEPS) for points in xy.double().numpy()]
         return torch.from_numpy(np.stack(moved))
 
+    def arrange(xy: Tensor) -> Tensor:
+        moved = [placement.arrange(points, ARRANGE_SWEEPS) for points in xy.double().numpy()]
+        return torch.from_numpy(np.stack(moved))
+
     return Chain(
         distances=torch.from_numpy(part.distances).float(),
         fixed=torch.from_numpy(part.kept),
         fixed_xy=torch.from_numpy(part.sequence.xy).float(),
         settle=settle,
+        arrange=None if placement.structure is None else arrange,
         bounds=placement.bounds,
     )
 

@@ -1,0 +1,201 @@
+"""Which objects of a map share a place, and which are clear of each other while both are seen.
+
+Mappers put an object where an earlier one was, or clear of all that is still on screen; what lies
+in between reads as clutter. A remap keeps for every pair of objects which of the two it was.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beatmaps.game import circle_radius, preempt
+from beatmaps.osu_file import Beatmap
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+BoolArray = NDArray[np.bool_]
+StructureMode = Literal["keep", "clean", "off"]
+
+LOOK_BACK = 16
+"""Objects that an object is compared with: those before it."""
+SAME_PLACE = 1.0  # px between objects that share a place
+CLEARANCE = 1.03
+"""Diameters that clear objects are kept apart by: a little more, as pixels are chosen later."""
+MERGED = 0.3  # of a diameter; nearer than that, unplaced objects are meant to share a place
+BODY_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Relations between the O objects of a map, each named by its number.
+
+    twins (O,): the latest earlier object at the same place, -1 where there is none.
+    earlier, later (P,): objects seen together of which the later one's head is to be `clear` px
+    away from the earlier one's body.
+    """
+
+    twins: IntArray
+    earlier: IntArray
+    later: IntArray
+    clear: float
+
+
+def kept_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
+    """The relations that a map has at heads (O, 2) px and bodies (O, samples, 2) px."""
+    diameter = 2 * circle_radius(beatmap.circle_size)
+    return _structure(beatmap, heads, bodies, same=SAME_PLACE, apart=diameter)
+
+
+def clean_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
+    """The relations that objects near heads (O, 2) px and bodies (O, samples, 2) px should have.
+
+    Those that nearly share a place are to share it, all others that are seen are to be clear.
+    """
+    diameter = 2 * circle_radius(beatmap.circle_size)
+    return _structure(beatmap, heads, bodies, same=MERGED * diameter, apart=0.0)
+
+
+def _structure(
+    beatmap: Beatmap, heads: FloatArray, bodies: FloatArray, *, same: float, apart: float
+) -> Structure:
+    """Objects less than `same` px apart share a place, those at least `apart` stay clear.
+
+    The object just before is left out: how far away it is, is the spacing.
+    """
+    objects = beatmap.objects
+    count = len(objects)
+    placed = np.array([hit.kind != "spinner" for hit in objects])
+    times = np.array([hit.time for hit in objects])
+    end_times = np.array([hit.end_time for hit in objects])
+    lead = preempt(beatmap.approach_rate)
+    twins = np.full(count, -1, dtype=np.intp)
+    pairs: list[tuple[IntArray, IntArray]] = []
+    for lag in range(2, min(LOOK_BACK, count - 1) + 1):
+        later = np.arange(lag, count)
+        earlier = later - lag
+        both = placed[later] & placed[earlier]
+        twin = both & (np.hypot(*(heads[later] - heads[earlier]).T) < same) & (twins[later] < 0)
+        twins[later[twin]] = earlier[twin]
+        seen = both & ~twin & (end_times[earlier] > times[later] - lead)
+        away = np.hypot(*np.moveaxis(heads[later, None] - bodies[earlier], -1, 0)).min(axis=1)
+        chosen = seen & (away >= max(apart, same))
+        pairs.append((earlier[chosen], later[chosen]))
+    empty = np.empty(0, dtype=np.intp)
+    earlier, later = (np.concatenate([empty, *column]) for column in zip(*pairs)) if pairs else (
+        empty,
+        empty,
+    )
+    clear = CLEARANCE * 2 * circle_radius(beatmap.circle_size)
+    return Structure(twins, earlier, later, clear)
+
+
+@dataclass(frozen=True)
+class BodyRelations:
+    """A `Structure` for M rigid bodies that several objects may share.
+
+    twins (M,): an earlier body of which this one is at a fixed vector, shifts (M, 2) px, or -1;
+    groups (M,): the first of those that hang together, group_shifts (M, 2) px from its head.
+    earlier, later (P,) bodies to be kept apart: the point of `later` at `heads` (P, 2) px from its
+    head, `clear` px from those of `earlier` at `bodies` (P, samples, 2).
+    """
+
+    twins: IntArray
+    shifts: FloatArray
+    groups: IntArray
+    group_shifts: FloatArray
+    earlier: IntArray
+    later: IntArray
+    heads: FloatArray
+    bodies: FloatArray
+    clear: float
+
+    def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
+        """Puts twins together where they are on average; heads (M, 2), in place.
+
+        mobile (M,) is 0 for bodies that stay; where there are any in a group, they decide.
+        """
+        count = np.bincount(self.groups, minlength=len(heads))
+        mine = np.flatnonzero(count[self.groups] > 1)
+        if not len(mine):
+            return
+        groups, free = self.groups[mine], mobile[mine] > 0
+        stays = np.bincount(groups[~free], minlength=len(heads))[groups] > 0
+        weight = np.where(stays, ~free, 1.0)
+        total = np.bincount(groups, weight, len(heads))
+        for axis in (0, 1):
+            places = heads[mine, axis] - self.group_shifts[mine, axis]
+            sums = np.bincount(groups, weight * places, len(heads))
+            mean = (sums / np.maximum(total, 1.0))[groups] + self.group_shifts[mine, axis]
+            heads[mine, axis] = np.where(free, mean, heads[mine, axis])
+
+    def part_pairs(self, heads: FloatArray, mobile: FloatArray) -> None:
+        """Moves bodies out of those that they should be clear of; heads (M, 2), in place.
+
+        All pairs at once, each body by the mean of what its pairs ask for.
+        """
+        a, b = self.earlier, self.later
+        if not len(a):
+            return
+        place = heads[b] + self.heads
+        points = heads[a][:, None] + self.bodies
+        offset = place[:, None] - points  # (P, samples, 2)
+        squares = (offset**2).sum(axis=-1)
+        nearest = squares.argmin(axis=1)
+        rows = np.flatnonzero(squares[np.arange(len(a)), nearest] < self.clear**2)
+        if not len(rows):
+            return
+        a, b, offset = a[rows], b[rows], offset[rows, nearest[rows]]
+        length = np.sqrt(squares[rows, nearest[rows]])
+        # On one point there is no way out; any fixed one does.
+        direction = np.where(
+            length[:, None] > 1e-6, offset / np.maximum(length, 1e-6)[:, None], (0.6, 0.8)
+        )
+        move = direction * ((self.clear - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
+        bodies = np.concatenate([a, b])
+        moves = np.concatenate([-move, move])
+        count = np.bincount(bodies, minlength=len(heads))
+        for axis in (0, 1):
+            total = np.bincount(bodies, moves[:, axis], len(heads))
+            heads[:, axis] += mobile * total / np.maximum(count, 1)
+
+
+def body_relations(
+    structure: Structure,
+    owners: IntArray,
+    offsets: FloatArray,
+    bodies: FloatArray,
+    fixed: BoolArray,
+) -> BodyRelations:
+    """The structure for M bodies.
+
+    owners (O,) and offsets (O, 2) px say to which body an object belongs, and where its head is
+    from that body's; bodies (O, samples, 2) px are points along objects, from the object's head;
+    fixed (M,) marks bodies that stay.
+    """
+    count = len(fixed)
+    twins, shifts = np.full(count, -1, dtype=np.intp), np.zeros((count, 2))
+    groups, group_shifts = np.arange(count), np.zeros((count, 2))
+    for o in np.flatnonzero(structure.twins >= 0).tolist():
+        earlier = int(structure.twins[o])
+        a, b = int(owners[earlier]), int(owners[o])
+        if a == b or twins[b] >= 0:
+            continue
+        shift = offsets[earlier] - offsets[o]
+        twins[b], shifts[b] = a, shift
+        groups[b], group_shifts[b] = groups[a], group_shifts[a] + shift
+    a, b = owners[structure.earlier], owners[structure.later]
+    wanted = (a != b) & ~(fixed[a] & fixed[b]) & (groups[a] != groups[b])
+    earlier, later = structure.earlier[wanted], structure.later[wanted]
+    return BodyRelations(
+        twins,
+        shifts,
+        groups,
+        group_shifts,
+        a[wanted],
+        b[wanted],
+        offsets[later],
+        offsets[earlier][:, None] + bodies[earlier],
+        structure.clear,
+    )
