@@ -56,6 +56,8 @@ class Trainer:
             seed=args.global_seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
+            turn=args.augment_rotation,
+            stretch=args.augment_scale,
         )
         self.objective = self._objective(config, parametrisation)
         self.validation: Validation | None = None
@@ -144,6 +146,7 @@ class Trainer:
             (args.global_seed, step),
             class_dropout=args.class_dropout,
             distance_dropout=args.distance_dropout,
+            known_points=args.known_points,
         )
 
     def progress(self) -> float:
