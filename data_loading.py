@@ -43,6 +43,7 @@ COLUMNS = [
     "star_rating",
 ]
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
+SPINNER_TYPES = (2, 3)
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
 
@@ -137,6 +138,37 @@ def _unit_hash(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def similarities(
+    n: int, turn: float, stretch: float, rng: np.random.Generator
+) -> np.ndarray:
+    """(n, 2, 2) float32 matrices that turn by up to `turn` degrees and scale by 2 ** N(0, stretch).
+
+    Stretch is cut at two deviations; both are 0 for the identity, which draws nothing.
+    """
+    if not turn and not stretch:
+        return np.broadcast_to(np.eye(2, dtype=np.float32), (n, 2, 2))
+    angles = np.deg2rad(rng.uniform(-turn, turn, n))
+    scales = 2 ** (stretch * rng.normal(size=n).clip(-2, 2))
+    c, s = scales * np.cos(angles), scales * np.sin(angles)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], axis=-2).astype(np.float32)
+
+
+def turn_within(xy: np.ndarray, moved: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """xy (N, T, 2) px with the points of `moved` (N, T) turned about their mean by `turns` (N, 2, 2).
+
+    A window that would leave the playfield, or go further beyond it, stays as it is: where a map
+    may lie is part of what there is to learn.
+    """
+    weights = moved[..., None] / np.maximum(moved.sum(axis=1), 1)[:, None, None]
+    mean = (xy * weights).sum(axis=1, keepdims=True, dtype=np.float32)
+    turned = np.where(moved[..., None], (xy - mean) @ turns.transpose(0, 2, 1) + mean, xy)
+    size = np.array([512, 384], np.float32)
+    low = np.minimum(xy.min(axis=1), 0)
+    high = np.maximum(xy.max(axis=1), size)
+    fits = ((turned >= low[:, None]) & (turned <= high[:, None])).all(axis=(1, 2))
+    return np.where(fits[:, None, None], turned, xy).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Windows:
     """One epoch's windows in training order: rows of the dataset, first points, flips."""
@@ -144,6 +176,12 @@ class Windows:
     rows: np.ndarray  # (W,) int64
     starts: np.ndarray  # (W,) int64, within the map
     flips: np.ndarray  # (W, 2) bool: mirror x, mirror y
+    turns: np.ndarray  # (W, 2, 2): what turns and scales a window
+
+    def __getitem__(self, chosen: slice) -> Windows:
+        return Windows(
+            self.rows[chosen], self.starts[chosen], self.flips[chosen], self.turns[chosen]
+        )
 
 
 class WindowLoader:
@@ -164,6 +202,8 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         flip: bool = True,
+        turn: float = 0.0,
+        stretch: float = 0.0,
     ) -> None:
         if batch_size < world_size:
             raise ValueError(
@@ -175,6 +215,7 @@ class WindowLoader:
         self.dataset, self.rows = dataset, np.asarray(rows)
         self.seq_len, self.stride, self.batch_size = seq_len, stride, batch_size
         self.seed, self.rank, self.world_size, self.flip = seed, rank, world_size, flip
+        self.turn, self.stretch = turn, stretch
         self._all_counts = dataset.beatmaps["count"].to_numpy()
         self._counts = self._all_counts[self.rows]
         self._offsets = dataset.beatmaps["offset"].to_numpy()
@@ -215,7 +256,8 @@ class WindowLoader:
             order = rng.permutation(len(maps))
             flips = rng.random((len(maps), 2)) < (0.5 if self.flip else 0.0)
             self._epoch = epoch
-            self._plan = Windows(self.rows[maps[order]], starts[order], flips)
+            turns = similarities(len(maps), self.turn, self.stretch, rng)
+            self._plan = Windows(self.rows[maps[order]], starts[order], flips, turns)
         return self._plan
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -226,7 +268,7 @@ class WindowLoader:
         share = share_of(self.batch_size, self.rank, self.world_size)
         first = index * self.batch_size
         chosen = slice(first + share.start, first + share.stop)
-        return self.gather(plan.rows[chosen], plan.starts[chosen], plan.flips[chosen])
+        return self.gather(plan[chosen])
 
     def batches(self, first: int = 0) -> Iterator[tuple[int, Batch]]:
         """(step, batch) without end from global step `first` on."""
@@ -236,9 +278,11 @@ class WindowLoader:
             yield step, self.batch(epoch, index)
             step += 1
 
-    def gather(self, rows: np.ndarray, starts: np.ndarray, flips: np.ndarray) -> Batch:
-        """Windows that begin at `starts` (N,) of the maps `rows` (N,), mirrored as `flips` says."""
+    def gather(self, windows: Windows) -> Batch:
+        """The data points of N windows, mirrored, turned and scaled as they say."""
         import torch
+
+        rows, starts, flips = windows.rows, windows.starts, windows.flips
 
         counts = self._all_counts[rows]
         # One point more in front: the distance of a window's first point needs its predecessor.
@@ -246,8 +290,7 @@ class WindowLoader:
         valid: np.ndarray = inside[:, 1:] < counts[:, None]
         index = self._offsets[rows][:, None] + np.clip(inside, 0, counts[:, None] - 1)
         points = self._bytes.take(index).view(POINT_DTYPE)
-        xy = np.empty((*valid.shape, 2), np.float32)
-        squares = np.zeros(valid.shape, np.float32)
+        xy = np.empty((*index.shape, 2), np.float32)
         for axis, (name, size) in enumerate((("x", 512), ("y", 384))):
             low, high = np.float32(-MARGIN_PX), np.float32(size + MARGIN_PX)
             given = points[name]  # (N, T + 1)
@@ -256,10 +299,15 @@ class WindowLoader:
             values[starts == 0, 0] = size / 2  # the first point's distance is to the centre
             np.negative(values, out=values, where=flips[:, axis, None])
             values += np.float32(size) * flips[:, axis, None]
-            squares += np.square(np.diff(values, axis=1))
-            xy[:, :, axis] = values[:, 1:]
+            xy[:, :, axis] = values
+        if self.turn or self.stretch:
+            # Spinners, and what lies before a map's first point, are at the centre however turned.
+            central = np.isin(points["type"], SPINNER_TYPES)
+            central[:, 0] |= starts == 0
+            xy = turn_within(xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns)
+        squares = sum(np.square(np.diff(xy[:, :, axis], axis=1)) for axis in range(2))
         return Batch(
-            torch.from_numpy(xy),
+            torch.from_numpy(np.ascontiguousarray(xy[:, 1:])),
             torch.from_numpy(np.ascontiguousarray(points["time"][:, 1:])),
             torch.from_numpy(np.sqrt(squares)),
             torch.from_numpy(np.ascontiguousarray(points["type"][:, 1:])),

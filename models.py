@@ -39,7 +39,8 @@ class DiTConfig:
     `half_window` is W of the attention band in sampling. `rotary_periods` are the shortest and the
     longest in ms; with `index_periods`, in data points, half of the phases tell places in the
     sequence instead: which point is the one before, times alone do not say. With `neighbours` the
-    first layer is given the data points before and after along with each.
+    first layer is given the data points before and after along with each. With `known_points` the
+    network can be given coordinates that are known, and told which ones.
     """
 
     width: int = 192
@@ -56,6 +57,7 @@ class DiTConfig:
     rotary_periods: tuple[float, float] | None = (20.0, 60_000.0)
     index_periods: tuple[float, float] | None = None
     neighbours: bool = False
+    known_points: bool = False
     qk_norm: bool = True
     learn_sigma: bool = False
 
@@ -84,6 +86,7 @@ class DiTConfig:
         """Inputs of the first linear layer: the features of a data point, or of three."""
         coordinates = 2 * self.coordinate_dim + (2 if self.raw_coordinates else 0)
         features = coordinates + self.time_dim + self.distance_dim + NUM_TYPES
+        features += int(self.known_points)
         return 3 * features if self.neighbours else features
 
     @property
@@ -112,16 +115,18 @@ class DiTConfig:
 class Context(NamedTuple):
     """What a model is told about a batch, free of parameters, so that it is built once a sample.
 
-    features: (N, T, F) time and distance embeddings and one-hot types
+    features: (N, T, F) time and distance embeddings, one-hot types, and which points are known
     rotary: cos and sin, each (N, 1, T, head_dim / 2) float32, or None
     classes: (N,) int64 class indices (num_classes is the null class), or (N, D) embeddings
     valid: (N, T) bool, False for padding, or None where nothing is padded
+    known: (N, T, 2) network units of the points that are known, NaN elsewhere, or None
     """
 
     features: Tensor
     rotary: tuple[Tensor, Tensor] | None
     classes: Tensor
     valid: Tensor | None
+    known: Tensor | None = None
 
     def with_classes(self, classes: Tensor) -> "Context":
         """The same data points in another style."""
@@ -138,6 +143,7 @@ class Context(NamedTuple):
             None if self.rotary is None else (tile(self.rotary[0]), tile(self.rotary[1])),
             tile(self.classes),
             None if self.valid is None else tile(self.valid),
+            None if self.known is None else tile(self.known),
         )
 
 
@@ -198,27 +204,33 @@ def make_context(
     types: Tensor,
     classes: Tensor,
     valid: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Context:
     """Embeds what does not change while sampling.
 
     times (N, T) in ms (float64 or integers) may be on the CPU, as not every device has float64;
     distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device. A negative
-    distance is an unknown one: its embedding is zero, which that of no distance is.
+    distance is an unknown one: its embedding is zero, which that of no distance is. `known`
+    (N, T, 2), in network units and NaN where a point is to be found, needs `known_points`.
     """
     device = distances.device
     parts = []
     if config.time_dim:
         # The reference divides ms by 10, so that its lowest frequency covers about ten minutes.
         parts.append(sinusoidal_embedding((times / 10).float().to(device), config.time_dim))
-    known = (distances >= 0)[..., None]
-    parts.append(sinusoidal_embedding(distances, config.distance_dim) * known)
+    given = (distances >= 0)[..., None]
+    parts.append(sinusoidal_embedding(distances, config.distance_dim) * given)
     parts.append(F.one_hot(types.long(), NUM_TYPES).float())
+    if config.known_points:
+        shown = torch.zeros_like(distances) if known is None else (~known[..., 0].isnan()).float()
+        parts.append(shown[..., None])
+    assert known is None or config.known_points
     rotary = None
     if config.rotary_periods is not None:
         head_dim = config.width // config.heads
         cos, sin = rotary_table(times, head_dim, config.rotary_periods, config.index_periods)
         rotary = cos.to(device), sin.to(device)
-    return Context(torch.cat(parts, dim=-1), rotary, classes, valid)
+    return Context(torch.cat(parts, dim=-1), rotary, classes, valid, known)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -386,6 +398,9 @@ class DataPointEmbedder(nn.Module):
         self.register_buffer("scale", torch.tensor(config.coordinate_scale), persistent=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        if context.known is not None:
+            # Neither noise nor preconditioning: a known point is shown as it is.
+            x = torch.where(context.known.isnan(), x, context.known.to(x.dtype))
         embedded = sinusoidal_embedding(x * self.scale, self.coordinate_dim).flatten(-2)
         parts = [embedded, context.features]
         point = torch.cat([x, *parts] if self.raw_coordinates else parts, dim=-1)  # (N, T, F)

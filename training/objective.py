@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data_loading import Batch
 from diffusion.gaussian import EDM, LearnedVariance
+from training.known_points import KnownDraw
 from models import DiTConfig, make_context
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
@@ -30,6 +31,7 @@ class Noise:
     drop_class: Tensor  # (N,) bool
     drop_distances: Tensor  # (N,) bool
     time_shift: Tensor  # (N, 1) float64 ms
+    known: KnownDraw
 
     @classmethod
     def draw(
@@ -40,6 +42,7 @@ class Noise:
         *,
         class_dropout: float,
         distance_dropout: float,
+        known_points: float = 0.0,
     ) -> "Noise":
         """Draws for `shape` (N, T), a global batch, from `seed` (the run's, the step's) alone."""
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
@@ -51,6 +54,7 @@ class Noise:
             torch.rand(n, generator=generator) < class_dropout,
             torch.rand(n, generator=generator) < distance_dropout,
             torch.rand(n, 1, generator=generator, dtype=torch.float64) * 100_000,
+            KnownDraw.draw(shape, known_points, generator),
         )
 
     def part(self, chosen: slice) -> "Noise":
@@ -61,6 +65,7 @@ class Noise:
             self.drop_class[chosen],
             self.drop_distances[chosen],
             self.time_shift[chosen],
+            self.known.part(chosen),
         )
 
 
@@ -85,6 +90,15 @@ class Objective:
             # An absolute time embedding must see all the times that sampling may give it.
             times = times + noise.time_shift
         valid = None if bool(batch.valid.all()) else self._to_device(batch.valid)
+        x0 = self.parametrisation.from_pixels(self._to_device(batch.xy).to(self.dtype))
+        known, share = None, None
+        counted = valid
+        if config.known_points:
+            shown = self._to_device(noise.known.mask(batch.types))
+            known = torch.where(shown[..., None], x0, torch.nan)
+            real = torch.ones_like(shown) if valid is None else valid
+            counted = real & ~shown
+            share = self.known_weight(real, counted)
         context = make_context(
             config,
             times if self.device.type == "mps" else self._to_device(times),
@@ -92,21 +106,32 @@ class Objective:
             self._to_device(batch.types),
             self._to_device(classes),
             valid,
+            known,
         )
         context = context._replace(features=context.features.to(self.dtype))
-        x0 = self.parametrisation.from_pixels(self._to_device(batch.xy).to(self.dtype))
         eps = self._to_device(noise.eps).to(self.dtype)
         levels = noise.levels
         if isinstance(self.parametrisation, EDM):  # the other's index a table on the CPU
             levels = self._to_device(levels)
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
-            return self.parametrisation.loss(
+            losses = self.parametrisation.loss(
                 lambda x, labels: network(x, labels, context, self.half_window).to(self.dtype),
                 x0,
                 levels,
                 eps,
-                valid,
+                counted,
             )
+        return losses if share is None else losses * share
+
+    @staticmethod
+    def known_weight(real: Tensor, counted: Tensor) -> Tensor:
+        """Weights (N,) of windows of which some points are known, given (N, T) masks.
+
+        A window's loss is a sum over its unknown points. By that alone a lone object, which is
+        the hardest thing to place, would count a hundredth of a whole window; the square root
+        lies between counting points alike and counting windows alike.
+        """
+        return (real.sum(1) / counted.sum(1).clamp(min=1)).sqrt()
 
     def sigmas_px(self, levels: Tensor) -> Tensor:
         """Noise levels (N,) as standard deviations in px along x."""

@@ -76,6 +76,24 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
         default=0.0,
         help="share of windows without distances, for --spacing free in sampling",
     )
+    add(
+        "--known-points",
+        type=float,
+        default=0.5,
+        help="share of windows some of whose points are given, for remapping parts of a map",
+    )
+    add(
+        "--augment-rotation",
+        type=float,
+        default=0.0,
+        help="degrees that windows are turned by at most, as far as they fit the playfield then",
+    )
+    add(
+        "--augment-scale",
+        type=float,
+        default=0.0,
+        help="windows are scaled by 2 to the power of a normal number of this deviation",
+    )
 
 
 def add_run_flags(group: argparse._ArgumentGroup) -> None:

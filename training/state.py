@@ -18,6 +18,7 @@ from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"
+FIRST_LAYER = "xoc_embedder.mlp.0.weight"
 Weights = dict[str, Tensor]
 
 
@@ -50,6 +51,26 @@ class TrainingState:
             model={**self.model, TABLE: table},
             ema={**self.ema, TABLE: table},
             moments={name: value for name, value in self.moments.items() if name != TABLE},
+        )
+
+    def with_known_points(self) -> "TrainingState":
+        """The same able to be given known points: what tells them begins with weights of zero.
+
+        The network's output is as before until it is trained on. The optimiser forgets the layer.
+        """
+        config = replace(self.config, known_points=True)
+        groups = 3 if config.neighbours else 1
+
+        def widened(weights: Weights) -> Weights:
+            rows = weights[FIRST_LAYER].unflatten(1, (groups, -1))  # (D, groups, features)
+            return {**weights, FIRST_LAYER: nn.functional.pad(rows, (0, 1)).flatten(1)}
+
+        return replace(
+            self,
+            config=config,
+            model=widened(self.model),
+            ema=widened(self.ema),
+            moments={name: value for name, value in self.moments.items() if name != FIRST_LAYER},
         )
 
     def as_new_run(self) -> "TrainingState":

@@ -57,6 +57,8 @@ class Trainer:
             seed=args.global_seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
+            turn=args.augment_rotation,
+            stretch=args.augment_scale,
         )
         self.objective = self._objective(config, parametrisation)
         self.validation: Validation | None = None
@@ -145,6 +147,7 @@ class Trainer:
             (args.global_seed, step),
             class_dropout=args.class_dropout,
             distance_dropout=args.distance_dropout,
+            known_points=args.known_points,
         )
 
     def progress(self) -> float:

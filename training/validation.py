@@ -76,7 +76,7 @@ class Validation:
         parts = [torch.zeros(0, device=self.objective.device)]
         for first in range(share.start, share.stop, AT_ONCE):
             chosen = slice(first, min(first + AT_ONCE, share.stop))
-            batch = self.loader.gather(plan.rows[chosen], plan.starts[chosen], plan.flips[chosen])
+            batch = self.loader.gather(plan[chosen])
             parts.append(losses(batch, self.noise.part(chosen)))
         values = ranks.join(torch.cat(parts), self.count)
         return {

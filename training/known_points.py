@@ -1,0 +1,57 @@
+"""Which points of a training window the network is given, as sampling gives it parts of a map."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LAST_START = 5
+"""Types up to this one, but spinner ends, begin an object (see `beatmaps.sequence.PointType`)."""
+SPINNER_END = 3
+
+
+@dataclass(frozen=True)
+class KnownDraw:
+    """Random numbers for N windows of T data points, from which `mask` chooses points.
+
+    kinds (N,) int64: -1 nothing is known; 0 single objects, each with the same probability;
+    1 all but a run of objects; 2 all before an object. places (N, 2) and objects (N, T) are
+    uniform on [0, 1).
+    """
+
+    kinds: Tensor
+    places: Tensor
+    objects: Tensor
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int], share: float, generator: torch.Generator) -> "KnownDraw":
+        """For `shape` (N, T); `share` is that of windows in which something is known."""
+        n, length = shape
+        some = torch.rand(n, generator=generator) < share
+        kinds = torch.randint(0, 3, (n,), generator=generator)
+        return cls(
+            torch.where(some, kinds, -1),
+            torch.rand(n, 2, generator=generator),
+            torch.rand(n, length, generator=generator),
+        )
+
+    def part(self, chosen: slice) -> "KnownDraw":
+        """Those of some of the windows."""
+        return KnownDraw(self.kinds[chosen], self.places[chosen], self.objects[chosen])
+
+    def mask(self, types: Tensor) -> Tensor:
+        """(N, T) bool, True where a point of types (N, T) is known; whole objects are."""
+        starts = (types <= LAST_START) & (types != SPINNER_END)
+        index = starts.long().cumsum(1)  # (N, T) which object a point belongs to, 0 if cut off
+        last = index[:, -1:]
+        count = last + 1
+        scattered = self.objects.gather(1, index.clamp(max=types.shape[1] - 1)) < self.places[:, :1]
+        # Lengths of runs are drawn evenly in their logarithm: single objects are as likely to be
+        # asked for as long passages.
+        length = (count.float() ** self.places[:, :1]).floor().long()
+        first = (self.places[:, 1:2] * (count - length + 1)).floor().long()
+        outside = (index < first) | (index >= first + length)
+        before = index < count - length
+        choices = torch.stack([scattered, outside, before])  # (3, N, T)
+        chosen = choices.gather(0, self.kinds.clamp(min=0)[None, :, None].expand_as(choices[:1]))[0]
+        return chosen & (self.kinds >= 0)[:, None]
