@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from constraints.bounds import Bounds
-from diffusion.gaussian import Denoise, Parametrisation
+from diffusion.parametrisation import Denoise, Parametrisation
 
 Settle = Callable[[Tensor], Tensor]
 """(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""
