@@ -108,8 +108,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from app_page import CSS, Page
-    from app_remap import Workshop
+    from web.page import CSS, Page
+    from web.workshop import Workshop
 
     blocks = Page(Workshop(loaded, folder), EXAMPLE).blocks
     theme = gr.themes.Default(

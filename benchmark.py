@@ -6,9 +6,9 @@ from conventions import requirements_check  # noqa: F401  (first: says what is m
 import argparse
 from collections.abc import Callable
 
-import benchmark_data
-import benchmark_sample
-from benchmark_train import add_train_flags, benchmark_train
+from benchmarks import data as benchmark_data
+from benchmarks import sampling as benchmark_sample
+from benchmarks.training import add_train_flags, benchmark_train
 from conventions import command_line
 
 Benchmark = Callable[[argparse.Namespace], int]

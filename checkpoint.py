@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from conventions.whole_files import replacing
-from diffusion.gaussian import (
+from diffusion.parametrisation import (
     EDM,
     LearnedVariance,
     parametrisation_from_dict,

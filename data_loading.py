@@ -23,6 +23,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models import Conditions
+
 FORMAT_VERSION = 1
 POINT_DTYPE = np.dtype([("time", "<f8"), ("x", "<f4"), ("y", "<f4"), ("type", "u1")])
 """One data point: ms, px, px, one of the 16 types."""
@@ -49,19 +51,18 @@ MARGIN_PX = 256.0
 
 
 class Batch(NamedTuple):
-    """Windows of data points on the CPU.
+    """Windows of data points on the CPU: xy (N, T, 2) float32 px, and what is known of them.
 
-    xy (N, T, 2) float32 px, times (N, T) float64 ms, distances (N, T) float32 px,
-    types (N, T) uint8, classes (N,) int64, valid (N, T) bool (False: padding of a short map, or
-    a point that lies absurdly far off the playfield).
+    Of the conditions `valid` is False for padding of a short map and for points that lie absurdly
+    far off the playfield.
     """
 
     xy: Tensor
-    times: Tensor
-    distances: Tensor
-    types: Tensor
-    classes: Tensor
-    valid: Tensor
+    conditions: Conditions
+
+    def part(self, chosen: slice) -> Batch:
+        """Some of the windows."""
+        return Batch(self.xy[chosen], self.conditions.map(lambda tensor: tensor[chosen]))
 
 
 class PackedDataset:
@@ -282,6 +283,8 @@ class WindowLoader:
         """The data points of N windows, mirrored, turned and scaled as they say."""
         import torch
 
+        from models import Conditions
+
         rows, starts, flips = windows.rows, windows.starts, windows.flips
 
         counts = self._all_counts[rows]
@@ -306,11 +309,11 @@ class WindowLoader:
             central[:, 0] |= starts == 0
             xy = turn_within(xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns)
         squares = sum(np.square(np.diff(xy[:, :, axis], axis=1)) for axis in range(2))
-        return Batch(
-            torch.from_numpy(np.ascontiguousarray(xy[:, 1:])),
+        conditions = Conditions(
             torch.from_numpy(np.ascontiguousarray(points["time"][:, 1:])),
             torch.from_numpy(np.sqrt(squares)),
             torch.from_numpy(np.ascontiguousarray(points["type"][:, 1:])),
             torch.from_numpy(self._classes[rows]),
             torch.from_numpy(valid),
         )
+        return Batch(torch.from_numpy(np.ascontiguousarray(xy[:, 1:])), conditions)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -112,6 +113,46 @@ class DiTConfig:
         return cls(**pairs)
 
 
+class Conditions(NamedTuple):
+    """What a network is told of N sequences of T data points, beside their noisy coordinates.
+
+    times: (N, T) ms, float64 or integers; may be on the CPU, as not every device has float64
+    distances: (N, T) px to the point before, negative where it is unknown
+    types: (N, T) in 0..15
+    classes: (N,) int64 class indices (num_classes is the null class), or (N, D) embeddings
+    valid: (N, T) bool, False for padding, or None where nothing is padded
+    known: (N, T, 2) coordinates that are given, in network units and NaN elsewhere, or None
+    """
+
+    times: Tensor
+    distances: Tensor
+    types: Tensor
+    classes: Tensor
+    valid: Tensor | None = None
+    known: Tensor | None = None
+
+    @classmethod
+    def of_arrays(
+        cls, times: np.ndarray, distances: np.ndarray, types: np.ndarray, classes: Tensor
+    ) -> "Conditions":
+        """For one sequence, from arrays (T,), on the device of `classes`, (1,) or (1, D)."""
+        device = classes.device
+        return cls(
+            torch.from_numpy(times)[None],
+            torch.from_numpy(distances)[None].float().to(device),
+            torch.from_numpy(types)[None].to(device),
+            classes,
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """The same with every tensor that is there changed."""
+        return Conditions(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
+
+    def repeat(self, n: int) -> "Conditions":
+        """The batch n times over: (n N, ...)."""
+        return self.map(lambda x: x.repeat(n, *([1] * (x.ndim - 1))))
+
+
 class Context(NamedTuple):
     """What a model is told about a batch, free of parameters, so that it is built once a sample.
 
@@ -127,24 +168,6 @@ class Context(NamedTuple):
     classes: Tensor
     valid: Tensor | None
     known: Tensor | None = None
-
-    def with_classes(self, classes: Tensor) -> "Context":
-        """The same data points in another style."""
-        return self._replace(classes=classes)
-
-    def repeat(self, n: int) -> "Context":
-        """The batch n times over, as classifier-free guidance needs it: (n N, ...)."""
-
-        def tile(x: Tensor) -> Tensor:
-            return x.repeat(n, *([1] * (x.ndim - 1)))
-
-        return Context(
-            tile(self.features),
-            None if self.rotary is None else (tile(self.rotary[0]), tile(self.rotary[1])),
-            tile(self.classes),
-            None if self.valid is None else tile(self.valid),
-            None if self.known is None else tile(self.known),
-        )
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -197,40 +220,33 @@ def _frequencies(periods: tuple[float, float], count: int, device: torch.device)
     return 2 * math.pi / logs.to(device).exp()
 
 
-def make_context(
-    config: DiTConfig,
-    times: Tensor,
-    distances: Tensor,
-    types: Tensor,
-    classes: Tensor,
-    valid: Tensor | None = None,
-    known: Tensor | None = None,
-) -> Context:
+def make_context(config: DiTConfig, conditions: Conditions) -> Context:
     """Embeds what does not change while sampling.
 
-    times (N, T) in ms (float64 or integers) may be on the CPU, as not every device has float64;
-    distances (N, T) in px, types (N, T) in 0..15 and the rest are on the model's device. A negative
-    distance is an unknown one: its embedding is zero, which that of no distance is. `known`
-    (N, T, 2), in network units and NaN where a point is to be found, needs `known_points`.
+    The embedding of an unknown distance is zero, which that of no distance is not. Known points
+    need `known_points` in the configuration.
     """
+    times, distances = conditions.times, conditions.distances
     device = distances.device
     parts = []
     if config.time_dim:
         # The reference divides ms by 10, so that its lowest frequency covers about ten minutes.
         parts.append(sinusoidal_embedding((times / 10).float().to(device), config.time_dim))
-    given = (distances >= 0)[..., None]
-    parts.append(sinusoidal_embedding(distances, config.distance_dim) * given)
-    parts.append(F.one_hot(types.long(), NUM_TYPES).float())
-    if config.known_points:
-        shown = torch.zeros_like(distances) if known is None else (~known[..., 0].isnan()).float()
-        parts.append(shown[..., None])
+    told = (distances >= 0)[..., None]
+    parts.append(sinusoidal_embedding(distances, config.distance_dim) * told)
+    parts.append(F.one_hot(conditions.types.long(), NUM_TYPES).float())
+    known = conditions.known
     assert known is None or config.known_points
+    if config.known_points:
+        shown = torch.zeros_like(told) if known is None else ~known[..., :1].isnan()
+        parts.append(shown.float())
     rotary = None
     if config.rotary_periods is not None:
         head_dim = config.width // config.heads
         cos, sin = rotary_table(times, head_dim, config.rotary_periods, config.index_periods)
         rotary = cos.to(device), sin.to(device)
-    return Context(torch.cat(parts, dim=-1), rotary, classes, valid, known)
+    features = torch.cat(parts, dim=-1)
+    return Context(features, rotary, conditions.classes, conditions.valid, known)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -501,6 +517,25 @@ class DiT(nn.Module):
         for block in self.blocks:
             h = block(h, condition, context, w, mask)
         return self.final_layer(h, condition)
+
+
+def bind(
+    model: DiT, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The model as a function of noisy coordinates (N, T, 2) and noise labels (N,) alone.
+
+    `half_window` overrides the attention band; with `use_amp` it computes in bf16. What it gives is
+    float32, of a model in float64 float64.
+    """
+    weight = next(model.parameters())
+    context = make_context(model.config, conditions)
+    context = context._replace(features=context.features.to(weight.dtype))
+
+    def network(x: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=use_amp):
+            return at_least_float32(model(x, labels, context, half_window))
+
+    return network
 
 
 SIZES: dict[str, dict[str, int]] = {

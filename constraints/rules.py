@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from constraints.bounds import Bounds
-from diffusion.gaussian import Denoise, Parametrisation
+from diffusion.parametrisation import Denoise, Parametrisation
 
 ARRANGE_BELOW_PX = 300.0
 

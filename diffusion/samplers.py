@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion.gaussian import Denoise, LearnedVariance, Network
+from diffusion.parametrisation import Denoise, LearnedVariance, Network
 
 Callback = Callable[[int, Tensor], None]
 

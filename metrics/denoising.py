@@ -12,7 +12,7 @@ from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from constraints.rules import clamp_prediction
 from data_loading import MARGIN_PX
-from diffusion.gaussian import Denoise
+from diffusion.parametrisation import Denoise
 from models import make_context
 
 FloatArray = NDArray[np.float64]

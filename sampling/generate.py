@@ -22,7 +22,7 @@ from constraints.rules import Chain, clamp_prediction, keep_points, keep_spacing
 from constraints.shapes import SliderShapes
 from constraints.structure import StructureMode
 from constraints.spacing import KEEP, Spacing, wanted_distances
-from diffusion.gaussian import Denoise, LearnedVariance, Network, guided_network
+from diffusion.parametrisation import Denoise, LearnedVariance, Network, guided_network
 from diffusion.samplers import (
     DETERMINISTIC,
     Callback,

@@ -188,7 +188,7 @@ def index_bytes() -> bytes:
 def checkpoint_bytes(kind: str) -> bytes:
     """A tiny model as an export or as a training checkpoint."""
     from checkpoint import export_weights
-    from diffusion.gaussian import EDM, parametrisation_to_dict
+    from diffusion.parametrisation import EDM, parametrisation_to_dict
     from models import DiT, DiTConfig
 
     config = DiTConfig(width=8, depth=1, heads=1, num_classes=2)

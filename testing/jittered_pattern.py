@@ -37,7 +37,7 @@ from constraints.bounds import Bounds
 from constraints.rules import Chain, keep_spacing, project_spacing
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from diffusion.gaussian import Denoise, LearnedVariance
+from diffusion.parametrisation import Denoise, LearnedVariance
 from diffusion.samplers import DETERMINISTIC
 from metrics.denoising import bind_denoiser
 from sampling.generate import can_lack_distances

@@ -28,11 +28,11 @@ from browser import chromium, needs_browser
 from conftest import beatmap_text, random_objects, run_command
 
 import app
-from app_remap import Wishes, Workshop, open_map
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
 from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from web.workshop import Wishes, Workshop, open_map
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -63,7 +63,7 @@ def test_without_gradio_one_line_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_other_commands_do_not_need_gradio() -> None:
-    program = "import sys, sample, app, app_remap; print('gradio' in sys.modules)"
+    program = "import sys, sample, app, web.workshop; print('gradio' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120
     )
@@ -122,7 +122,7 @@ def test_an_address_is_no_upload(
 ) -> None:
     import gradio as gr
 
-    from app_page import Page
+    from web.page import Page
 
     async def download(url: str, **_: object) -> str:
         asked.append(url)
@@ -149,8 +149,8 @@ def test_an_address_is_no_upload(
 
 @needs_gradio
 def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_path: Path) -> None:
-    from app_page import FACTORS, Page
-    from app_view import SPACINGS
+    from web.page import FACTORS, Page
+    from web.view import SPACINGS
 
     assert set(SPACINGS) == {*PLAIN, *WITH_FACTOR} and set(FACTORS) == set(WITH_FACTOR)
     alone = shutil.copy(trained / "model.safetensors", tmp_path / "alone.safetensors")
@@ -165,7 +165,7 @@ def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_pat
 def test_errors_name_files_without_folders_and_are_no_html() -> None:
     import gradio as gr
 
-    from app_view import explained
+    from web.view import explained
 
     path = f"/tmp/served/{HARM}.osz"
     with pytest.raises(gr.Error) as error, explained(path, None):
@@ -179,7 +179,7 @@ def test_errors_name_files_without_folders_and_are_no_html() -> None:
 
 @needs_gradio
 def test_what_is_said_of_a_map(tmp_path: Path) -> None:
-    from app_view import describe_map
+    from web.view import describe_map
 
     path = tmp_path / "map.osu"
     objects = "\n".join(f"100,100,{1000 + 300 * k},1,0" for k in range(9))

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import beatmap_text, maps_below, random_objects, remap
 
-from app_remap import (
+from beatmaps.osu_file import BeatmapError, GameModeError, read_beatmap
+from beatmaps.osz import ArchiveError
+from checkpoint import LoadedModel, load_model
+from conventions.bundled import EXAMPLE
+from sampling.style import ClassEntry
+from web.workshop import (
     LISTED,
     Stopped,
     Wishes,
@@ -21,11 +26,6 @@ from app_remap import (
     pack_example,
     split_styles,
 )
-from beatmaps.osu_file import BeatmapError, GameModeError, read_beatmap
-from beatmaps.osz import ArchiveError
-from checkpoint import LoadedModel, load_model
-from conventions.bundled import EXAMPLE
-from sampling.style import ClassEntry
 
 STEPS = 4
 

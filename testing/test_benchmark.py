@@ -9,7 +9,7 @@ from conftest import call_main, run_command
 
 import benchmark
 from beatmaps.sequence import PointType
-from benchmark_sample import (
+from benchmarks.sampling import (
     made_up_map,
     peak_memory_mb,
     turning_angles,
@@ -74,7 +74,7 @@ def test_the_command_measures_and_writes_its_figures(
     flags = ["sample", "--lengths", 60, "--steps", 1, "--repeats", 1, "--threads", 1]
     flags += ["--device", "cpu", "--maps", songs, "--limit", 1, "--output", output]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark_sample.QUALITY_STEPS", (1, 2))
+        patch.setattr("benchmarks.sampling.QUALITY_STEPS", (1, 2))
         assert call_main(benchmark.main, *flags) == 0
         assert run_command(benchmark.main, *flags) == 2  # it exists
     figures = json.loads(output.read_text(encoding="utf-8"))

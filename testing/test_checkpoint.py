@@ -24,7 +24,7 @@ from checkpoint import (
     save_training_checkpoint,
     write_class_table,
 )
-from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
 from diffusion.schedule import linear_schedule
 from models import REFERENCE_ARCHITECTURE, DiT, DiTConfig
 

@@ -25,7 +25,7 @@ from embedding_svm import Examiner, moved_between_songs, questions, songs_of
 
 from checkpoint import export_weights, load_model, write_class_table
 from datasets.class_tables import save_beatmap_idx
-from diffusion.gaussian import EDM
+from diffusion.parametrisation import EDM
 from models import DiT_models
 from sampling import style
 

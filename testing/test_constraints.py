@@ -18,7 +18,7 @@ from constraints.rules import (
     keep_within,
     project_spacing,
 )
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 
 CENTRE = (256.0, 192.0)
 PLAYFIELD_BOUNDS = Bounds()

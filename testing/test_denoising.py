@@ -11,7 +11,7 @@ from conftest import beatmap_text, random_objects
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from diffusion.gaussian import LearnedVariance
+from diffusion.parametrisation import LearnedVariance
 from metrics.denoising import denoising_errors
 
 SEQUENCE = beatmap_to_sequence(parse_beatmap(beatmap_text(random_objects(1, 60)).encode(), "a"))

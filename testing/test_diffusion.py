@@ -18,7 +18,7 @@ from torch import Tensor
 
 from checkpoint import load_model
 from constraints.rules import clamp_prediction
-from diffusion.gaussian import (
+from diffusion.parametrisation import (
     EDM,
     LearnedVariance,
     Network,

@@ -18,7 +18,7 @@ from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import NEARLY
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from metrics.spacing import spacing_errors
 from models import DiT_models
 from sampling import generate as generation

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from toy_benchmark import FAMILIES
 
 from checkpoint import LoadedModel, load_model
-from diffusion.gaussian import LearnedVariance
+from diffusion.parametrisation import LearnedVariance
 from metrics.denoising import bind_denoiser
 
 

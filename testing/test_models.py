@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
-from diffusion.gaussian import guided_network
+from diffusion.parametrisation import guided_network
 from models import (
     ARCHITECTURES,
     NUM_TYPES,

@@ -102,8 +102,8 @@ def write_song(folder: Path, name: str, number: int) -> Path:
 @pytest.fixture(scope="module")
 def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The current folder of all commands, with what they name in it."""
-    from benchmark_reference import NUM_CLASSES
-    from benchmark_sample import write_reference_checkpoint
+    from benchmarks.reference import NUM_CLASSES
+    from benchmarks.sampling import write_reference_checkpoint
     from datasets.class_tables import save_beatmap_idx
 
     folder = tmp_path_factory.mktemp("place")

@@ -16,7 +16,7 @@ from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
-from diffusion.gaussian import EDM
+from diffusion.parametrisation import EDM
 from models import DiT_models
 from sampling import style
 from sampling.controls import Controls

@@ -26,7 +26,7 @@ from checkpoint import load_model, load_training_checkpoint
 from conventions.ranks import Ranks, process_group
 from data_loading import PackedDataset
 from datasets.class_tables import load_beatmap_idx
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from models import SIZES
 from training.objective import Noise
 from training.setup import choose_rows

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from checkpoint import PLAYFIELD_SIZE, CheckpointError, load_model, load_training_checkpoint
 from data_loading import PackedDataset
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig
 from training.state import TABLE, read_training_state
 

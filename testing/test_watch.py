@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from checkpoint import load_training_checkpoint
 from data_loading import Batch, PackedDataset
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from models import DiT, DiTConfig
 from training.log import measured_peak_flops, read_metrics, training_flops
 from training.objective import SIGMA_BANDS_PX, Noise, Objective, loss_by_band

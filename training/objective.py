@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from data_loading import Batch
-from diffusion.gaussian import EDM, LearnedVariance
-from training.known_points import KnownDraw
+from diffusion.parametrisation import EDM, LearnedVariance
 from models import DiTConfig, make_context
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)

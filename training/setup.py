@@ -9,7 +9,7 @@ import numpy as np
 
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES, DiTConfig
 from training.state import TABLE, TrainingState, read_training_state

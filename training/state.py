@@ -14,7 +14,7 @@ from checkpoint import (
     load_training_checkpoint,
     sampling_parts,
 )
-from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"

@@ -18,7 +18,7 @@ from conventions import command_line
 from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
-from diffusion.gaussian import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
 from models import DiT, DiTConfig
 from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective

@@ -17,7 +17,7 @@ from constraints.rules import clamp_prediction
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader
-from diffusion.gaussian import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance
 from diffusion.samplers import sample_ddim, sample_dpmpp_2m
 from models import DiT, make_context
 from training.objective import Noise, Objective, loss_by_band

@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from app_remap import OpenedMap, Run
 from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import KEEP, suggestion
 from sampling.tally import EXPECTED
 from viewer.player_page import player_frame
+from web.workshop import OpenedMap, Run
 
 SPACINGS = {
     "keep": "As in the map",

@@ -1,4 +1,4 @@
-"""The web page: what is on it and what its controls do. What they have done is in app_remap.py."""
+"""The web page: what is on it and what its controls do. What they have done is in `workshop`."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,18 @@ from typing import Any
 
 import gradio as gr
 
-from app_remap import (
+from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
+from web.view import (
+    EMPTY,
+    SPACINGS,
+    WHOLE_MAP,
+    explained,
+    map_updates,
+    no_map,
+    result_updates,
+    swap,
+)
+from web.workshop import (
     MAX_STEPS,
     MAX_VARIANTS,
     Stopped,
@@ -19,19 +30,8 @@ from app_remap import (
     open_map,
     pack_example,
 )
-from app_view import (
-    EMPTY,
-    SPACINGS,
-    WHOLE_MAP,
-    explained,
-    map_updates,
-    no_map,
-    result_updates,
-    swap,
-)
-from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "page_files"
 CSS = FOLDER / "page.css"
 SUFFIXES = [".osu", ".osz"]
 FACTORS = {"scale": 1.2, "snap": 120.0}

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
-from benchmark_reference import NUM_CLASSES
+from benchmarks.reference import NUM_CLASSES
 from checkpoint import load_model, save_training_checkpoint
 from constraints.spacing import Spacing
 from conventions import command_line
@@ -188,8 +188,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def time_reference(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
-    """Runs `benchmark_reference.py` on the checkout."""
-    script = Path(__file__).parent / "benchmark_reference.py"
+    """Runs `benchmarks/reference.py` on the checkout."""
+    script = Path(__file__).parent / "reference.py"
     flags = {"points": POINTS_OF_REFERENCE, "timed": args.timed, "threads": args.threads}
     command = [sys.executable, str(script), str(args.reference.resolve()), str(checkpoint)]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]

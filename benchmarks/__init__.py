@@ -1,0 +1,1 @@
+"""What benchmark.py measures: reading, sampling, training, also of the public osu-diffusion."""
