@@ -18,13 +18,8 @@ import torch
 from torch import Tensor
 
 from conventions.whole_files import replacing
-from diffusion.parametrisation import (
-    EDM,
-    LearnedVariance,
-    parametrisation_from_dict,
-    parametrisation_to_dict,
-)
-from models import REFERENCE_ARCHITECTURE, SIZES, DiT, DiTConfig
+from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
+from models import REFERENCE_ARCHITECTURE, SIZES, Conditions, DiT, DiTConfig, bind
 
 FORMAT = "osu-diffusion"
 FORMAT_VERSION = 1
@@ -38,18 +33,29 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to sample, with what its file says about it."""
+    """A model ready to sample, with what its file says about it.
+
+    `weak` is a worse model of the same kind, for guidance; None where none lies beside the file.
+    """
 
     model: DiT
-    parametrisation: EDM | LearnedVariance
+    parametrisation: Parametrisation
     path: Path
     sha256: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    weak: "LoadedModel | None" = None
 
     @property
-    def is_reference(self) -> bool:
-        """Whether it is a model of the public osu-diffusion's recipe."""
-        return isinstance(self.parametrisation, LearnedVariance)
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def denoiser(
+        self, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
+    ) -> Denoise:
+        """`denoise` of x (N, T, 2) for data points of which the network is told `conditions`."""
+        network = bind(self.model, conditions, half_window, use_amp=use_amp)
+        return self.parametrisation.denoiser(network)[0]
 
     def class_index_path(self) -> Path:
         """The beatmap index that was written with this model.
@@ -111,7 +117,7 @@ def export_weights(
     path: Path,
     state: dict[str, Tensor],
     config: DiTConfig,
-    parametrisation: EDM | LearnedVariance,
+    parametrisation: Parametrisation,
     metadata: dict[str, Any],
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
@@ -120,7 +126,7 @@ def export_weights(
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(config.to_dict()),
-        "parametrisation": json.dumps(parametrisation_to_dict(parametrisation)),
+        "parametrisation": json.dumps(parametrisation.to_dict()),
         "metadata": json.dumps(metadata, ensure_ascii=False),
     }
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
@@ -161,7 +167,18 @@ def load_model(
     model = DiT(config)
     model.load_state_dict({k: v.float() for k, v in state.items()})
     model.requires_grad_(False).eval().to(device)
-    return LoadedModel(model, parametrisation, path, digest, metadata)
+    weak = weak_path(path)
+    beside = load_model(weak, device) if weak is not None and weak.is_file() else None
+    if beside is not None and beside.parametrisation.scale != parametrisation.scale:
+        raise CheckpointError(f"{weak} has other units than {path}: it cannot guide it")
+    return LoadedModel(model, parametrisation, path, digest, metadata, beside)
+
+
+def weak_path(path: Path) -> Path | None:
+    """Where the weak model of an export lies: NAME.weak.safetensors; None for other files."""
+    if path.suffix != ".safetensors" or path.stem.endswith(".weak"):
+        return None
+    return path.with_name(f"{path.stem}.weak.safetensors")
 
 
 def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> None:
@@ -178,7 +195,7 @@ def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> Non
         )
 
 
-_Parts = tuple[dict[str, Tensor], DiTConfig, EDM | LearnedVariance, dict[str, Any]]
+_Parts = tuple[dict[str, Tensor], DiTConfig, Parametrisation, dict[str, Any]]
 
 
 def _read_export(path: Path) -> _Parts:

@@ -139,9 +139,7 @@ def _unit_hash(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def similarities(
-    n: int, turn: float, stretch: float, rng: np.random.Generator
-) -> np.ndarray:
+def similarities(n: int, turn: float, stretch: float, rng: np.random.Generator) -> np.ndarray:
     """(n, 2, 2) float32 matrices that turn by up to `turn` degrees and scale by 2 ** N(0, stretch).
 
     Stretch is cut at two deviations; both are 0 for the identity, which draws nothing.
@@ -155,7 +153,7 @@ def similarities(
 
 
 def turn_within(xy: np.ndarray, moved: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """xy (N, T, 2) px with the points of `moved` (N, T) turned about their mean by `turns` (N, 2, 2).
+    """xy (N, T, 2) px, the points of `moved` (N, T) turned about their mean by `turns` (N, 2, 2).
 
     A window that would leave the playfield, or go further beyond it, stays as it is: where a map
     may lie is part of what there is to learn.
@@ -307,7 +305,9 @@ class WindowLoader:
             # Spinners, and what lies before a map's first point, are at the centre however turned.
             central = np.isin(points["type"], SPINNER_TYPES)
             central[:, 0] |= starts == 0
-            xy = turn_within(xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns)
+            xy = turn_within(
+                xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns
+            )
         squares = sum(np.square(np.diff(xy[:, :, axis], axis=1)) for axis in range(2))
         conditions = Conditions(
             torch.from_numpy(np.ascontiguousarray(points["time"][:, 1:])),

@@ -30,13 +30,14 @@ from constraints.spacing import CHOICES, Spacing, wanted_distances
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from datasets.sources import find_beatmaps
-from diffusion.samplers import SAMPLERS
+from diffusion.samplers import SOLVERS
 from metrics import classifier
 from metrics.denoising import denoising_errors
 from metrics.fidelity import count_changes, count_faults, list_out_of_bounds
 from metrics.realism import collect, compare, object_features, realism_ratio
 from metrics.spacing import measure, spacing_errors, summarise_errors
-from sampling.generate import DEFAULT_STEPS, SampleOptions, generate
+from sampling.generate import generate
+from sampling.options import DEFAULT_STEPS, SampleOptions
 from sampling.remap import remapped_file
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
@@ -222,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--limit", type=int, help="only so many maps, evenly spread")
     add("--seed", type=int, default=0, help="of the remaps and of what is drawn at random")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="as for sample.py")
-    add("--sampler", choices=["auto", *SAMPLERS], default="auto", help="as for sample.py")
+    add("--sampler", choices=["auto", *SOLVERS], default="auto", help="as for sample.py")
     add("--spacing", default="keep", help=f"as for sample.py: {CHOICES}")
     add(
         "--bounds",

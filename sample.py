@@ -23,10 +23,10 @@ from constraints.spacing import Spacing, suggestion
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.ranks import Ranks, process_group
-from diffusion.samplers import SAMPLERS
+from diffusion.samplers import SOLVERS
 from models import SIZES
 from sampling import controls
-from sampling.generate import DEFAULT_STEPS, SampleOptions
+from sampling.options import DEFAULT_STEPS, SampleOptions
 from sampling.remap import Remapped, option_words, remap_beatmap, result_version
 from sampling.results import Outputs, Result, put_bytes, run_key
 from sampling.tally import Tally
@@ -190,7 +190,7 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--sampler",
-        choices=["auto", *SAMPLERS],
+        choices=["auto", *SOLVERS],
         default="auto",
         help="how a step is computed; auto: what suits the model",
     )

@@ -30,7 +30,8 @@ from conventions.bundled import DEFAULT_MODEL
 from datasets.sources import find_beatmaps
 from metrics.spacing import spacing_errors
 from models import SIZES, DiT_models
-from sampling.generate import DEFAULT_STEPS, SampleOptions, generate
+from sampling.generate import generate
+from sampling.options import DEFAULT_STEPS, SampleOptions
 
 FloatArray = NDArray[np.float64]
 POINTS_OF_REFERENCE = 2365

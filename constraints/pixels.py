@@ -51,6 +51,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 
+
 @dataclass(frozen=True)
 class Bodies:
     """The M rigid bodies of a map: its objects, stacks (distance 0) as one.
@@ -363,9 +364,9 @@ def _choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORI
             if bodies.fixed[i + 1]:
                 known = np.repeat(targets[i + 1][None, None], len(paths), axis=0)
             elif twins[i + 1] >= 0:
-                known = (
-                    places if twins[i + 1] == i else paths[:, twins[i + 1], None]
-                ) + shifts[i + 1]
+                known = (places if twins[i + 1] == i else paths[:, twins[i + 1], None]) + shifts[
+                    i + 1
+                ]
             if known is not None:
                 offset = known - (places + bodies.ends[i])
                 away = np.hypot(*np.moveaxis(offset, -1, 0)) - bodies.distances[i + 1]
@@ -390,7 +391,7 @@ def _choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORI
 def _candidates(
     ends: FloatArray, distance: float, target: FloatArray, low: FloatArray, high: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Pixels (B, K, 2) within bounds at about `distance` px from ends (B, 2), and their costs (B, K).
+    """Pixels (B, K, 2) within bounds about `distance` px from ends (B, 2); their costs (B, K).
 
     Those around the target, brought to the distance; where the bounds leave none that is good, also
     some all around.

@@ -1,11 +1,11 @@
-"""Wrappers of `denoise` that keep what the mapper asked for: fixed points, spacing, playfield.
+"""Rules that predictions keep while they are sampled: fixed points, spacing, places, playfield.
 
 Spacing is a chain of distances from each data point to the previous one. Predictions are projected
 towards it by position-based dynamics (Mueller et al. 2007), inside the sampling loop, so that the
 model goes on from shapes that already have the right spacing. Coordinates here are playfield px.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,11 @@ from torch import Tensor
 from constraints.bounds import Bounds
 from diffusion.parametrisation import Denoise, Parametrisation
 
-ARRANGE_BELOW_PX = 300.0
+SPACED_BELOW_PX = 60.0
+ARRANGED_BELOW_PX = 300.0
+
+Rule = Callable[[Tensor, float], Tensor]
+"""(predicted coordinates (N, T, 2) px, noise in px) -> the same, changed so that a rule holds."""
 
 Settle = Callable[[Tensor], Tensor]
 """(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""
@@ -33,7 +37,6 @@ class Chain:
     fixed: Tensor
     fixed_xy: Tensor
     settle: Settle
-    arrange: Settle | None = None
     bounds: Bounds | None = None
     origin: tuple[float, float] = (256.0, 192.0)
     mobility: Tensor = field(init=False)
@@ -47,10 +50,6 @@ class Chain:
     def pin(self, xy: Tensor) -> Tensor:
         """xy (N, T, 2) with the fixed points where they belong."""
         return torch.where(self.fixed[:, None].to(xy.device), self.fixed_xy.to(xy), xy)
-
-    def settled(self, xy: Tensor) -> Tensor:
-        """xy (N, T, 2), on any device, with slider shapes and objects in place."""
-        return self.settle(xy.detach().cpu()).to(xy)
 
 
 def project_spacing(xy: Tensor, chain: Chain, sweeps: int) -> Tensor:
@@ -89,62 +88,59 @@ def clamp(xy: Tensor, bounds: Bounds) -> Tensor:
     return xy.maximum(xy.new_tensor(bounds.low)).minimum(xy.new_tensor(bounds.high))
 
 
-def keep_points(denoise: Denoise, parametrisation: Parametrisation, chain: Chain) -> Denoise:
-    """A denoiser that knows where the fixed points are, as in in-painting."""
-
-    def kept(x: Tensor, sigma: Tensor) -> Tensor:
-        xy = parametrisation.to_pixels(denoise(x, sigma))
-        return parametrisation.from_pixels(chain.pin(xy))
-
-    return kept
+def pinned(chain: Chain) -> Rule:
+    """The fixed points are where they belong, as in in-painting."""
+    return lambda xy, sigma: chain.pin(xy)
 
 
-def keep_spacing(
-    denoise: Denoise,
-    parametrisation: Parametrisation,
-    chain: Chain,
-    *,
-    below_px: float = 60.0,
-    arrange_below_px: float = ARRANGE_BELOW_PX,
-    sweeps: int = 10,
-) -> Denoise:
-    """A denoiser whose predictions keep distances, path lengths and bounds, below `below_px`.
+def spaced(chain: Chain, *, below_px: float = SPACED_BELOW_PX, sweeps: int = 10) -> Rule:
+    """Distances, path lengths and bounds hold where noise is below `below_px`.
 
-    At higher noise levels the prediction is a blurred mean that has no spacing yet.
+    At higher levels the prediction is a blurred mean that has no spacing yet.
     """
 
-    def spaced(x: Tensor, sigma: Tensor) -> Tensor:
-        x0 = denoise(x, sigma)
-        px = float(sigma) * max(parametrisation.scale)
-        if px >= below_px:
-            if chain.arrange is None or px >= arrange_below_px:
-                return x0
-            xy = parametrisation.to_pixels(x0)
-            return parametrisation.from_pixels(chain.arrange(xy.detach().cpu()).to(xy))
-        xy = project_spacing(parametrisation.to_pixels(x0), chain, sweeps)
-        return parametrisation.from_pixels(chain.settled(xy))
+    def rule(xy: Tensor, sigma: float) -> Tensor:
+        if sigma >= below_px:
+            return xy
+        return on_cpu(chain.settle)(project_spacing(xy, chain, sweeps))
 
-    return spaced
+    return rule
 
 
-def keep_within(
-    denoise: Denoise, parametrisation: Parametrisation, bounds: Bounds, *, below_px: float = 60.0
-) -> Denoise:
-    """A denoiser whose predictions stay within bounds, without regard to spacing."""
-
-    def bounded(x: Tensor, sigma: Tensor) -> Tensor:
-        x0 = denoise(x, sigma)
-        if float(sigma) * max(parametrisation.scale) >= below_px:
-            return x0
-        return parametrisation.from_pixels(clamp(parametrisation.to_pixels(x0), bounds))
-
-    return bounded
+def within(bounds: Bounds, *, below_px: float = SPACED_BELOW_PX) -> Rule:
+    """Points are within bounds where noise is below `below_px`, without regard to spacing."""
+    return lambda xy, sigma: xy if sigma >= below_px else clamp(xy, bounds)
 
 
-def clamp_prediction(denoise: Denoise, low: float = -1.0, high: float = 2.0) -> Denoise:
-    """The reference's clamp of x0 (in its network units), which its samplers have on."""
+def arranged(
+    arrange: Settle, *, below_px: float = ARRANGED_BELOW_PX, above_px: float = SPACED_BELOW_PX
+) -> Rule:
+    """Objects share a place or are clear of each other at noise from `above_px` to `below_px`.
 
-    def clamped(x: Tensor, sigma: Tensor) -> Tensor:
-        return denoise(x, sigma).clamp(low, high)
+    At lower levels `spaced` sees to it, together with the distances.
+    """
 
-    return clamped
+    def rule(xy: Tensor, sigma: float) -> Tensor:
+        return on_cpu(arrange)(xy) if above_px <= sigma < below_px else xy
+
+    return rule
+
+
+def on_cpu(settle: Settle) -> Settle:
+    """The same for coordinates on any device."""
+    return lambda xy: settle(xy.detach().cpu()).to(xy)
+
+
+def obeying(denoise: Denoise, parametrisation: Parametrisation, rules: Sequence[Rule]) -> Denoise:
+    """A denoiser whose predictions keep the rules, one after the other.
+
+    The one place where network units and px meet: noise in px is that of the axis with more.
+    """
+
+    def ruled(x: Tensor, sigma: Tensor) -> Tensor:
+        xy = parametrisation.to_pixels(denoise(x, sigma))
+        for rule in rules:
+            xy = rule(xy, float(sigma) * max(parametrisation.scale))
+        return parametrisation.from_pixels(xy)
+
+    return ruled

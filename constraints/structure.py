@@ -71,7 +71,7 @@ def _structure(
     end_times = np.array([hit.end_time for hit in objects])
     lead = preempt(beatmap.approach_rate)
     twins = np.full(count, -1, dtype=np.intp)
-    pairs: list[tuple[IntArray, IntArray]] = []
+    pairs: list[IntArray] = []  # (seen, 2)
     for lag in range(2, min(LOOK_BACK, count - 1) + 1):
         later = np.arange(lag, count)
         earlier = later - lag
@@ -81,12 +81,9 @@ def _structure(
         seen = both & ~twin & (end_times[earlier] > times[later] - lead)
         away = np.hypot(*np.moveaxis(heads[later, None] - bodies[earlier], -1, 0)).min(axis=1)
         chosen = seen & (away >= max(apart, same))
-        pairs.append((earlier[chosen], later[chosen]))
-    empty = np.empty(0, dtype=np.intp)
-    earlier, later = (np.concatenate([empty, *column]) for column in zip(*pairs)) if pairs else (
-        empty,
-        empty,
-    )
+        pairs.append(np.stack([earlier[chosen], later[chosen]], axis=1))
+    nothing = np.empty((0, 2), dtype=np.intp)
+    earlier, later = np.concatenate([nothing, *pairs]).T
     clear = CLEARANCE * 2 * circle_radius(beatmap.circle_size)
     return Structure(twins, earlier, later, clear)
 
@@ -178,13 +175,13 @@ def body_relations(
     twins, shifts = np.full(count, -1, dtype=np.intp), np.zeros((count, 2))
     groups, group_shifts = np.arange(count), np.zeros((count, 2))
     for o in np.flatnonzero(structure.twins >= 0).tolist():
-        earlier = int(structure.twins[o])
-        a, b = int(owners[earlier]), int(owners[o])
-        if a == b or twins[b] >= 0:
+        twin = int(structure.twins[o])
+        first, second = int(owners[twin]), int(owners[o])
+        if first == second or twins[second] >= 0:
             continue
-        shift = offsets[earlier] - offsets[o]
-        twins[b], shifts[b] = a, shift
-        groups[b], group_shifts[b] = groups[a], group_shifts[a] + shift
+        shift = offsets[twin] - offsets[o]
+        twins[second], shifts[second] = first, shift
+        groups[second], group_shifts[second] = groups[first], group_shifts[first] + shift
     a, b = owners[structure.earlier], owners[structure.later]
     wanted = (a != b) & ~(fixed[a] & fixed[b]) & (groups[a] != groups[b])
     earlier, later = structure.earlier[wanted], structure.later[wanted]

@@ -7,7 +7,7 @@ Both describe noisy coordinates as x0 + sigma eps in units in which the noise is
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,14 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x (N, T, 2), sigma, a 0-dim tensor) -> x0 (N, T, 2)."""
+
+StepStd = Callable[[Tensor, Tensor], Tensor]
+"""(sigma, next sigma), 0-dim -> deviation () or (N, T, 2) of an ancestral step's noise."""
+
+
+def posterior_std(sigma: Tensor, following: Tensor) -> Tensor:
+    """That of q(x_s | x_t, x0): s^2 (t^2 - s^2) / t^2, squared (Ho et al. 2020, equation 7)."""
+    return following * (1 - (following / sigma) ** 2).sqrt()
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -54,15 +62,33 @@ class Parametrisation(Protocol):
         """Playfield px -> network units."""
         ...
 
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level above 0 that sampling visits."""
+        ...
+
+    @property
+    def best_solver(self) -> str:
+        """The solver that measured best at few steps, by its name in `samplers.SOLVERS`."""
+        ...
+
     def sigmas(self, steps: int, start: float | None = None) -> Tensor:
-        """Noise levels of a sampling run: (steps + 1,) float64, falling, the last one 0.
+        """Noise levels of deterministic solvers: (steps + 1,) float64, falling, the last one 0.
 
         They begin at the highest level, or at `start`.
         """
         ...
 
-    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
-        """x0 from x (N, T, 2) = x0 + sigma eps at sigma (N,) or ()."""
+    def chain_sigmas(self, steps: int, start: float | None = None) -> Tensor:
+        """The same for ancestral sampling, which goes along the chain of training."""
+        ...
+
+    def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
+        """`denoise`, and the noise of ancestral steps, of a network with its context bound."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values to save with the weights, for `parametrisation_from_dict`."""
         ...
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
@@ -94,6 +120,12 @@ class EDM:
     rho: float = 7.0
     pixels: float = 131.0
 
+    best_solver: ClassVar[str] = "dpmpp-2m"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values to save with the weights."""
+        return {"name": "edm", **asdict(self)}
+
     @property
     def scale(self) -> tuple[float, float]:
         return self.pixels, self.pixels
@@ -120,6 +152,14 @@ class EDM:
         high = self.sigma_max if start is None else start
         return karras_sigmas(steps, min(self.sigma_min, high), high, self.rho)
 
+    def chain_sigmas(self, steps: int, start: float | None = None) -> Tensor:
+        """EDM has no chain: the levels of all solvers are the same."""
+        return self.sigmas(steps, start)
+
+    def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
+        """`denoise`, and the posterior's deviation for ancestral steps."""
+        return lambda x, sigma: self.denoise(network, x, sigma), posterior_std
+
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n log-normal sigmas (n,) (EDM, table 1)."""
         return (torch.randn(n, generator=generator) * self.log_std + self.log_mean).exp()
@@ -142,11 +182,27 @@ class LearnedVariance:
     """The reference's: eps prediction with learned variance on x / 512, y / 384.
 
     Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
-    the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps).
+    the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Sampling keeps x0 within `clamp`, in
+    network units, as the reference's does.
     """
 
     schedule: DiscreteSchedule = field(default_factory=cosine_schedule)
     l1: bool = True
+    clamp: tuple[float, float] | None = (-1.0, 2.0)
+
+    # Such models know little of the coarse noise levels, and new noise in every step takes back
+    # what was decided wrongly there.
+    best_solver: ClassVar[str] = "ancestral"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values to save with the weights."""
+        name = next(n for n, make in SCHEDULES.items() if make() == self.schedule)
+        return {"name": "learned-variance", "noise_schedule": name, "l1": self.l1}
+
+    @property
+    def sigma_min(self) -> float:
+        """The noise of timestep 0."""
+        return float(self.schedule.sigmas[0])
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -166,7 +222,8 @@ class LearnedVariance:
         s = _per_sample(sigma, x)
         timestep = self.schedule.timestep_of(sigma).to(x.device, torch.float32)
         out = network(x / (s**2 + 1).sqrt(), timestep)
-        return x - s * out[..., :2], out[..., 2:]
+        x0 = x - s * out[..., :2]
+        return x0 if self.clamp is None else x0.clamp(*self.clamp), out[..., 2:]
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 from x (N, T, 2) = x0 + sigma eps at sigma (N,) or ()."""
@@ -191,12 +248,29 @@ class LearnedVariance:
         posterior = (1 - ab[u] / ab[s]) * (1 - ab[s]) / (1 - ab[u])
         return posterior.log(), (1 - ab[t + 1] / ab[previous + 1]).log()
 
-    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
+    def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
+        """`denoise`, and the deviation that the network gave for the step from there."""
+        latest: dict[str, Tensor] = {}
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            x0, latest["values"] = self.predict(network, x, sigma)
+            return x0
+
+        def std(sigma: Tensor, following: Tensor) -> Tensor:
+            t = self.schedule.timestep_of(sigma).round().long()
+            s = self.schedule.timestep_of(following).round().long()
+            # From the chain's own scale to that of x0 + sigma eps.
+            values, scale = latest["values"], (following**2 + 1).sqrt()
+            return (self.log_variance(values, t, s) / 2).exp() * scale.to(values.dtype)
+
+        return denoise, std
+
+    def chain_sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels at `steps` evenly spaced timesteps of the chain and a final 0, float64."""
         levels = self.schedule.sigmas[self.schedule.spaced(steps, start)]
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
-    def solver_sigmas(self, steps: int, start: float | None = None) -> Tensor:
+    def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels (steps + 1,) for deterministic solvers, float64, the last one 0.
 
         Of few evenly spaced timesteps most have more noise than the playfield has pixels, and the
@@ -255,22 +329,6 @@ class LearnedVariance:
         return torch.where(first, likelihood, kl) / math.log(2)
 
 
-def guided_network(network: Network, scale: float) -> Network:
-    """Classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598, equation 6).
-
-    `network` takes a doubled batch whose second half has the null class. Prediction is linear in
-    the first two channels for every parametrisation here; the variance is the conditional one's.
-    """
-
-    def guided(x: Tensor, labels: Tensor) -> Tensor:
-        out = network(torch.cat([x, x]), torch.cat([labels, labels]))
-        conditional, null = out.chunk(2)
-        mixed = null[..., :2] + scale * (conditional[..., :2] - null[..., :2])
-        return torch.cat([mixed, conditional[..., 2:]], dim=-1)
-
-    return guided
-
-
 def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
     """KL divergence in nats between two Gaussians, elementwise."""
     ratio = (log_var_p - log_var_q).exp()
@@ -294,16 +352,8 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     return torch.where(x < -0.999, tail_low, torch.where(x > 0.999, tail_high, inner))
 
 
-def parametrisation_to_dict(parametrisation: EDM | LearnedVariance) -> dict[str, Any]:
-    """Plain values to save with the weights."""
-    if isinstance(parametrisation, EDM):
-        return {"name": "edm", **asdict(parametrisation)}
-    name = next(n for n, make in SCHEDULES.items() if make() == parametrisation.schedule)
-    return {"name": "learned-variance", "noise_schedule": name, "l1": parametrisation.l1}
-
-
-def parametrisation_from_dict(values: dict[str, Any]) -> EDM | LearnedVariance:
-    """Inverse of `parametrisation_to_dict`; ValueError for names it does not know."""
+def parametrisation_from_dict(values: dict[str, Any]) -> Parametrisation:
+    """Inverse of `to_dict`; ValueError for names it does not know."""
     options = dict(values)
     name = options.pop("name", None)
     if name == "edm":

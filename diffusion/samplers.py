@@ -5,13 +5,16 @@ every prediction; whatever it raises ends the run (that is how sampling is cance
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffusion.parametrisation import Denoise, LearnedVariance, Network
+from diffusion.parametrisation import Denoise, Parametrisation, StepStd, posterior_std
 
 Callback = Callable[[int, Tensor], None]
+NoiseSource = Callable[[Tensor], Tensor]
+"""Unit normal noise of the shape, and on the device, of its argument."""
 
 
 def _ignore(step: int, x0: Tensor) -> None:
@@ -105,12 +108,18 @@ def _derivatives(x0: Tensor, earlier: list[Tensor], steps: Tensor) -> tuple[Tens
     return slope + bend * steps[-1].to(x0.dtype), 2 * bend
 
 
-def _noise_like(x: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
-    """Normal noise (N, T, 2) on the CPU, from one generator or from one a sample."""
-    if isinstance(generator, torch.Generator):
-        return torch.randn(x.shape, generator=generator)
-    assert len(generator) == len(x)
-    return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generator])
+def noise_source(generators: Sequence[torch.Generator]) -> NoiseSource:
+    """Normal noise like x (N, T, 2), drawn on the CPU from one generator a sample.
+
+    So every sample has its own, and is the same whatever their number.
+    """
+
+    def draw(x: Tensor) -> Tensor:
+        assert len(generators) == len(x)
+        noise = torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators])
+        return noise.to(x)
+
+    return draw
 
 
 def sample_ancestral(
@@ -119,90 +128,61 @@ def sample_ancestral(
     sigmas: Tensor,
     callback: Callback = _ignore,
     *,
-    generator: torch.Generator | Sequence[torch.Generator],
+    noise: NoiseSource,
+    std: StepStd = posterior_std,
 ) -> Tensor:
-    """Ancestral sampling with the posterior's variance (Ho et al. 2020, equations 6 and 7).
+    """Ancestral sampling (Ho et al. 2020, equations 6 and 7).
 
-    In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0) and variance s^2 (t^2 - s^2) / t^2.
-    With N generators every sample has its own and is the same whatever their number.
+    In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0). `std` gives the deviation of a step's
+    noise: the posterior's, or what a network has learnt (Improved DDPM, equation 15).
     """
     for i in range(len(sigmas) - 1):
         x0 = denoise(x, sigmas[i])
         callback(i, x0)
-        ratio = sigmas[i + 1] / sigmas[i]
-        std = sigmas[i + 1] * (1 - ratio**2).sqrt()
-        noise = _noise_like(x, generator).to(x)
-        x = x0 + (ratio**2).to(x.dtype) * (x - x0) + std.to(x.dtype) * noise
+        if sigmas[i + 1] == 0:
+            return x0
+        mean = x0 + ((sigmas[i + 1] / sigmas[i]) ** 2).to(x.dtype) * (x - x0)
+        x = mean + std(sigmas[i], sigmas[i + 1]).to(x) * noise(x)
     return x
 
 
-def sample_learned_variance(
-    parametrisation: LearnedVariance,
-    network: Network,
-    x: Tensor,
-    steps: int,
-    constrain: Callable[[Tensor, Tensor], Tensor],
-    callback: Callback = _ignore,
-    *,
-    generator: torch.Generator | Sequence[torch.Generator],
-    start: float | None = None,
-) -> Tensor:
-    """Ancestral sampling with the variance that the network has learnt (Improved DDPM).
+class Solver(NamedTuple):
+    """A solver by name: `run` takes denoise, x, sigmas and callback.
 
-    x (N, T, 2) is x0 + sigma eps at the first of `steps` spaced timesteps, as for the other
-    solvers, the last of the chain or that of the level `start`; `constrain(x0, sigma)` changes
-    predictions.
+    One that draws noise takes it, too, and the deviations of the parametrisation's steps, and goes
+    along the chain of training.
     """
-    timesteps = [*parametrisation.schedule.spaced(steps, start), torch.tensor(-1)]
-    ab = parametrisation.schedule.alphas_cumprod
-    x_t = x * ab[timesteps[0]].sqrt().to(x.dtype)
 
-    def constrain_at(sigma: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda x0: constrain(x0, sigma)
+    run: Callable[..., Tensor]
+    draws_noise: bool = False
 
-    for i in range(len(timesteps) - 1):
-        t, previous = timesteps[i], timesteps[i + 1]
-        mean, log_variance, x0 = ancestral_step(
-            parametrisation, network, x_t, t, previous, constrain_at((1 / ab[t] - 1).sqrt())
-        )
-        callback(i, x0)
-        if previous < 0:
-            return x0
-        x_t = mean + (log_variance / 2).exp() * _noise_like(x, generator).to(x)
-    raise AssertionError("a run has at least one step")
+    def levels(
+        self, parametrisation: Parametrisation, steps: int, start: float | None = None
+    ) -> Tensor:
+        """The noise levels (steps + 1,) that it visits, from the highest or `start` to 0."""
+        choose = parametrisation.chain_sigmas if self.draws_noise else parametrisation.sigmas
+        return choose(steps, start)
 
-
-def ancestral_step(
-    parametrisation: LearnedVariance,
-    network: Network,
-    x_t: Tensor,
-    t: Tensor,
-    previous: Tensor,
-    change_x0: Callable[[Tensor], Tensor] = lambda x0: x0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, log variance and x0 of one reverse step t -> previous in the chain's own scale.
-
-    x_t (N, T, 2) is the chain's variable, t and previous are 0-dim timesteps (previous -1: the
-    clean end). `change_x0` may clamp or constrain the prediction. Improved DDPM, equations 10, 15.
-    """
-    ab = parametrisation.schedule.alphas_cumprod
-    ab_t = ab[t]
-    ab_s = ab[previous] if previous >= 0 else torch.ones_like(ab_t)
-    sigma = (1 / ab_t - 1).sqrt()
-    x0, values = parametrisation.predict(network, x_t / ab_t.sqrt().to(x_t.dtype), sigma)
-    x0 = change_x0(x0)
-    alpha = ab_t / ab_s
-    to_x0 = ((1 - alpha) * ab_s.sqrt() / (1 - ab_t)).to(x_t.dtype)
-    to_xt = ((1 - ab_s) * alpha.sqrt() / (1 - ab_t)).to(x_t.dtype)
-    mean = to_x0 * x0 + to_xt * x_t
-    return mean, parametrisation.log_variance(values, t, previous), x0
+    def __call__(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        sigmas: Tensor,
+        callback: Callback,
+        noise: NoiseSource,
+        std: StepStd = posterior_std,
+    ) -> Tensor:
+        """Runs it from x (N, T, 2) at the first of the sigmas."""
+        if self.draws_noise:
+            return self.run(denoise, x, sigmas, callback, noise=noise, std=std)
+        return self.run(denoise, x, sigmas, callback)
 
 
-DETERMINISTIC: dict[str, Callable[[Denoise, Tensor, Tensor, Callback], Tensor]] = {
-    "dpmpp-2m": sample_dpmpp_2m,
-    "dpmpp-3m": sample_dpmpp_3m,
-    "ddim": sample_ddim,
-    "heun": sample_heun,
+SOLVERS = {
+    "dpmpp-2m": Solver(sample_dpmpp_2m),
+    "dpmpp-3m": Solver(sample_dpmpp_3m),
+    "ddim": Solver(sample_ddim),
+    "heun": Solver(sample_heun),
+    "ancestral": Solver(sample_ancestral, draws_noise=True),
 }
-SAMPLERS = [*DETERMINISTIC, "ancestral"]
-"""Solvers by the names that `--sampler` takes; `ancestral` alone draws noise on the way."""
+"""Solvers by the names that `--sampler` takes."""

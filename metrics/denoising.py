@@ -5,50 +5,32 @@ from collections.abc import Sequence as Levels
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
-from constraints.rules import clamp_prediction
 from data_loading import MARGIN_PX
-from diffusion.parametrisation import Denoise
-from models import make_context
+from models import Conditions
 
 FloatArray = NDArray[np.float64]
 
 SIGMAS_PX = (30.0, 100.0, 300.0)
 
 
-def bind_denoiser(
-    loaded: LoadedModel,
-    sequence: Sequence,
-    n: int = 1,
-    half_window: int | None = None,
-    distances: FloatArray | None = None,
-) -> Denoise:
-    """`denoise` of x (n, T, 2) for this map, without a style and without constraints.
+def unstyled_conditions(
+    loaded: LoadedModel, sequence: Sequence, distances: FloatArray | None = None
+) -> Conditions:
+    """A map's conditions without a style: (N, T), with distances (N, T) px, or its own, for N = 1.
 
-    distances (n, T) px, -1 for unknown ones, are told to the model instead of the map's own.
+    -1 stands for a distance that the model is not told.
     """
-    model, parametrisation = loaded.model, loaded.parametrisation
-    device = next(model.parameters()).device
-    told = np.repeat(sequence.distances()[None], n, axis=0) if distances is None else distances
-    context = make_context(
-        model.config,
-        torch.from_numpy(sequence.times - sequence.times[0]).expand(n, -1),
-        torch.from_numpy(told).float().to(device),
-        torch.from_numpy(sequence.types).expand(n, -1).to(device),
-        torch.full((n,), model.null_class, device=device),
-    )
-
-    def network(x: Tensor, labels: Tensor) -> Tensor:
-        return model(x, labels, context, half_window).float()
-
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(network, x, sigma)
-
-    return clamp_prediction(predict) if loaded.is_reference else predict
+    null = torch.tensor([loaded.model.null_class], device=loaded.device)
+    times = sequence.times - sequence.times[0]
+    conditions = Conditions.of_arrays(times, sequence.distances(), sequence.types, null)
+    if distances is None:
+        return conditions
+    told = torch.from_numpy(distances).float().to(loaded.device)
+    return conditions.repeat(len(distances))._replace(distances=told)
 
 
 def denoising_errors(
@@ -65,8 +47,8 @@ def denoising_errors(
     axis. Points so far off the playfield that no model was trained on them are left out.
     """
     parametrisation = loaded.parametrisation
-    device = next(loaded.model.parameters()).device
-    denoise = bind_denoiser(loaded, sequence, half_window=half_window)
+    device = loaded.device
+    denoise = loaded.denoiser(unstyled_conditions(loaded, sequence), half_window)
     xy = torch.from_numpy(sequence.xy).float()[None]
     eps = torch.randn(xy.shape, generator=generator).to(device)
     x0 = parametrisation.from_pixels(xy.to(device))

@@ -3,8 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,34 +12,33 @@ from torch import Tensor
 
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, excerpt, hull
-from beatmaps.sequence import PointType, Sequence, SliderTopology, SliderVelocity, slider_topology
+from beatmaps.sequence import PointType, Sequence, SliderTopology, slider_topology
 from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
 from constraints.pixels import Placement
-from constraints.rules import Chain, clamp_prediction, keep_points, keep_spacing, keep_within
-from constraints.shapes import SliderShapes
-from constraints.structure import StructureMode
-from constraints.spacing import KEEP, Spacing, wanted_distances
-from diffusion.parametrisation import Denoise, LearnedVariance, Network, guided_network
-from diffusion.samplers import (
-    DETERMINISTIC,
-    Callback,
-    sample_ancestral,
-    sample_learned_variance,
+from constraints.rules import (
+    SPACED_BELOW_PX,
+    Chain,
+    Rule,
+    Settle,
+    arranged,
+    obeying,
+    pinned,
+    spaced,
+    within,
 )
-from models import make_context
+from constraints.shapes import SliderShapes
+from constraints.spacing import Spacing, wanted_distances
+from diffusion.parametrisation import Denoise
+from diffusion.samplers import Callback, noise_source
 from sampling.controls import Controls
-from sampling.style import Style
+from sampling.network import Part, make_denoiser
+from sampling.options import SampleOptions, check_spacing, noise_levels, solver, structure_mode
 
-DEFAULT_STEPS = 12
-MAX_STEPS = 1000
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
 ARRANGE_SWEEPS = 4
-MIN_EDIT_STEPS = 4
-EDIT_RAMP_PX = (1.31, 655.0)
-"""Noise in px from which an edit of strength just above 0, and one of 1, starts."""
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -49,72 +47,8 @@ Watch = Callable[[int, FloatArray], None]
 """(step, predicted coordinates (variants, T, 2) px); what it raises ends the sampling."""
 
 
-@dataclass(frozen=True)
-class SampleOptions:
-    """How to sample.
-
-    half_window overrides the model's attention band; bounds "playfield" or "screen" (the editor's
-    limits) keeps objects there, "off" does not; use_amp computes in bf16, by default where the
-    device does that natively. strength 1 starts from noise, less from the source's own positions
-    with so much noise, 0 leaves them; refine_iterations at the lowest noise level follow. Sampler
-    "auto" is the solver that measured best at the default steps for the model's recipe. With
-    slider_velocity "fit" sliders get the lengths of their paths, to be written with "fit" too.
-    """
-
-    steps: int = DEFAULT_STEPS
-    sampler: str = "auto"
-    cfg_scale: float = 1.0
-    variants: int = 1
-    seed: int = 0
-    spacing: Spacing = KEEP
-    bounds: str = "playfield"
-    half_window: int | None = None
-    use_amp: bool | None = None
-    strength: float = 1.0
-    refine_iterations: int = 0
-    slider_velocity: SliderVelocity = "keep"
-    structure: StructureMode = "keep"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(
-                f"--num-sampling-steps {self.steps}: give a number from 1 to {MAX_STEPS}"
-            )
-        if not 1 <= self.variants <= 64:
-            raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
-        if self.half_window is not None and self.half_window < 1:
-            raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"--strength {self.strength}: give a number from 0 to 1")
-        if not 0 <= self.refine_iterations <= MAX_STEPS:
-            raise ValueError(
-                f"--refine-iters {self.refine_iterations}: give a number from 0 to {MAX_STEPS}"
-            )
-
-    @property
-    def sampling_steps(self) -> int:
-        """Steps of the solver: a weaker edit has less noise to remove."""
-        least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
-        return max(least, math.ceil(self.strength * self.steps))
-
-
 def _no_progress(done: int, total: int) -> None:
     """For callers that do not watch."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The part of a map that one run works on: its T data points, and what is known of them.
-
-    times (T,) are ms since the map's first data point, distances (T,) px wanted to the previous
-    point or -1, kept (T,) marks points that stay.
-    """
-
-    beatmap: Beatmap
-    sequence: Sequence
-    times: FloatArray
-    distances: FloatArray
-    kept: Mask
 
 
 def generate(
@@ -220,56 +154,67 @@ def sample_part(
     `report` is given every prediction, (N, T, 2) px on the CPU.
     """
     steps = options.sampling_steps
-    chain = make_chain(part, placement)
+    rules = make_rules(part, placement, options)
     source = torch.from_numpy(part.sequence.xy).float().expand_as(noise)
-
-    def in_pixels(model: LoadedModel, first: int) -> Callback:
-        to_pixels = model.parametrisation.to_pixels
-        return lambda step, x0: report(first + step, to_pixels(x0.float()).cpu())
-
     with torch.inference_mode():
         xy = source
         if steps:
-            network = make_network(loaded, part, options, controls.style)
-            x = start(loaded, chain, options, source, noise)
-            x = solve(loaded, network, chain, options, x, in_pixels(loaded, 0), generators)
+            watched = in_pixels(loaded, 0, report)
+            denoise, std = make_denoiser(loaded, part, options, controls.style)
+            denoise = obeying(denoise, loaded.parametrisation, rules)
+            x = start(loaded, part, options, source, noise)
+            sigmas, draw = noise_levels(loaded, options), noise_source(generators)
+            x = solver(loaded, options)(denoise, x, sigmas, watched, draw, std)
             xy = loaded.parametrisation.to_pixels(x.float()).cpu()
         if options.refine_iterations:
             refiner, style = loaded, controls.style
             if controls.refiner is not None:
                 refiner, style = controls.refiner, controls.refiner_style
-            network = make_network(refiner, part, options, style)
-            xy = refine(refiner, network, chain, options, xy, in_pixels(refiner, steps))
+            denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
+            denoise = obeying(denoise, refiner.parametrisation, rules)
+            watched = in_pixels(refiner, steps, report)
+            xy = refine(refiner, denoise, options.refine_iterations, xy, watched)
         # Float32 cannot hold every coordinate of a file.
         return np.where(part.kept[:, None], part.sequence.xy, xy.double().numpy())
 
 
-def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
-    """The noise level from which an edit starts; None for the model's highest.
+def in_pixels(loaded: LoadedModel, first: int, report: Callback) -> Callback:
+    """`report` for predictions in the model's units, whose steps count from `first`."""
+    to_pixels = loaded.parametrisation.to_pixels
+    return lambda step, x0: report(first + step, to_pixels(x0.float()).cpu())
 
-    Strength runs along the ramp on which sampling spaces its levels (EDM, equation 5, rho 7),
-    so that an edit of strength s does about the last share s of a whole run's steps.
+
+def start(
+    loaded: LoadedModel, part: Part, options: SampleOptions, source: Tensor, noise: Tensor
+) -> Tensor:
+    """What a solver starts from (N, T, 2): noise, about the source's positions for an edit.
+
+    The points that are known have theirs from the beginning. `source` is (N, T, 2) px.
     """
+    parametrisation = loaded.parametrisation
+    sigma = float(noise_levels(loaded, options)[0])
+    about = parametrisation.from_pixels(source) + sigma * noise
     if options.strength == 1:
-        return None
-    low, high = (px ** (1 / 7) for px in EDIT_RAMP_PX)
-    return (low + options.strength * (high - low)) ** 7 / max(loaded.parametrisation.scale)
+        kept = torch.from_numpy(part.kept)[:, None]
+        about = torch.where(kept, about, noise * math.sqrt(sigma**2 + 1))
+    return about.to(loaded.device)
 
 
-def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
-    """ValueError where the model cannot do without distances and is asked to."""
-    if spacing.mode == "free" and not can_lack_distances(loaded):
-        raise ValueError(
-            f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
-            "model trained with --distance-dropout, or --spacing snap:120"
-        )
+def refine(
+    loaded: LoadedModel, denoise: Denoise, iterations: int, xy: Tensor, report: Callback
+) -> Tensor:
+    """Coordinates xy (N, T, 2) px cleaned up: denoised again and again at the lowest noise level.
 
-
-def can_lack_distances(loaded: LoadedModel) -> bool:
-    """Whether a model was also trained on points whose distance it was not told."""
-    metadata = loaded.metadata
-    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
-    return bool(dropout)
+    For models of the public osu-diffusion that is its refinement: the ancestral step at timestep
+    0, which adds no noise, repeated.
+    """
+    parametrisation = loaded.parametrisation
+    sigma = torch.tensor(parametrisation.sigma_min, dtype=torch.float64)
+    x = parametrisation.from_pixels(xy.to(loaded.device))
+    for i in range(iterations):
+        x = denoise(x, sigma)
+        report(i, x)
+    return parametrisation.to_pixels(x.float()).cpu()
 
 
 def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:
@@ -297,13 +242,6 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
     )
 
 
-def structure_mode(options: SampleOptions) -> StructureMode:
-    """What is kept of how objects lie to each other: distances of another kind want other places."""
-    if options.spacing.mode in ("snap", "free") and options.structure == "keep":
-        return "clean"
-    return options.structure
-
-
 def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
     """Sliders without a length where they are remapped and may get a velocity of their own."""
     first = earliest_fit(part.beatmap)
@@ -316,178 +254,33 @@ def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
     return replace(topology, sliders=sliders)
 
 
-def solver_name(loaded: LoadedModel, options: SampleOptions) -> str:
-    """The solver that the options ask for.
-
-    Models of the reference's recipe know little of the coarse noise levels, and new noise in every
-    step takes back what was decided wrongly there: for them few ancestral steps measured best.
-    """
-    if options.sampler != "auto":
-        return options.sampler
-    return "ancestral" if loaded.is_reference else "dpmpp-2m"
-
-
-def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:
-    """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
-    parametrisation, level = loaded.parametrisation, start_level(loaded, options)
-    if isinstance(parametrisation, LearnedVariance) and solver_name(loaded, options) != "ancestral":
-        return parametrisation.solver_sigmas(options.sampling_steps, level)
-    return parametrisation.sigmas(options.sampling_steps, level)
-
-
-def start(
-    loaded: LoadedModel, chain: Chain, options: SampleOptions, source: Tensor, noise: Tensor
-) -> Tensor:
-    """What a solver starts from (N, T, 2): noise, about the source's positions for an edit.
-
-    The points that are known have theirs from the beginning. `source` is (N, T, 2) px.
-    """
-    parametrisation = loaded.parametrisation
-    sigma = float(noise_levels(loaded, options)[0])
-    about = parametrisation.from_pixels(source) + sigma * noise
-    if options.strength == 1:
-        about = torch.where(chain.fixed[:, None], about, noise * math.sqrt(sigma**2 + 1))
-    return about.to(next(loaded.model.parameters()).device)
-
-
-def solve(
-    loaded: LoadedModel,
-    network: Network,
-    chain: Chain,
-    options: SampleOptions,
-    x: Tensor,
-    report: Callback,
-    generators: list[torch.Generator],
-) -> Tensor:
-    """Runs the solver that the options name from noise x (N, T, 2) to coordinates, unitless."""
-    parametrisation, name = loaded.parametrisation, solver_name(loaded, options)
-
-    def unchanged(x0: Tensor, sigma: Tensor) -> Tensor:
-        return x0
-
-    if name == "ancestral" and isinstance(parametrisation, LearnedVariance):
-        constrain = constrained(unchanged, loaded, chain, options)
-        return sample_learned_variance(
-            parametrisation,
-            network,
-            x,
-            options.sampling_steps,
-            constrain,
-            report,
-            generator=generators,
-            start=start_level(loaded, options),
-        )
-    denoise = constrained(predictor(loaded, network), loaded, chain, options)
-    sigmas = noise_levels(loaded, options)
-    if name == "ancestral":
-        return sample_ancestral(denoise, x, sigmas, report, generator=generators)
-    return DETERMINISTIC[name](denoise, x, sigmas, report)
-
-
-def predictor(loaded: LoadedModel, network: Network) -> Denoise:
-    """`denoise` of a model's network, without constraints."""
-
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return loaded.parametrisation.denoise(network, x, sigma)
-
-    return predict
-
-
-def refine(
-    loaded: LoadedModel,
-    network: Network,
-    chain: Chain,
-    options: SampleOptions,
-    xy: Tensor,
-    report: Callback,
-) -> Tensor:
-    """Coordinates xy (N, T, 2) px cleaned up: denoised again and again at the lowest noise level.
-
-    For models of the public osu-diffusion that is its refinement: the ancestral step at timestep
-    0, which adds no noise, repeated.
-    """
-    parametrisation = loaded.parametrisation
-    denoise = constrained(predictor(loaded, network), loaded, chain, options)
-    sigma = parametrisation.sigmas(2)[1]
-    x = parametrisation.from_pixels(xy.to(next(loaded.model.parameters()).device))
-    for i in range(options.refine_iterations):
-        x = denoise(x, sigma)
-        report(i, x)
-    return parametrisation.to_pixels(x.float()).cpu()
-
-
 def _seed_of(text: str) -> int:
     """A generator's seed from any text."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
 
 
-def make_chain(part: Part, placement: Placement) -> Chain:
-    """What the constraints know of a part: distances, points that stay, placement."""
+def make_rules(part: Part, placement: Placement, options: SampleOptions) -> list[Rule]:
+    """What predictions keep while they are sampled: fixed points, places, spacing, playfield."""
 
-    def settle(xy: Tensor) -> Tensor:
-        moved = [placement.settle(points, FITS, SWEEPS) for points in xy.double().numpy()]
-        return torch.from_numpy(np.stack(moved))
+    def by_variant(move: Callable[[FloatArray], FloatArray]) -> Settle:
+        return lambda xy: torch.from_numpy(
+            np.stack([move(points) for points in xy.double().numpy()])
+        )
 
-    def arrange(xy: Tensor) -> Tensor:
-        moved = [placement.arrange(points, ARRANGE_SWEEPS) for points in xy.double().numpy()]
-        return torch.from_numpy(np.stack(moved))
-
-    return Chain(
+    chain = Chain(
         distances=torch.from_numpy(part.distances).float(),
         fixed=torch.from_numpy(part.kept),
         fixed_xy=torch.from_numpy(part.sequence.xy).float(),
-        settle=settle,
-        arrange=None if placement.structure is None else arrange,
+        settle=by_variant(lambda xy: placement.settle(xy, FITS, SWEEPS)),
         bounds=placement.bounds,
     )
-
-
-def make_network(loaded: LoadedModel, part: Part, options: SampleOptions, style: Style) -> Network:
-    """The model with a part of a map and a style bound to it, guided where that matters."""
-    model = loaded.model
-    device = next(model.parameters()).device
-    null = model.y_embedder.embedding_table.weight[model.null_class]
-    wanted = null if style.embedding is None else style.embedding.to(device)
-    unwanted = null if style.negative is None else style.negative.to(device)
-    guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
-    classes = wanted.expand(options.variants, -1)  # (N, D)
-    if guided:
-        classes = torch.cat([classes, unwanted.expand(options.variants, -1)])
-    context = make_context(
-        model.config,
-        torch.from_numpy(part.times)[None],
-        torch.from_numpy(part.distances).float()[None].to(device),
-        torch.from_numpy(part.sequence.types)[None].to(device),
-        torch.zeros(1, dtype=torch.int64, device=device),
-    )
-    context = context.repeat(len(classes)).with_classes(classes)
-    use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
-
-    def network(x: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp):
-            return model(x, labels, context, options.half_window).float()
-
-    return guided_network(network, options.cfg_scale) if guided else network
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-
-
-def constrained(
-    denoise: Denoise, loaded: LoadedModel, chain: Chain, options: SampleOptions
-) -> Denoise:
-    """`denoise` with what is known of the map: fixed points, spacing, playfield."""
-    parametrisation = loaded.parametrisation
-    if loaded.is_reference:
-        denoise = clamp_prediction(denoise)
-    denoise = keep_points(denoise, parametrisation, chain)
+    rules = [pinned(chain)]
+    if placement.structure is not None:
+        arrange = by_variant(lambda xy: placement.arrange(xy, ARRANGE_SWEEPS))
+        above = SPACED_BELOW_PX if options.spacing.kept else 0.0
+        rules.append(arranged(arrange, above_px=above))
     if options.spacing.kept:
-        return keep_spacing(denoise, parametrisation, chain)
-    if chain.bounds is not None:
-        return keep_within(denoise, parametrisation, chain.bounds)
-    return denoise
+        rules.append(spaced(chain))
+    elif placement.bounds is not None:
+        rules.append(within(placement.bounds))
+    return rules

@@ -9,27 +9,28 @@ import csv
 import difflib
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from beatmaps.inputs import read_beatmaps
-from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel
 from conventions.whole_files import replacing
-from data_loading import MARGIN_PX
 from datasets.class_tables import load_beatmap_idx
-from models import make_context
+from sampling.style_learning import (
+    Learning,
+    Progress,
+    embeddings_of,
+    learn_embedding,
+    no_progress,
+)
 
 CACHE_FORMAT = 1
-Progress = Callable[[int, int], None]
-"""(steps done, steps in all); what it raises ends the learning."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Learning:
-    """How an embedding is learnt: steps of AdamW on windows of the maps, from a seed."""
-
-    steps: int = 60
-    windows: int = 16
-    lr: float = 0.03
-    seed: int = 0
-    candidates: int = 16
-    nearest: int = 4
-
-
-@dataclass(frozen=True)
 class ClassEntry:
     """A row of a model's class table."""
 
@@ -96,16 +85,7 @@ class ClassEntry:
     version: str
 
 
-def _no_progress(done: int, total: int) -> None:
-    """For callers that do not watch."""
-
-
 # --- the model's own classes ----------------------------------------------------------------------
-
-
-def embeddings_of(loaded: LoadedModel) -> Tensor:
-    """The class table (classes + 1, D); the null class is the last row."""
-    return loaded.model.y_embedder.embedding_table.weight.detach()
 
 
 def weighted_parts(flag: str, text: str, separators: str) -> list[tuple[str, float]]:
@@ -218,7 +198,7 @@ def resolve(
     *,
     index_path: Path | None = None,
     cache: Path | None = None,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> Tensor | None:
     """The embedding (D,) of a request: the weighted mean of its styles; None for no style.
 
@@ -248,7 +228,7 @@ def style_of_files(
     loaded: LoadedModel,
     paths: tuple[Path, ...],
     cache: Path | None,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """The embedding (D,) learnt from these beatmaps together, or found in the folder `cache`.
 
@@ -284,139 +264,3 @@ def _read_cached(path: Path, loaded: LoadedModel) -> Tensor | None:
     if embedding is None or embedding.shape != (width,) or not embedding.isfinite().all():
         return None
     return embedding.float()
-
-
-# --- learning -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Windows:
-    """A batch of windows of data points: what `Learner.loss` needs of them.
-
-    times (N, T) float64 ms, xy (N, T, 2) px, distances (N, T) px, types (N, T), valid (N, T).
-    """
-
-    times: Tensor
-    xy: Tensor
-    distances: Tensor
-    types: Tensor
-    valid: Tensor
-
-
-def draw_windows(
-    sequences: list[Sequence], n: int, length: int, rng: np.random.Generator
-) -> Windows:
-    """n windows of `length` data points, mirrored as in training, every point equally often.
-
-    A map that is shorter is padded. Points absurdly far off the playfield are not learnt from.
-    """
-    counts = np.array([len(sequence) for sequence in sequences])
-    rows = rng.choice(len(sequences), n, p=counts / counts.sum())
-    times, types = np.zeros((n, length)), np.zeros((n, length), np.uint8)
-    distances, xy = np.zeros((n, length)), np.zeros((n, length, 2))
-    valid = np.zeros((n, length), dtype=bool)
-    for i, row in enumerate(rows):
-        sequence = sequences[row]
-        start = int(rng.integers(0, max(len(sequence) - length, 0) + 1))
-        part = slice(start, start + length)
-        count = len(sequence.times[part])
-        times[i, :count] = sequence.times[part] - sequence.times[start]
-        times[i, count:] = times[i, count - 1]
-        types[i, :count] = sequence.types[part]
-        distances[i, :count] = sequence.distances()[part]
-        sign = 1.0 - 2.0 * rng.integers(0, 2, 2)
-        xy[i, :count] = (sequence.xy[part] - PLAYFIELD_CENTRE) * sign + PLAYFIELD_CENTRE
-        valid[i, :count] = True
-    low, high = -MARGIN_PX, np.array([512.0, 384.0]) + MARGIN_PX
-    valid &= ((xy >= low) & (xy <= high)).all(axis=-1)
-    return Windows(
-        torch.from_numpy(times),
-        torch.from_numpy(np.clip(xy, low, high)).float(),
-        torch.from_numpy(distances).float(),
-        torch.from_numpy(types),
-        torch.from_numpy(valid),
-    )
-
-
-class Learner:
-    """The loss of embeddings on windows of maps, with the windows and their noise drawn first."""
-
-    def __init__(self, loaded: LoadedModel, sequences: list[Sequence], learning: Learning) -> None:
-        self.loaded, self.sequences, self.learning = loaded, sequences, learning
-        self.rng = np.random.default_rng(learning.seed)
-        self.generator = torch.Generator().manual_seed(learning.seed)
-        # Twice the half window of sampling is what the models here were trained with.
-        self.length = 2 * loaded.model.config.half_window
-
-    def draw(self, n: int) -> tuple[Windows, Tensor, Tensor]:
-        """n windows, their noise levels (n,) and unit noise (n, T, 2)."""
-        windows = draw_windows(self.sequences, n, self.length, self.rng)
-        levels = self.loaded.parametrisation.draw_levels(n, self.generator)
-        return windows, levels, torch.randn(n, self.length, 2, generator=self.generator)
-
-    def loss(self, embedding: Tensor, drawn: tuple[Windows, Tensor, Tensor]) -> Tensor:
-        """The training loss of windows in the style `embedding` (D,)."""
-        windows, levels, eps = drawn
-        model, parametrisation = self.loaded.model, self.loaded.parametrisation
-        device = embedding.device
-        valid = windows.valid.to(device)
-        context = make_context(
-            model.config,
-            windows.times,
-            windows.distances.to(device),
-            windows.types.to(device),
-            embedding.expand(len(levels), -1),
-            valid,
-        )
-        return parametrisation.loss(
-            lambda x, labels: model(x, labels, context, self.length).float(),
-            parametrisation.from_pixels(windows.xy.to(device)),
-            levels,
-            eps.to(device),
-            valid,
-        ).mean()
-
-
-def learn_embedding(
-    loaded: LoadedModel,
-    sequences: list[Sequence],
-    learning: Learning,
-    progress: Progress = _no_progress,
-) -> Tensor:
-    """One class embedding (D,) with which the frozen model fits the maps `sequences` best.
-
-    Starts at the mean of the classes that fit them best, takes `learning.steps` of AdamW with a
-    cosine decay and returns the average of the second half of them.
-    """
-    progress(0, learning.steps)
-    learner = Learner(loaded, sequences, learning)
-    embedding = nearest_classes_mean(learner).clone().requires_grad_(True)
-    optimizer = torch.optim.AdamW([embedding], lr=learning.lr, betas=(0.9, 0.99), weight_decay=0.0)
-    average, averaged = torch.zeros_like(embedding), 0
-    for step in range(learning.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning.lr * (1 + math.cos(math.pi * step / learning.steps)) / 2
-        optimizer.zero_grad()
-        learner.loss(embedding, learner.draw(learning.windows)).backward()
-        optimizer.step()
-        if step >= learning.steps // 2:
-            average, averaged = average + embedding.detach(), averaged + 1
-        progress(step + 1, learning.steps)
-    return average / averaged if averaged else embedding.detach()
-
-
-def nearest_classes_mean(learner: Learner) -> Tensor:
-    """The mean of the classes with the least loss on the maps, the null class included.
-
-    The loss of every class would take minutes; its slope at the null class says which few to try.
-    """
-    table, learning = embeddings_of(learner.loaded), learner.learning
-    null = table[-1].clone().requires_grad_(True)
-    drawn = learner.draw(2 * learning.windows)
-    (slope,) = torch.autograd.grad(learner.loss(null, drawn), null)
-    promising = ((table - table[-1]) @ slope).argsort()[: learning.candidates]
-    drawn = learner.draw(learning.windows)
-    with torch.no_grad():
-        losses = torch.stack([learner.loss(table[i], drawn) for i in promising])
-    best = promising[losses.argsort()[: learning.nearest]]
-    return table[best].mean(dim=0)

@@ -17,7 +17,8 @@ from tables import read_table
 from checkpoint import LoadedModel, load_model
 from conventions.bundled import DEFAULT_MODEL
 from datasets.filters import likely_mappers
-from sampling.style import class_table_path, embeddings_of, read_class_table, read_index
+from sampling.style import class_table_path, read_class_table, read_index
+from sampling.style_learning import embeddings_of
 
 FloatArray = NDArray[np.float64]
 

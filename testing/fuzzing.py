@@ -188,7 +188,7 @@ def index_bytes() -> bytes:
 def checkpoint_bytes(kind: str) -> bytes:
     """A tiny model as an export or as a training checkpoint."""
     from checkpoint import export_weights
-    from diffusion.parametrisation import EDM, parametrisation_to_dict
+    from diffusion.parametrisation import EDM
     from models import DiT, DiTConfig
 
     config = DiTConfig(width=8, depth=1, heads=1, num_classes=2)
@@ -204,7 +204,7 @@ def checkpoint_bytes(kind: str) -> bytes:
                 "opt": {},
                 "config": config.to_dict(),
             }
-            saved |= {"parametrisation": parametrisation_to_dict(EDM()), "step": 1, "args": {}}
+            saved |= {"parametrisation": EDM().to_dict(), "step": 1, "args": {}}
             save_training_checkpoint(path, saved)
         return path.read_bytes()
 

@@ -34,13 +34,13 @@ from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import Bounds
-from constraints.rules import Chain, keep_spacing, project_spacing
+from constraints.rules import Chain, obeying, project_spacing, spaced
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from diffusion.parametrisation import Denoise, LearnedVariance
-from diffusion.samplers import DETERMINISTIC
-from metrics.denoising import bind_denoiser
-from sampling.generate import can_lack_distances
+from diffusion.parametrisation import Denoise
+from diffusion.samplers import sample_dpmpp_2m
+from metrics.denoising import unstyled_conditions
+from sampling.options import can_lack_distances
 
 FloatArray = NDArray[np.float64]
 
@@ -128,12 +128,7 @@ class ByModel:
             if self.steps == 1:
                 x = denoise(x, torch.tensor(level, device=device))
             else:
-                sigmas = (
-                    parametrisation.solver_sigmas(self.steps, level)
-                    if isinstance(parametrisation, LearnedVariance)
-                    else parametrisation.sigmas(self.steps, level)
-                )
-                x = DETERMINISTIC["dpmpp-2m"](denoise, x, sigmas, lambda step, x0: None)
+                x = sample_dpmpp_2m(denoise, x, parametrisation.sigmas(self.steps, level))
             return parametrisation.to_pixels(x).cpu().double().numpy()
 
     def denoiser(self, jittered: Jittered) -> Denoise:
@@ -144,10 +139,12 @@ class ByModel:
             "jittered": np.stack([replace(sequence, xy=xy).distances() for xy in jittered.xy]),
             "unknown": np.full((count, len(sequence)), -1.0),
         }
-        denoise = bind_denoiser(self.loaded, sequence, count, distances=told[self.distances])
+        conditions = unstyled_conditions(self.loaded, sequence, told[self.distances])
+        denoise = self.loaded.denoiser(conditions)
         if not self.met:
             return denoise
-        return keep_spacing(denoise, self.loaded.parametrisation, true_chain(sequence))
+        rules = [spaced(true_chain(sequence))]
+        return obeying(denoise, self.loaded.parametrisation, rules)
 
 
 def ways_of(loaded: LoadedModel, steps: int) -> dict[str, Way]:

@@ -32,7 +32,8 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from sampling.controls import Controls
 from sampling.generate import SampleOptions, generate
-from sampling.style import Learning, Style, embeddings_of, learn_embedding, read_index
+from sampling.style import Style, read_index
+from sampling.style_learning import Learning, embeddings_of, learn_embedding
 
 Features = NDArray[np.float64]  # (F,), NaN where a map has too few cases
 

@@ -26,10 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.rules import obeying
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from diffusion.samplers import DETERMINISTIC, sample_ancestral
-from metrics.denoising import bind_denoiser
+from diffusion.guidance import guided_by_weak
+from diffusion.parametrisation import Denoise
+from diffusion.samplers import SOLVERS
+from metrics.denoising import unstyled_conditions
+from sampling.options import DEFAULT_GUIDANCE
 
 FloatArray = NDArray[np.float64]
 
@@ -190,6 +194,7 @@ class Options:
     steps: int = 24
     sampler: str = "ancestral"
     keep_spacing: bool = True
+    guidance: float = DEFAULT_GUIDANCE
     seed: int = 0
 
 
@@ -199,31 +204,51 @@ def predict_last(loaded: LoadedModel, sequence: Sequence, options: Options) -> F
     With `keep_spacing` every prediction of it is moved to its distance from the last known point,
     at all noise levels, for that point is known exactly.
     """
-    parametrisation = loaded.parametrisation
-    device = next(loaded.model.parameters()).device
-    predict = bind_denoiser(loaded, sequence, options.count)
-    known = parametrisation.from_pixels(torch.from_numpy(sequence.xy).float()).to(device)
     previous, distance = sequence.xy[-2], float(sequence.distances()[-1])
+    known = torch.from_numpy(sequence.xy).float()
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        x0 = predict(x, sigma)
-        x0[:, :-1] = known[:-1]
+    def others_known(xy: Tensor, sigma: float) -> Tensor:
+        last = xy[:, -1].cpu().double().numpy()
         if options.keep_spacing:
-            last = parametrisation.to_pixels(x0[:, -1]).cpu().double().numpy()
-            moved = torch.from_numpy(at_distance(last, previous, distance)).float().to(device)
-            x0[:, -1] = parametrisation.from_pixels(moved)
-        return x0
+            last = at_distance(last, previous, distance)
+        return torch.cat(
+            [known[:-1].to(xy).expand(len(xy), -1, 2), torch.from_numpy(last)[:, None].to(xy)],
+            dim=1,
+        )
 
-    sigmas = parametrisation.sigmas(options.steps)
+    denoise = complete(loaded, sequence, options)
+    denoise = obeying(denoise, loaded.parametrisation, [others_known])
+    solver = SOLVERS[options.sampler]
+    sigmas = solver.levels(loaded.parametrisation, options.steps)
     generator = torch.Generator().manual_seed(options.seed)
-    noise = torch.randn(options.count, len(sequence), 2, generator=generator).to(device)
+    noise = torch.randn(options.count, len(sequence), 2, generator=generator).to(loaded.device)
     x = noise * float((sigmas[0] ** 2 + 1).sqrt())
+
+    def draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like)
+
     with torch.inference_mode():
-        if options.sampler == "ancestral":
-            x = sample_ancestral(denoise, x, sigmas, generator=generator)
-        else:
-            x = DETERMINISTIC[options.sampler](denoise, x, sigmas, lambda step, x0: None)
-        return parametrisation.to_pixels(x[:, -1]).cpu().double().numpy()
+        x = solver(denoise, x, sigmas, lambda step, x0: None, draw)
+        return loaded.parametrisation.to_pixels(x[:, -1]).cpu().double().numpy()
+
+
+def complete(loaded: LoadedModel, sequence: Sequence, options: Options) -> Denoise:
+    """`denoise` of a sequence all of which but its last data point is known, if models can be told.
+
+    Guided by the weak model where there is one and the options ask for it.
+    """
+
+    def by(model: LoadedModel) -> Denoise:
+        conditions = unstyled_conditions(model, sequence)
+        if model.model.config.known_points:
+            xy = model.parametrisation.from_pixels(torch.from_numpy(sequence.xy).float())
+            xy[-1] = torch.nan
+            conditions = conditions._replace(known=xy[None].to(model.device))
+        return model.denoiser(conditions.repeat(options.count))
+
+    if loaded.weak is None or options.guidance == 1:
+        return by(loaded)
+    return guided_by_weak(by(loaded), by(loaded.weak), options.guidance)
 
 
 def at_distance(predictions: FloatArray, previous: FloatArray, distance: float) -> FloatArray:
@@ -284,8 +309,9 @@ def parse_args() -> argparse.Namespace:
     add("--patterns", type=int, default=40, help="patterns a family")
     add("--num-predictions", type=int, default=Options.count, help="samples a pattern")
     add("--num-sampling-steps", type=int, default=Options.steps)
-    add("--sampler", choices=["ancestral", *DETERMINISTIC], default=Options.sampler)
+    add("--sampler", choices=list(SOLVERS), default=Options.sampler)
     add("--spacing", choices=["keep", "model"], default="keep", help="keep: meet the distance")
+    add("--guidance", type=float, default=Options.guidance, help="by the weak model; 1: without")
     add("--seed", type=int, default=Options.seed)
     add("--device", default="auto", help="cuda (also for AMD's ROCm), mps, cpu, or auto")
     return parser.parse_args()
@@ -299,6 +325,7 @@ def main() -> int:
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         keep_spacing=args.spacing == "keep",
+        guidance=args.guidance,
         seed=args.seed,
     )
     table = {

@@ -35,6 +35,12 @@ class KnownDraw:
             torch.rand(n, length, generator=generator),
         )
 
+    @classmethod
+    def nothing(cls, shape: tuple[int, int]) -> "KnownDraw":
+        """For `shape` (N, T): no point is known."""
+        n, length = shape
+        return cls(torch.full((n,), -1), torch.zeros(n, 2), torch.zeros(n, length))
+
     def part(self, chosen: slice) -> "KnownDraw":
         """Those of some of the windows."""
         return KnownDraw(self.kinds[chosen], self.places[chosen], self.objects[chosen])
@@ -55,3 +61,13 @@ class KnownDraw:
         choices = torch.stack([scattered, outside, before])  # (3, N, T)
         chosen = choices.gather(0, self.kinds.clamp(min=0)[None, :, None].expand_as(choices[:1]))[0]
         return chosen & (self.kinds >= 0)[:, None]
+
+
+def known_weight(real: Tensor, counted: Tensor) -> Tensor:
+    """Weights (N,) of windows, given which points are no padding and which of them count, (N, T).
+
+    A window's loss is a sum over its unknown points. By that alone a lone object, which is the
+    hardest thing to place, would count a hundredth of a whole window; the square root lies between
+    counting points alike and counting windows alike.
+    """
+    return (real.sum(1) / counted.sum(1).clamp(min=1)).sqrt()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from data_loading import Batch
-from diffusion.parametrisation import EDM, LearnedVariance
-from models import DiTConfig, make_context
+from diffusion.parametrisation import Parametrisation
+from models import Conditions, DiTConfig, make_context
+from training.known_points import KnownDraw, known_weight
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 """Edges of the noise levels that losses are reported by: from fine detail to the whole shape."""
@@ -35,7 +36,7 @@ class Noise:
     @classmethod
     def draw(
         cls,
-        parametrisation: EDM | LearnedVariance,
+        parametrisation: Parametrisation,
         shape: tuple[int, int],
         seed: tuple[int, int],
         *,
@@ -72,7 +73,7 @@ class Noise:
 class Objective:
     """How losses are computed: what the network predicts, and where and how precisely."""
 
-    parametrisation: EDM | LearnedVariance
+    parametrisation: Parametrisation
     config: DiTConfig
     device: torch.device
     dtype: torch.dtype
@@ -81,56 +82,50 @@ class Objective:
 
     def losses(self, network: Network, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each window: (N,) on the device."""
-        config = self.config
-        classes = torch.where(noise.drop_class, config.num_classes, batch.classes)
-        distances = torch.where(noise.drop_distances[:, None], -1.0, batch.distances)
-        times = batch.times - batch.times[:, :1]
-        if config.time_dim:
-            # An absolute time embedding must see all the times that sampling may give it.
-            times = times + noise.time_shift
-        valid = None if bool(batch.valid.all()) else self._to_device(batch.valid)
         x0 = self.parametrisation.from_pixels(self._to_device(batch.xy).to(self.dtype))
-        known, share = None, None
-        counted = valid
-        if config.known_points:
-            shown = self._to_device(noise.known.mask(batch.types))
-            known = torch.where(shown[..., None], x0, torch.nan)
-            real = torch.ones_like(shown) if valid is None else valid
-            counted = real & ~shown
-            share = self.known_weight(real, counted)
-        context = make_context(
-            config,
-            times if self.device.type == "mps" else self._to_device(times),
-            self._to_device(distances),
-            self._to_device(batch.types),
-            self._to_device(classes),
-            valid,
-            known,
-        )
+        conditions, counted, weight = self.conditions(batch.conditions, x0, noise)
+        context = make_context(self.config, conditions)
         context = context._replace(features=context.features.to(self.dtype))
-        eps = self._to_device(noise.eps).to(self.dtype)
-        levels = noise.levels
-        if isinstance(self.parametrisation, EDM):  # the other's index a table on the CPU
-            levels = self._to_device(levels)
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
             losses = self.parametrisation.loss(
                 lambda x, labels: network(x, labels, context, self.half_window).to(self.dtype),
                 x0,
-                levels,
-                eps,
+                noise.levels,
+                self._to_device(noise.eps).to(self.dtype),
                 counted,
             )
-        return losses if share is None else losses * share
+        return losses if weight is None else losses * weight
 
-    @staticmethod
-    def known_weight(real: Tensor, counted: Tensor) -> Tensor:
-        """Weights (N,) of windows of which some points are known, given (N, T) masks.
+    def conditions(
+        self, given: Conditions, x0: Tensor, noise: Noise
+    ) -> tuple[Conditions, Tensor | None, Tensor | None]:
+        """What the network is told, on the device; which points count (N, T); weights (N,).
 
-        A window's loss is a sum over its unknown points. By that alone a lone object, which is
-        the hardest thing to place, would count a hundredth of a whole window; the square root
-        lies between counting points alike and counting windows alike.
+        Of `given` some is withheld, and of x0 (N, T, 2) some is told, as the noise says.
         """
-        return (real.sum(1) / counted.sum(1).clamp(min=1)).sqrt()
+        classes = given.classes
+        if not classes.is_floating_point():
+            classes = torch.where(noise.drop_class, self.config.num_classes, classes)
+        times = given.times - given.times[:, :1]
+        if self.config.time_dim:
+            # An absolute time embedding must see all the times that sampling may give it.
+            times = times + noise.time_shift
+        assert given.valid is not None
+        valid = None if bool(given.valid.all()) else self._to_device(given.valid)
+        told = Conditions(
+            times if self.device.type == "mps" else self._to_device(times),
+            self._to_device(torch.where(noise.drop_distances[:, None], -1.0, given.distances)),
+            self._to_device(given.types),
+            self._to_device(classes),
+            valid,
+        )
+        if not self.config.known_points:
+            return told, valid, None
+        known = self._to_device(noise.known.mask(given.types))
+        real = torch.ones_like(known) if valid is None else valid
+        counted = real & ~known
+        told = told._replace(known=torch.where(known[..., None], x0, torch.nan))
+        return told, counted, known_weight(real, counted)
 
     def sigmas_px(self, levels: Tensor) -> Tensor:
         """Noise levels (N,) as standard deviations in px along x."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
-from diffusion.parametrisation import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, LearnedVariance, Parametrisation
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES, DiTConfig
 from training.state import TABLE, TrainingState, read_training_state
@@ -23,7 +23,7 @@ NOT_OF_THE_RUN = {
 """Options that do not decide what is learnt: a run may go on with others."""
 
 
-def make_parametrisation(args: argparse.Namespace) -> EDM | LearnedVariance:
+def make_parametrisation(args: argparse.Namespace) -> Parametrisation:
     """The parametrisation that the flags ask for."""
     if args.parametrisation == "edm":
         return EDM()

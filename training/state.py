@@ -14,7 +14,7 @@ from checkpoint import (
     load_training_checkpoint,
     sampling_parts,
 )
-from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import Parametrisation
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"
@@ -32,7 +32,7 @@ class TrainingState:
     path: Path
     source: Literal["run", "reference", "export"]
     config: DiTConfig
-    parametrisation: EDM | LearnedVariance
+    parametrisation: Parametrisation
     model: Weights
     ema: Weights
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class TrainingState:
         """The same at step 0; the EMA begins anew, to follow what is learnt now."""
         return replace(self, step=0, updates=0, elapsed=0.0, batches_per_epoch=None, rng=None)
 
-    def require(self, config: DiTConfig, parametrisation: EDM | LearnedVariance) -> None:
+    def require(self, config: DiTConfig, parametrisation: Parametrisation) -> None:
         """Refuses to go on as another model or parametrisation than it was trained as."""
         if replace(self.config, num_classes=config.num_classes) != config:
             raise CheckpointError(
@@ -86,7 +86,7 @@ class TrainingState:
             )
         if self.parametrisation != parametrisation:
             raise CheckpointError(
-                f"{self.path} was trained as {parametrisation_to_dict(self.parametrisation)}: give "
+                f"{self.path} was trained as {self.parametrisation.to_dict()}: give "
                 "the --parametrisation, --noise-schedule and --l1-loss it was trained with"
             )
         if self.config.num_classes != config.num_classes:

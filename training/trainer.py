@@ -18,7 +18,7 @@ from conventions import command_line
 from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
-from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
 from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective
@@ -39,7 +39,7 @@ class Trainer:
         dataset: PackedDataset,
         rows: tuple[np.ndarray, np.ndarray],
         config: DiTConfig,
-        parametrisation: EDM | LearnedVariance,
+        parametrisation: Parametrisation,
     ) -> None:
         self.args, self.ranks, self.dataset = args, ranks, dataset
         self.device = command_line.pick_device(args.device, ranks.local_rank)
@@ -81,7 +81,7 @@ class Trainer:
             fused=self.device.type != "mps",
         )
 
-    def _objective(self, config: DiTConfig, parametrisation: EDM | LearnedVariance) -> Objective:
+    def _objective(self, config: DiTConfig, parametrisation: Parametrisation) -> Objective:
         args = self.args
         return Objective(
             parametrisation,
@@ -193,7 +193,7 @@ class Trainer:
             network, last = self.network, part is parts[-1]
             lonely = isinstance(network, DistributedDataParallel) and not last
             with network.no_sync() if lonely else nullcontext():  # type: ignore[operator]
-                micro = Batch(*(tensor[part] for tensor in batch))
+                micro = batch.part(part)
                 loss = self.objective.losses(network, micro, noise.part(part))
                 (loss.sum() * weight).backward()
             losses.append(loss.detach())
@@ -212,7 +212,7 @@ class Trainer:
             "ema": self.ema.module.state_dict(),
             "opt": self.optimizer.state_dict(),
             "config": self.model.config.to_dict(),
-            "parametrisation": parametrisation_to_dict(self.objective.parametrisation),
+            "parametrisation": self.objective.parametrisation.to_dict(),
             "step": self.step,
             "updates": self.updates,
             "elapsed": self.elapsed,

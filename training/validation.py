@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints.rules import clamp_prediction
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader
-from diffusion.parametrisation import EDM, LearnedVariance
-from diffusion.samplers import sample_ddim, sample_dpmpp_2m
-from models import DiT, make_context
+from diffusion.parametrisation import Parametrisation
+from diffusion.samplers import sample_dpmpp_2m
+from models import Conditions, DiT, bind
 from training.objective import Noise, Objective, loss_by_band
 
 WINDOWS, AT_ONCE = 256, 16
@@ -119,31 +118,18 @@ def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
 
 @torch.inference_mode()
 def sample_map(
-    model: DiT, parametrisation: EDM | LearnedVariance, held_out: HeldOutMap, seed: int
+    model: DiT, parametrisation: Parametrisation, held_out: HeldOutMap, seed: int
 ) -> np.ndarray:
     """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
     weight = next(model.parameters())
-    device, dtype = weight.device, weight.dtype
-    context = make_context(
-        model.config,
-        torch.from_numpy(held_out.times - held_out.times[:1])[None],
-        torch.from_numpy(held_out.distances)[None].float().to(device),
-        torch.from_numpy(held_out.types)[None].to(device),
-        torch.tensor([model.null_class], device=device),
-    )
-    context = context._replace(features=context.features.to(dtype))
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(lambda y, labels: model(y, labels, context), x, sigma)
-
+    null = torch.tensor([model.null_class], device=weight.device)
+    times = held_out.times - held_out.times[:1]
+    conditions = Conditions.of_arrays(times, held_out.distances, held_out.types, null)
+    denoise, _ = parametrisation.denoiser(bind(model, conditions))
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(device, dtype)
-    if isinstance(parametrisation, EDM):
-        sigmas = parametrisation.sigmas(12)
-        x = sample_dpmpp_2m(denoise, noise * float(sigmas[0]), sigmas)
-    else:
-        sigmas = parametrisation.sigmas(50)
-        x = sample_ddim(clamp_prediction(denoise), noise * float(sigmas[0]), sigmas)
+    noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(weight)
+    sigmas = parametrisation.sigmas(12)
+    x = sample_dpmpp_2m(denoise, noise * float(sigmas[0]), sigmas)
     return parametrisation.to_pixels(x)[0].cpu().double().numpy()
 
 

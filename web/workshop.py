@@ -18,7 +18,7 @@ from checkpoint import LoadedModel
 from constraints.spacing import Spacing
 from conventions.whole_files import replacing
 from sampling import controls
-from sampling.generate import SampleOptions, check_spacing
+from sampling.options import SampleOptions, check_spacing
 from sampling.remap import Remapped, option_words, remap_beatmap, result_version
 from sampling.results import Outputs
 from sampling.style import ClassEntry, Progress, read_class_table

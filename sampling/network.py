@@ -1,0 +1,99 @@
+"""A part of a map as a model is told of it, and `denoise` of a model that is told so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beatmaps.game import PLAYFIELD
+from beatmaps.osu_file import Beatmap
+from beatmaps.selection import Mask
+from beatmaps.sequence import Sequence
+from checkpoint import LoadedModel
+from data_loading import MARGIN_PX
+from diffusion.guidance import guided_by_weak, guided_network
+from diffusion.parametrisation import Denoise, StepStd
+from models import Conditions, bind
+from sampling.options import SampleOptions, guidance_weight
+from sampling.style import Style
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a map that one run works on: its T data points, and what is known of them.
+
+    times (T,) are ms since the map's first data point, distances (T,) px wanted to the previous
+    point or -1, kept (T,) marks points that stay.
+    """
+
+    beatmap: Beatmap
+    sequence: Sequence
+    times: FloatArray
+    distances: FloatArray
+    kept: Mask
+
+
+def make_denoiser(
+    loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
+) -> tuple[Denoise, StepStd]:
+    """`denoise` of a part in a style, and the deviations of ancestral steps.
+
+    Guidance by the weak model leads away from what that predicts without a style.
+    """
+    denoise, std = _styled(loaded, part, options, style)
+    weight = guidance_weight(loaded, options)
+    if loaded.weak is not None and weight != 1:
+        weak, _ = _styled(loaded.weak, part, options, Style())
+        denoise = guided_by_weak(denoise, weak, weight)
+    return denoise, std
+
+
+def _styled(
+    loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
+) -> tuple[Denoise, StepStd]:
+    """The same of one model alone, with classifier-free guidance where the style asks for it."""
+    model, device = loaded.model, loaded.device
+    null = model.y_embedder.embedding_table.weight[model.null_class]
+    wanted = null if style.embedding is None else style.embedding.to(device)
+    unwanted = null if style.negative is None else style.negative.to(device)
+    guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
+    classes = wanted.expand(options.variants, -1)  # (N, D)
+    if guided:
+        classes = torch.cat([classes, unwanted.expand(options.variants, -1)])
+    conditions = part_conditions(loaded, part).repeat(len(classes))._replace(classes=classes)
+    use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
+    network = bind(model, conditions, options.half_window, use_amp=use_amp)
+    return loaded.parametrisation.denoiser(
+        guided_network(network, options.cfg_scale) if guided else network
+    )
+
+
+def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
+    """What the model is told of a part, (1, T), without a style."""
+    null = torch.tensor([loaded.model.null_class], device=loaded.device)
+    conditions = Conditions.of_arrays(part.times, part.distances, part.sequence.types, null)
+    if not loaded.model.config.known_points or not part.kept.any():
+        return conditions
+    xy = part.sequence.xy
+    # No model was trained on points absurdly far off the playfield.
+    near = ((xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))).all(axis=1)
+    told = np.where((part.kept & near)[:, None], xy, np.nan)
+    return conditions._replace(known=in_network_units(loaded, told)[None])
+
+
+def in_network_units(loaded: LoadedModel, xy: FloatArray) -> Tensor:
+    """xy (..., 2) px as the model's coordinates, on its device."""
+    return loaded.parametrisation.from_pixels(torch.from_numpy(xy).float().to(loaded.device))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))

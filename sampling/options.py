@@ -1,0 +1,139 @@
+"""How to sample: the numbers of a run, and what they mean for a model."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from beatmaps.sequence import SliderVelocity
+from checkpoint import LoadedModel
+from constraints.spacing import KEEP, Spacing
+from constraints.structure import StructureMode
+from diffusion.samplers import SOLVERS, Solver
+
+DEFAULT_STEPS = 12
+MAX_STEPS = 1000
+MIN_EDIT_STEPS = 4
+EDIT_RAMP_PX = (1.31, 655.0)
+"""Noise in px from which an edit of strength just above 0, and one of 1, starts."""
+DEFAULT_GUIDANCE = 1.5
+MAX_GUIDANCE = 10.0
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to sample.
+
+    half_window overrides the model's attention band; bounds "playfield" or "screen" (the editor's
+    limits) keeps objects there, "off" does not; use_amp computes in bf16, by default where the
+    device does that natively. strength 1 starts from noise, less from the source's own positions
+    with so much noise, 0 leaves them; refine_iterations at the lowest noise level follow. Sampler
+    "auto" is the solver that measured best at the default steps for the model's recipe. With
+    slider_velocity "fit" sliders get the lengths of their paths, to be written with "fit" too.
+    structure "keep" leaves objects that share a place in the source together and those that are
+    clear of each other apart, "clean" does so with whatever comes near. guidance is the weight of
+    guidance by the model's weak companion, None the best one; 1 does without.
+    """
+
+    steps: int = DEFAULT_STEPS
+    sampler: str = "auto"
+    cfg_scale: float = 1.0
+    variants: int = 1
+    seed: int = 0
+    spacing: Spacing = KEEP
+    bounds: str = "playfield"
+    half_window: int | None = None
+    use_amp: bool | None = None
+    strength: float = 1.0
+    refine_iterations: int = 0
+    slider_velocity: SliderVelocity = "keep"
+    structure: StructureMode = "keep"
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(
+                f"--num-sampling-steps {self.steps}: give a number from 1 to {MAX_STEPS}"
+            )
+        if not 1 <= self.variants <= 64:
+            raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
+        if self.half_window is not None and self.half_window < 1:
+            raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"--strength {self.strength}: give a number from 0 to 1")
+        if not 0 <= self.refine_iterations <= MAX_STEPS:
+            raise ValueError(
+                f"--refine-iters {self.refine_iterations}: give a number from 0 to {MAX_STEPS}"
+            )
+
+        if self.guidance is not None and not 1 <= self.guidance <= MAX_GUIDANCE:
+            raise ValueError(
+                f"--guidance {self.guidance}: give a number from 1 to {MAX_GUIDANCE:g}"
+            )
+
+    @property
+    def sampling_steps(self) -> int:
+        """Steps of the solver: a weaker edit has less noise to remove."""
+        least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
+        return max(least, math.ceil(self.strength * self.steps))
+
+
+def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
+    """The noise level from which an edit starts; None for the model's highest.
+
+    Strength runs along the ramp on which sampling spaces its levels (EDM, equation 5, rho 7),
+    so that an edit of strength s does about the last share s of a whole run's steps.
+    """
+    if options.strength == 1:
+        return None
+    low, high = (px ** (1 / 7) for px in EDIT_RAMP_PX)
+    return (low + options.strength * (high - low)) ** 7 / max(loaded.parametrisation.scale)
+
+
+def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
+    """ValueError where the model cannot do without distances and is asked to."""
+    if spacing.mode == "free" and not can_lack_distances(loaded):
+        raise ValueError(
+            f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
+            "model trained with --distance-dropout, or --spacing snap:120"
+        )
+
+
+def can_lack_distances(loaded: LoadedModel) -> bool:
+    """Whether a model was also trained on points whose distance it was not told."""
+    metadata = loaded.metadata
+    dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
+    return bool(dropout)
+
+
+def structure_mode(options: SampleOptions) -> StructureMode:
+    """What is kept of places: with distances of another kind the source's cannot be."""
+    if options.spacing.mode in ("snap", "free") and options.structure == "keep":
+        return "clean"
+    return options.structure
+
+
+def solver(loaded: LoadedModel, options: SampleOptions) -> Solver:
+    """The solver that the options ask for."""
+    name = options.sampler
+    return SOLVERS[loaded.parametrisation.best_solver if name == "auto" else name]
+
+
+def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:
+    """The noise levels (steps + 1,) that the options' solver visits, the last one 0."""
+    level = start_level(loaded, options)
+    return solver(loaded, options).levels(loaded.parametrisation, options.sampling_steps, level)
+
+
+def guidance_weight(loaded: LoadedModel, options: SampleOptions) -> float:
+    """The weight of guidance by the weak model; 1 without it.
+
+    ValueError where it is asked for and the model has no weak one.
+    """
+    if loaded.weak is None:
+        if options.guidance not in (None, 1):
+            raise ValueError(
+                f"--guidance {options.guidance:g}: {loaded.path.name} has no weak model beside it"
+            )
+        return 1.0
+    return DEFAULT_GUIDANCE if options.guidance is None else options.guidance
