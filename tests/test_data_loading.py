@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
-from data_loading import COLUMNS, POINT_DTYPE, Batch, PackedDataset, WindowLoader, set_keys
+from data_loading import COLUMNS, POINT_DTYPE, Batch, PackedDataset, WindowLoader, Windows, set_keys
 from datasets.class_tables import load_beatmap_idx, save_beatmap_idx
 from datasets.writer import write_dataset
 
@@ -65,7 +66,10 @@ def loader(dataset: PackedDataset, **changes: Any) -> WindowLoader:
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    tensors, others = ([batch.xy, *batch.conditions] for batch in (a, b))
+    assert a.conditions.known is None and b.conditions.known is None
+    pairs = zip(tensors[:-1], others[:-1], strict=True)
+    return all(x is not None and y is not None and torch.equal(x, y) for x, y in pairs)
 
 
 # --- the folder -----------------------------------------------------------------------------------
@@ -197,8 +201,12 @@ def test_the_batches_of_all_ranks_are_the_global_batch(
     ranks = [loader(dataset, rank=r, world_size=world_size) for r in range(world_size)]
     for index in range(whole.batches_per_epoch):
         parts = [rank.batch(1, index) for rank in ranks]
-        joined = Batch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        assert equal(joined, whole.batch(1, index))
+        joined = whole.batch(1, index)
+        assert len(joined.xy) == sum(len(part.xy) for part in parts)
+        first = 0
+        for part in parts:
+            assert equal(part, joined.part(slice(first, first + len(part.xy))))
+            first += len(part.xy)
 
 
 @pytest.mark.parametrize("first", [1, 6, 7, 15])
@@ -228,21 +236,28 @@ def test_options_without_a_batch_are_errors(dataset: PackedDataset) -> None:
 
 
 def gather(dataset: PackedDataset, row: int, start: int, flip: tuple[bool, bool]) -> Batch:
-    return loader(dataset, batch_size=1).gather(
-        np.array([row]), np.array([start]), np.array([flip])
-    )
+    identity = np.eye(2, dtype=np.float32)[None]
+    windows = Windows(np.array([row]), np.array([start]), np.array([flip]), identity)
+    return loader(dataset, batch_size=1).gather(windows)
+
+
+def valid_of(batch: Batch) -> Tensor:
+    assert batch.conditions.valid is not None
+    return batch.conditions.valid
 
 
 def test_a_window_holds_the_points_of_its_map(dataset: PackedDataset) -> None:
     batch = gather(dataset, 2, 5, (False, False))
     points = made_up_points(COUNTS)[115 : 115 + 32]
-    assert batch.times[0].tolist() == points["time"].tolist()
-    assert batch.times.dtype == torch.float64
-    assert batch.types[0].tolist() == points["type"].tolist()
+    assert batch.conditions.times[0].tolist() == points["time"].tolist()
+    assert batch.conditions.times.dtype == torch.float64
+    assert batch.conditions.types[0].tolist() == points["type"].tolist()
     expected = torch.from_numpy(np.stack([points["x"], points["y"]], -1))
     torch.testing.assert_close(batch.xy[0], expected)
-    assert batch.classes.tolist() == [2] and batch.classes.dtype == torch.int64
-    assert batch.valid.all()
+    assert (
+        batch.conditions.classes.tolist() == [2] and batch.conditions.classes.dtype == torch.int64
+    )
+    assert valid_of(batch).all()
 
 
 def test_the_first_distance_of_a_window_is_to_the_point_before(dataset: PackedDataset) -> None:
@@ -250,7 +265,7 @@ def test_the_first_distance_of_a_window_is_to_the_point_before(dataset: PackedDa
     xy = np.stack([points["x"], points["y"]], -1)
     batch = gather(dataset, 2, 5, (False, False))
     expected = np.hypot(*(xy[115:147] - xy[114:146]).T)
-    np.testing.assert_allclose(batch.distances[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(batch.conditions.distances[0], expected, rtol=1e-6)
 
 
 def test_the_first_distance_of_a_map_is_to_the_centre(dataset: PackedDataset) -> None:
@@ -258,7 +273,7 @@ def test_the_first_distance_of_a_map_is_to_the_centre(dataset: PackedDataset) ->
     points = made_up_points(COUNTS)
     batch = gather(dataset, 2, 0, (False, False))
     expected = np.hypot(points["x"][110] - 256, points["y"][110] - 192)
-    assert batch.distances[0, 0].item() == pytest.approx(expected, rel=1e-6)
+    assert batch.conditions.distances[0, 0].item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("flip", [(True, False), (False, True), (True, True)])
@@ -271,8 +286,10 @@ def test_a_flip_mirrors_about_the_centre_and_keeps_distances(
         from_centre = plain.xy[..., axis] - CENTRE[axis]
         expected = CENTRE[axis] + (-from_centre if flip[axis] else from_centre)
         torch.testing.assert_close(flipped.xy[..., axis], expected)
-    torch.testing.assert_close(flipped.distances, plain.distances)
-    assert torch.equal(flipped.times, plain.times) and torch.equal(flipped.types, plain.types)
+    torch.testing.assert_close(flipped.conditions.distances, plain.conditions.distances)
+    assert torch.equal(flipped.conditions.times, plain.conditions.times) and torch.equal(
+        flipped.conditions.types, plain.conditions.types
+    )
 
 
 def test_flips_can_be_turned_off_and_are_even(dataset: PackedDataset) -> None:
@@ -283,10 +300,10 @@ def test_flips_can_be_turned_off_and_are_even(dataset: PackedDataset) -> None:
 
 def test_the_padding_of_a_short_map_is_masked(dataset: PackedDataset) -> None:
     batch = gather(dataset, 1, 0, (True, False))
-    assert batch.valid[0].tolist() == [True] * 10 + [False] * 22
-    assert batch.times[0, :10].tolist() == list(range(100, 110))
-    assert batch.xy.isfinite().all() and batch.distances.isfinite().all()
-    assert batch.times[0, 10:].eq(109).all()  # nothing of the next map
+    assert valid_of(batch)[0].tolist() == [True] * 10 + [False] * 22
+    assert batch.conditions.times[0, :10].tolist() == list(range(100, 110))
+    assert batch.xy.isfinite().all() and batch.conditions.distances.isfinite().all()
+    assert batch.conditions.times[0, 10:].eq(109).all()  # nothing of the next map
 
 
 def test_points_absurdly_far_away_are_masked(tmp_path: Path) -> None:
@@ -295,10 +312,10 @@ def test_points_absurdly_far_away_are_masked(tmp_path: Path) -> None:
     points["x"][3], points["y"][20], points["x"][21] = 1e5, -300, 767
     write_dataset(tmp_path, points, made_up_table([40]), {})
     batch = gather(PackedDataset(tmp_path), 0, 0, (False, False))
-    assert np.flatnonzero(~batch.valid[0].numpy()).tolist() == [3, 20]
+    assert np.flatnonzero(~valid_of(batch)[0].numpy()).tolist() == [3, 20]
     near = [batch.xy[0, 3, 0], batch.xy[0, 20, 1], batch.xy[0, 21, 0]]
     assert [value.item() for value in near] == [768, -256, 767]
-    assert batch.distances.max() < 1300
+    assert batch.conditions.distances.max() < 1300
 
 
 # --- the beatmap index ----------------------------------------------------------------------------
@@ -382,6 +399,5 @@ def test_replace_is_not_confused_by_batches_of_one_window(dataset: PackedDataset
     train = loader(dataset, batch_size=1)
     plan = train.windows(0)
     mirrored = replace(plan, flips=~plan.flips)
-    low, high = plan.rows[:3], plan.starts[:3]
-    a, b = train.gather(low, high, plan.flips[:3]), train.gather(low, high, mirrored.flips[:3])
+    a, b = train.gather(plan[:3]), train.gather(mirrored[:3])
     torch.testing.assert_close(a.xy + b.xy, (2 * CENTRE).expand_as(a.xy))

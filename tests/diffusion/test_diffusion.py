@@ -580,6 +580,17 @@ def test_guidance_by_a_weak_model_acts_within_its_interval(level: float, inside:
     assert asked == ([level] if inside else [])
 
 
+def test_guidance_of_weight_one_is_none() -> None:
+    """The weak model is never asked."""
+
+    def weak(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError
+
+    x = normal(3, 5, 2)
+    guided = guided_by_weak(lambda x, s: x.sin(), weak, 1.0)
+    assert torch.equal(guided(x, torch.tensor(1.0)), x.sin())
+
+
 # --- solvers --------------------------------------------------------------------------------------
 
 DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver.draws_noise]
