@@ -339,8 +339,8 @@ def test_a_run_goes_on_able_to_be_told(
     flags = ("--ckpt", newest, "--known-points", 0, "--max-steps", 12)
     with pytest.raises(CheckpointError, match="--known-points"):
         run_train(packed.folder, tmp_path, *flags)
-    flags = ("--ckpt", newest, "--known-points", 0.1, "--max-steps", 12)
-    folder = run_train(packed.folder, tmp_path, *flags)
+    more = ("--ckpt", newest, "--known-points", 0.1, "--max-steps", 12)
+    folder = run_train(packed.folder, tmp_path, *more)
     state = load_training_checkpoint(folder / "checkpoints" / "0000012.pt")
     assert state["config"]["known_points"] and state["model"][TABLE].isfinite().all()
 
