@@ -133,7 +133,8 @@ def kept_and_wanted(
 def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
     """Data points on either side of a range that sampling sees: what two layers reach.
 
-    Through all layers a point is reached from further away, but to no effect: see NOTES.md.
+    Through all layers a point is reached from further away, but to no effect
+    (docs/notes/parts-and-edits.md).
     """
     config = loaded.model.config
     return 2 * (options.half_window or config.half_window) + int(config.neighbours)

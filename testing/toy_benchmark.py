@@ -5,7 +5,7 @@
 All other objects and the distance to the last one are known (in-painting). A prediction within
 30 px is a hit. Beside the share of hits stands what guessing a direction at that distance gets.
 Solvers that add noise anew do better here: a point alone among known ones, put in a wrong place at
-high noise, stays there otherwise (NOTES.md).
+high noise, stays there otherwise (docs/notes/patterns.md).
 """
 
 import argparse

@@ -22,6 +22,7 @@ from tests.conftest import beatmap_text, random_objects, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTES = sorted((ROOT / "docs" / "notes").glob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 PROGRAMS = ("python ", "torchrun ")
@@ -235,7 +236,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *NOTES], ids=lambda page: page.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if target.startswith("https://"):
@@ -244,3 +245,23 @@ def test_links_lead_somewhere(document: Path) -> None:
         page = document.parent / name if name else document
         assert page.is_file(), target
         assert not anchor or anchor in anchors(page), target
+
+
+# --- notes --------------------------------------------------------------------------------------
+
+
+def test_the_notes_are_listed() -> None:
+    """Their first page links to all others."""
+    summary = (ROOT / "docs" / "notes" / "README.md").read_text(encoding="utf-8")
+    for page in NOTES:
+        assert page.name == "README.md" or f"| [{page.stem}]({page.name}) |" in summary, page.name
+
+
+def test_sections_of_the_notes_begin_with_a_date_and_a_verdict() -> None:
+    for page in NOTES:
+        if page.name == "README.md":
+            continue
+        headings = re.findall(r"^##+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert headings, page.name
+        for heading in headings:
+            assert re.match(r"20\d\d-\d\d(-\d\d)?( and \d\d)?: \S", heading), heading
