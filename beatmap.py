@@ -84,8 +84,12 @@ class BeatmapError(ValueError):
     """A file that cannot be used; the message says what, where and what to do."""
 
 
-class GameModeError(BeatmapError):
-    """A beatmap of another game mode: nothing is wrong with it, but it is not for this program."""
+class LeftOutError(BeatmapError):
+    """A beatmap that is passed over though nothing is wrong with it."""
+
+
+class GameModeError(LeftOutError):
+    """A beatmap of another game mode, which is not for this program."""
 
 
 def curve_segments(letters: Letters, points: FloatArray, version: int) -> list[Segment]:
@@ -228,6 +232,11 @@ class Beatmap:
     slider_multiplier: float
     sample_set: str
     sample_volume: int
+
+    @property
+    def has_song(self) -> bool:
+        """Whether the map names a song; "virtual" says that all sounds are its hitsounds."""
+        return self.audio_filename.casefold() not in ("", "virtual")
 
     @cached_property
     def md5(self) -> str:

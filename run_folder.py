@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+import cli
 from atomic import replacing
 from checkpoint import save_training_checkpoint
 from training_state import is_intact
@@ -97,6 +98,7 @@ def open_run(results: Path, model: str, options: dict[str, Any], resume: str) ->
     `resume` is `auto`: the newest unfinished run with the same options, else a new one; `never`: a
     new one; or a run's folder, or its newest checkpoint.
     """
+    cli.check_folder(results)
     results.mkdir(parents=True, exist_ok=True)
     if resume == "auto":
         for path in _runs(results):
