@@ -458,16 +458,16 @@ def remap_input(
 def remap_inputs(
     models: Models,
     paths: list[Path],
-    copies: list[Path],
+    left_out: list[tuple[Path, str]],
     args: argparse.Namespace,
     options: SampleOptions,
     ranks: Ranks,
 ) -> int:
     """Remaps this rank's share of many files on one model; returns the exit code of all."""
     tally = Tally(strict=False)
-    for path in copies if ranks.is_main else []:
+    for path, reason in left_out if ranks.is_main else []:
         tally.skipped += 1
-        print(f"skipped {path}: the same file again", file=sys.stderr)
+        print(f"skipped {path}: {reason}", file=sys.stderr)
     share = paths[ranks.rank :: ranks.world_size]
     desc = "remapping" if ranks.world_size == 1 else f"rank {ranks.rank}"
     for path in tqdm(share, desc=desc, unit="file", file=sys.stderr, position=ranks.rank):
@@ -495,12 +495,13 @@ def main() -> int:
         check_model(loaded, args)
         refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
         models, options = Models(loaded, refiner), options_from(args)
-        paths, copies = find_inputs(args.beatmap, args.output)
-        single = len(paths) == 1 and not copies and not args.all_difficulties
+        paths, left_out = find_inputs(args.beatmap, args.output)
+        cli.check_folder(args.output)
+        single = len(paths) == 1 and not left_out and not args.all_difficulties
         if args.picture is None:
             args.picture = single
         if not single or ranks.world_size > 1:
-            return remap_inputs(models, paths, copies, args, options, ranks)
+            return remap_inputs(models, paths, left_out, args, options, ranks)
         remap_input(models, paths[0], args, options, Tally(strict=True))
     print(
         "To play it: a .osu file goes into the song's folder, then press F5 in osu!'s song list; "
