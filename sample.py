@@ -19,15 +19,16 @@ import cli
 import controls
 from animation import DEFAULT_CLIP, animate_denoising, check_length
 from batch import Tally
-from beatmap import Beatmap
+from beatmap import Beatmap, read_beatmap
 from checkpoint import LoadedModel, load_model
 from diffusion.samplers import SAMPLERS
 from generation import DEFAULT_STEPS, SampleOptions
-from inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
+from inputs import Choice, Job, find_inputs, is_archive, open_jobs, read_beatmaps
 from models import SIZES
 from outputs import Outputs, Result, put_bytes, run_key
 from plotting import time_slices
 from preview import SUFFIXES, write_preview
+from proof import compare
 from ranks import Ranks, process_group
 from remapping import Remapped, option_words, remap_beatmap, result_version
 from sequence import beatmap_to_sequence
@@ -70,14 +71,21 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--difficulty",
         metavar="NAME",
-        help="which difficulty of an .osz: its name, a part of the name, or its number in the list "
-        "that you get without this flag; a .osu file must be that one",
+        help="which difficulty of an .osz: its name, a part of the name, its file's name, or its "
+        "number in the list that you get without this flag; a .osu file must be that one",
     )
     add(
         "--all-difficulties",
         action=cli.BooleanFlag,
         default=False,
         help="remap every osu!standard difficulty of an .osz",
+    )
+    add(
+        "--check",
+        type=Path,
+        metavar="RESULT",
+        help="remap nothing: say what differs between this .osu file and the one of --beatmap; "
+        "exit code 1 where more does than a remap is to change",
     )
 
 
@@ -475,6 +483,22 @@ def remap_inputs(
     return tally.close(ranks)
 
 
+def check_result(args: argparse.Namespace) -> int:
+    """Prints what differs between a result and its source; 1 where more does than is meant to."""
+    if len(args.beatmap) != 1:
+        raise ValueError("--check compares with one --beatmap: give the result's source alone")
+    if is_archive(args.check):
+        raise ValueError(
+            f"--check {args.check} is an archive: take the new .osu file out of it, or remap with "
+            "--format osu"
+        )
+    after = read_beatmap(args.check)
+    with open_jobs(args.beatmap[0], Choice(args.difficulty, format="osu")) as (jobs, _):
+        proof = compare(jobs[0].beatmaps[0], after)
+    print(*proof.table(), sep="\n")
+    return 1 if proof.others else 0
+
+
 def choice_from(args: argparse.Namespace) -> Choice:
     """What the command line takes of archives, and writes."""
     return Choice(args.difficulty, args.all_difficulties, args.format, args.separate_set)
@@ -488,6 +512,8 @@ def check_args(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse_args()
+    if args.check is not None:
+        return check_result(args)
     check_args(args)
     with process_group("gloo", hours=24 * 14) as ranks:
         device = cli.pick_device(args.device, ranks.local_rank)
