@@ -459,6 +459,8 @@ def _unpack(stored: bytes, method: int, size: int) -> bytes | None:
         return bz2.BZ2Decompressor().decompress(stored, size)
     if method == zipfile.ZIP_LZMA:
         _, length, packed, dictionary = struct.unpack_from("<2HBL", stored)
+        if len(stored) < 4 + length:
+            return b""
         settings = {"id": lzma.FILTER_LZMA1, "lc": packed % 9, "lp": packed // 9 % 5}
         # No more of the past is needed than there is, whatever the header asks for.
         settings |= {"pb": packed // 45, "dict_size": max(4096, min(dictionary, size))}
