@@ -281,7 +281,8 @@ def read_beatmap(path: str | os.PathLike[str]) -> Beatmap:
     except FileNotFoundError:
         raise BeatmapError(f"{path} does not exist: check the path") from None
     except OSError as error:
-        raise BeatmapError(f"{path} cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise BeatmapError(f"{path} cannot be read: {reason}: check the file") from error
     return parse_beatmap(data, str(path))
 
 
@@ -1050,4 +1051,5 @@ def write_new_file(path: str | os.PathLike[str], data: bytes, *, overwrite: bool
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise BeatmapError(f"{path} cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise BeatmapError(f"{path} cannot be written: {reason}: choose another place") from error

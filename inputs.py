@@ -75,7 +75,7 @@ class Job:
             return None
         files = {id(b): m.name for b, m in zip(self.beatmaps, self.members, strict=False)}
         # It is beside the beatmap, or above one in a sub-folder.
-        for folder in PurePosixPath(files.get(id(beatmap), beatmap.audio_filename)).parents:
+        for folder in PurePosixPath(files.get(id(beatmap), "x.osu")).parents:
             member = self.archive.find(str(folder / beatmap.audio_filename.replace("\\", "/")))
             try:
                 if member is not None:
