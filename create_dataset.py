@@ -55,6 +55,7 @@ def main() -> int:
     chosen = filters.from_arguments(args)
     paths = [path.absolute() for path in args.sources]  # by which the next run knows them
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
+    command_line.check_folder(args.output)
     report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)
     print(*report.lines(args.output), sep="\n")
     return 0

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from beatmaps.inputs import Choice, Job, find_inputs, open_jobs, read_beatmaps
-from beatmaps.osu_file import Beatmap
+from beatmaps.inputs import Choice, Job, find_inputs, is_archive, open_jobs, read_beatmaps
+from beatmaps.osu_file import Beatmap, read_beatmap
+from beatmaps.proof import compare
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing, suggestion
@@ -67,14 +68,21 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--difficulty",
         metavar="NAME",
-        help="which difficulty of an .osz: its name, a part of the name, or its number in the list "
-        "that you get without this flag; a .osu file must be that one",
+        help="which difficulty of an .osz: its name, a part of the name, its file's name, or its "
+        "number in the list that you get without this flag; a .osu file must be that one",
     )
     add(
         "--all-difficulties",
         action=command_line.BooleanFlag,
         default=False,
         help="remap every osu!standard difficulty of an .osz",
+    )
+    add(
+        "--check",
+        type=Path,
+        metavar="RESULT",
+        help="remap nothing: say what differs between this .osu file and the one of --beatmap; "
+        "exit code 1 where more does than a remap is to change",
     )
 
 
@@ -455,21 +463,37 @@ def remap_input(
 def remap_inputs(
     models: Models,
     paths: list[Path],
-    copies: list[Path],
+    left_out: list[tuple[Path, str]],
     args: argparse.Namespace,
     options: SampleOptions,
     ranks: Ranks,
 ) -> int:
     """Remaps this rank's share of many files on one model; returns the exit code of all."""
     tally = Tally(strict=False)
-    for path in copies if ranks.is_main else []:
+    for path, reason in left_out if ranks.is_main else []:
         tally.skipped += 1
-        print(f"skipped {path}: the same file again", file=sys.stderr)
+        print(f"skipped {path}: {reason}", file=sys.stderr)
     share = paths[ranks.rank :: ranks.world_size]
     desc = "remapping" if ranks.world_size == 1 else f"rank {ranks.rank}"
     for path in tqdm(share, desc=desc, unit="file", file=sys.stderr, position=ranks.rank):
         remap_input(models, path, args, options, tally)
     return tally.close(ranks)
+
+
+def check_result(args: argparse.Namespace) -> int:
+    """Prints what differs between a result and its source; 1 where more does than is meant to."""
+    if len(args.beatmap) != 1:
+        raise ValueError("--check compares with one --beatmap: give the result's source alone")
+    if is_archive(args.check):
+        raise ValueError(
+            f"--check {args.check} is an archive: take the new .osu file out of it, or remap with "
+            "--format osu"
+        )
+    after = read_beatmap(args.check)
+    with open_jobs(args.beatmap[0], Choice(args.difficulty, format="osu")) as (jobs, _):
+        proof = compare(jobs[0].beatmaps[0], after)
+    print(*proof.table(), sep="\n")
+    return 1 if proof.others else 0
 
 
 def choice_from(args: argparse.Namespace) -> Choice:
@@ -485,6 +509,8 @@ def check_args(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse_args()
+    if args.check is not None:
+        return check_result(args)
     check_args(args)
     with process_group("gloo", hours=24 * 14) as ranks:
         device = command_line.pick_device(args.device, ranks.local_rank)
@@ -492,12 +518,13 @@ def main() -> int:
         check_model(loaded, args)
         refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
         models, options = Models(loaded, refiner), options_from(args)
-        paths, copies = find_inputs(args.beatmap, args.output)
-        single = len(paths) == 1 and not copies and not args.all_difficulties
+        paths, left_out = find_inputs(args.beatmap, args.output)
+        command_line.check_folder(args.output)
+        single = len(paths) == 1 and not left_out and not args.all_difficulties
         if args.picture is None:
             args.picture = single
         if not single or ranks.world_size > 1:
-            return remap_inputs(models, paths, copies, args, options, ranks)
+            return remap_inputs(models, paths, left_out, args, options, ranks)
         remap_input(models, paths[0], args, options, Tally(strict=True))
     print(
         "To play it: a .osu file goes into the song's folder, then press F5 in osu!'s song list; "

@@ -22,7 +22,7 @@ ADVICE = "add --overwrite or choose another --seed or --output"
 # the source's description; formats have reports of their own.
 INDIFFERENT = {"beatmap", "ckpt", "refine_ckpt", "output", "overwrite", "device"}
 INDIFFERENT |= {"picture", "preview", "make_animation"}
-INDIFFERENT |= {"difficulty", "all_difficulties", "format"}
+INDIFFERENT |= {"difficulty", "all_difficulties", "format", "check"}
 
 
 def safe_name(text: str, limit: int = 100) -> str:

@@ -380,6 +380,8 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--format osz", "its song 'a.mp3' is not beside it"),
         ("--beatmap {folder}/empty.osu", "is empty"),
         ("--beatmap {folder}/taiko.osu", "osu!taiko"),
+        ("--output {folder}/text.txt", "text.txt is a file: name a folder for the results"),
+        ("--output {folder}/text.txt/new", "text.txt is a file, "),
         ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),
         ("--ckpt {folder}", "no checkpoint file"),
         ("--ckpt {folder}/other.safetensors", "another program"),

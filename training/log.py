@@ -61,7 +61,7 @@ class Metrics:
                     self.writer.add_scalar(tag, value, step)
                 self.writer.flush()
         except OSError as error:
-            log.error("%s cannot be written: %s", self.path, error)
+            log.error("%s cannot be written: %s", self.path, error.strerror or error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from checkpoint import save_training_checkpoint
+from conventions import command_line
 from conventions.whole_files import replacing
 from training.state import is_intact
 
@@ -97,6 +98,7 @@ def open_run(results: Path, model: str, options: dict[str, Any], resume: str) ->
     `resume` is `auto`: the newest unfinished run with the same options, else a new one; `never`: a
     new one; or a run's folder, or its newest checkpoint.
     """
+    command_line.check_folder(results)
     results.mkdir(parents=True, exist_ok=True)
     if resume == "auto":
         for path in _runs(results):

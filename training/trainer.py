@@ -307,7 +307,7 @@ class Trainer:
                 "No checkpoint at step %d: %s. The last one is %s. Make room: training goes on and "
                 "tries again every %d steps",
                 self.step,
-                error,
+                error.strerror or error,
                 newest,
                 self.args.log_every,
             )
