@@ -33,7 +33,7 @@ FAR_OFF = 2.0  # px off its distance from which on another way is looked for
 REACH = 6  # bodies that may go another way for one that is far off
 BEAM = 12
 MEMORY = 40  # bodies back that a twin may be
-PARTED = 0.5
+PARTED = 2.0
 """px^2 of distance that it is worth to have twins on one place."""
 NEAR_COST = 0.02  # px^2 of distance that a px of nearness to the target is worth
 NEARNESS = 0.01  # px of distance that a px of nearness to the old place is worth

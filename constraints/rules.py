@@ -15,7 +15,7 @@ from constraints.bounds import Bounds
 from diffusion.parametrisation import Denoise, Parametrisation
 
 SPACED_BELOW_PX = 60.0
-ARRANGED_BELOW_PX = 300.0
+ARRANGED_BELOW_PX = 1000.0
 
 Rule = Callable[[Tensor, float], Tensor]
 """(predicted coordinates (N, T, 2) px, noise in px) -> the same, changed so that a rule holds."""
