@@ -162,7 +162,10 @@ class BodyRelations:
         direction = np.where(
             length[:, None] > 1e-6, offset / np.maximum(length, 1e-6)[:, None], (0.6, 0.8)
         )
-        move = direction * ((self.clear[rows] - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
+        move = (
+            direction
+            * ((self.clear[rows] - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
+        )
         bodies = np.concatenate([a, b])
         moves = np.concatenate([-move, move])
         count = np.bincount(bodies, minlength=len(heads))

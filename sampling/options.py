@@ -107,7 +107,12 @@ def can_lack_distances(loaded: LoadedModel) -> bool:
 
 
 def structure_mode(options: SampleOptions) -> StructureMode:
-    """What is kept of places: with distances of another kind the source's cannot be."""
+    """What is kept of places: with distances of another kind the source's cannot be.
+
+    Nothing is where the network's result is to be taken as it is.
+    """
+    if options.spacing.mode == "model":
+        return "off"
     if options.spacing.mode in ("snap", "free") and options.structure == "keep":
         return "clean"
     return options.structure
