@@ -370,5 +370,5 @@ def test_padding_is_no_object_and_never_known() -> None:
     mask = KnownDraw.draw((200, 40), 1.0, seeded()).mask(types, valid.expand(200, -1))
     assert not mask[:, 5:].any()
     # All but a run of objects, of one to five: were padding objects, runs would lie in it.
-    assert 0 < int(mask.sum(1).min()) + 1 and int(mask.sum(1).max()) <= 5
+    assert int(mask.sum(1).min()) + 1 > 0 and int(mask.sum(1).max()) <= 5
     assert {int(n) for n in mask.sum(1)} == set(range(6))
