@@ -9,16 +9,10 @@ from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from beatmaps.slider_path import PathSet
+from constraints.bodies import Bodies, FloatArray
 from constraints.bounds import Bounds
-from constraints.pixels import (
-    NEAR_COST,
-    Bodies,
-    FloatArray,
-    Placement,
-    _choose_pixels,
-    _rerouted,
-    _settle,
-)
+from constraints.pixel_search import NEARNESS, choose_pixels
+from constraints.pixels import Placement, _rerouted, _settle
 from constraints.shapes import SliderShapes
 from tests.conftest import beatmap_text, random_objects
 
@@ -111,7 +105,7 @@ def test_choosing_pixels_is_no_worse_than_rounding(seed: int) -> None:
         ends = np.concatenate([[[256.0, 192.0]], (heads + bodies.ends)[:-1]])
         return np.abs(np.hypot(*(heads - ends).T) - bodies.distances)[~bodies.fixed]
 
-    chosen = _choose_pixels(bodies, settled)
+    chosen = choose_pixels(bodies, settled)
     assert (chosen == np.rint(chosen)).all()
     assert errors(chosen).mean() <= errors(np.rint(settled)).mean()
     assert np.median(errors(chosen)) <= np.median(errors(np.rint(settled)))
@@ -419,13 +413,13 @@ def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
     for seed in range(12):
         bodies, noisy_heads = made_up_chain(seed)
         settled = _settle(replace(bodies, heads=noisy_heads), 60)
-        ways = (_choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
+        ways = (choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
         for heads in ways:
             assert (heads == np.rint(heads)).all()
             assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
             assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
         squares.append([float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in ways])
-        away = [NEAR_COST * float(np.hypot(*(heads - settled).T).sum()) for heads in ways]
+        away = [NEARNESS * float(((heads - settled) ** 2).sum()) for heads in ways]
         costs.append(np.add(squares[-1], away))
     searched, greedy = np.transpose(costs)
     assert (searched <= greedy).all()
@@ -436,7 +430,7 @@ def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
 def test_a_search_sees_what_one_choice_after_the_other_does_not() -> None:
     """From whole pixels 5.5 px cannot be met; 5.5 and again 5.5 to one that stays can be shared."""
     bodies = chain([(256, 192), (262, 192), (267, 192)], [0.0, 5.5, 5.5], [0, 2])
-    heads = _choose_pixels(bodies, bodies.heads)
+    heads = choose_pixels(bodies, bodies.heads)
     best = min(
         (np.hypot(x, y) - 5.5) ** 2 + (np.hypot(11 - x, y) - 5.5) ** 2
         for x in range(-8, 20)
@@ -455,5 +449,5 @@ def test_a_search_keeps_to_narrow_bounds() -> None:
         high=np.full_like(bodies.high, 220.0),
         fixed=stays,
     )
-    heads = _choose_pixels(narrow, noisy_heads)
+    heads = choose_pixels(narrow, noisy_heads)
     assert ((heads >= 200) & (heads <= 220)).all() and (heads == np.rint(heads)).all()
