@@ -1,9 +1,10 @@
-"""Can a small network tell remaps from real maps by their bare geometry? Needs only torch.
+"""Can a small network tell remaps from real maps by bare geometry? Needs only torch.
 
-The other judge, `classifier`, sees 22 features that somebody thought of, and a rule that acts on one
-of them improves it by construction. This one sees where objects are: windows of heads, middles
-and ends of bodies on whole pixels, with the rhythm beside them. It is a transformer whose attention
-also sees every pair of objects (as Graphormer does, Ying et al. 2021, arXiv:2106.05234).
+The other judge, `classifier`, sees 22 features that somebody thought of, and a rule that acts on
+one of them improves it by construction. This one sees where objects are: windows of heads, middles
+and ends of bodies on whole pixels, with the rhythm beside them. It is a transformer in which an
+object attends to those before it, and sees how it lies to each (pairs as a bias of the attention:
+Graphormer, Ying et al. 2021, arXiv:2106.05234).
 """
 
 from collections.abc import Iterator
@@ -25,18 +26,18 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 KINDS = ("circle", "slider", "spinner")
-LONGEST = 8.0  # beats; gaps, durations and times between objects are cut there
+EVEN, RADIUS, LEAD = 5, 6, 7  # columns of the rhythm
+OBJECT, PAIR, RHYTHM = 21, 22, 8  # numbers told of an object and of a pair; rhythm among them
+LONGEST = 8.0  # beats; longer gaps, durations and times between objects count as that long
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
 SCALE = 128.0  # px that become 1
-NEAR = (0.2, 1.2, 3.0)  # radii within which something is near: stacked, overlapping, beside it
-RHYTHM = 2 + len(KINDS) + 3
-TOKEN, PAIR = 2 + 3 + 8 + RHYTHM, 2 + 2 + 3 * (1 + len(NEAR)) + 4 + 2
+NEAR = (0.2, 1.2, 3.0)  # radii over which nearness decays: stacked, overlapping, beside each other
+LOOK_BACK = 12  # objects
 
-WIDTH, HEADS, LAYERS = 32, 4, 2
-PWIDTH = 16
-SHARP = 4.0
-EPOCHS, BATCH = 20, 32  # batches of pairs of windows, real and other
-PEAK_RATE, DECAY, DROPOUT = 3e-3, 0.05, 0.1
+WIDTH, PAIR_WIDTH, HEADS, LAYERS = 32, 16, 4, 2
+EPOCHS, BATCH = 14, 16  # a batch is of pairs of windows, real and other
+PEAK_RATE, DECAY, DROPOUT = 4e-3, 0.05, 0.1
+ODDS_SCALE = 2.0  # of the network's answer, so that it need not grow first
 FLIPS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
@@ -93,63 +94,85 @@ def _in_frame(vectors: Tensor, direction: Tensor) -> Tensor:
     return torch.cat([along, across], -1)
 
 
-def describe(points: Tensor, rhythm: Tensor) -> tuple[Tensor, Tensor]:
-    """Each object (B, n, TOKEN) and each pair (B, n, n, PAIR) of windows, from px and beats.
+def _steps(points: Tensor, rhythm: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps (B, n, 2) px to each head from where the object before is left, and unit directions.
 
-    points (B, n, 3, 2) px, rhythm (B, n, RHYTHM). Pair [i, j] is where j is, seen from i: in x and
-    y, along and across the step that led to i, how near its head, middle and end are to i's
-    head, how much later it is in objects and in beats, and how their steps are turned.
+    The first step of a window is none; those without a visible direction have zeros there.
     """
-    heads = points[:, :, 0]
-    even = rhythm[..., 5:6]
-    exits = even * heads + (1 - even) * points[:, :, 2]
-    steps = F.pad(heads[:, 1:] - exits[:, :-1], (0, 0, 1, 0))
+    even = rhythm[..., EVEN, None]
+    exits = even * points[:, :, 0] + (1 - even) * points[:, :, 2]
+    steps = F.pad(points[:, 1:, 0] - exits[:, :-1], (0, 0, 1, 0))
     lengths = _length(steps)
-    direction = torch.where(lengths >= MIN_STEP, steps / lengths.clamp(min=1), 0.0)
-    body = (points[:, :, 1:] - heads[:, :, None]) / SCALE
-    turned = _in_frame(body, direction[:, :, None])
-    place = heads / (0.5 * PLAYFIELD[0]) - 1
-    inner = [body.flatten(2), turned.flatten(2), steps / SCALE, lengths / SCALE]
-    tokens = torch.cat([place, *inner, rhythm], -1)
+    return steps, torch.where(lengths >= MIN_STEP, steps / lengths.clamp(min=1), 0.0)
 
-    away = points[:, None] - heads[:, :, None, None]  # (B, i, j, 3, 2)
-    far = _length(away)[..., 0]
-    radii = far / (SCALE * rhythm[:, :, None, 6:7])
-    near = [torch.exp(-((radii / size) ** 2)) for size in NEAR]
+
+def describe_objects(points: Tensor, rhythm: Tensor) -> Tensor:
+    """What is told of each object (B, n, 21), from points (B, n, 3, 2) px and rhythm (B, n, 8).
+
+    Its place, its body in x and y and along and across the step that leads to it, the step.
+    """
+    steps, direction = _steps(points, rhythm)
+    place = points[:, :, 0] / (0.5 * PLAYFIELD[0]) - 1
+    body = (points[:, :, 1:] - points[:, :, :1]) / SCALE
+    turned = _in_frame(body, direction[:, :, None])
+    parts = [place, body.flatten(2), turned.flatten(2), steps / SCALE, _length(steps) / SCALE]
+    return torch.cat([*parts, rhythm], -1)
+
+
+def describe_pairs(points: Tensor, rhythm: Tensor) -> Tensor:
+    """How each object lies to those before it: (B, n, LOOK_BACK, 22), the nearest in time first.
+
+    Where the earlier one is, in x and y and along and across the step to the later one; how far its
+    head, middle and end are from the later one's head, in px and as nearness in radii; how many
+    objects and beats ago it ended, also as a share of the time that objects are visible; and how
+    the steps to both are turned. Before the window's first object this is no value of use.
+    """
+    _, direction = _steps(points, rhythm)
+    away = _earlier(points) - points[:, :, None, :1]
     rel = away[..., 0, :] / SCALE
-    count = heads.shape[1]
-    lag = torch.arange(count, dtype=heads.dtype)
-    lag = ((lag[None] - lag[:, None]) / 4).expand(len(heads), -1, -1)[..., None]
-    clock = rhythm[..., :2].sum(-1).cumsum(-1)[..., None] - rhythm[..., 1:2]
-    beats = (clock[:, None] - clock[:, :, None]).clamp(-LONGEST, LONGEST) / 2
-    visible = (beats / rhythm[:, :, None, 7:8].clamp(min=0.1)).clamp(-2, 2)
-    turns = _in_frame(direction[:, None].expand(-1, count, -1, -1), direction[:, :, None])
-    parts = [rel, _in_frame(rel, direction[:, :, None]), far / SCALE, *near]
-    return tokens, torch.cat([*parts, lag.tanh(), 1 / (1 + lag.abs() * 4), beats, visible, turns], -1)
+    far = _length(away)[..., 0]
+    radii = far / (SCALE * rhythm[:, :, None, RADIUS, None])
+    near = [torch.exp(-radii / size) for size in NEAR]
+    stops = rhythm[..., :2].sum(-1).cumsum(-1)[..., None]
+    starts = stops - rhythm[..., 1:2]
+    beats = (starts[:, :, None] - _earlier(stops)).clamp(0, LONGEST)
+    seen = (beats / rhythm[:, :, None, LEAD, None].clamp(min=0.1)).clamp(0, 2)
+    lag = (1 / torch.arange(1.0, 1 + LOOK_BACK))[:, None].expand(beats.shape)
+    ahead = direction[:, :, None]
+    turned = [_in_frame(rel, ahead), _in_frame(_earlier(direction), ahead)]
+    return torch.cat([rel, far / SCALE, *near, lag, lag.sqrt(), beats, seen, *turned], -1)
+
+
+def _earlier(values: Tensor) -> Tensor:
+    """(B, n, LOOK_BACK, ...) of the objects before each, the last first, of (B, n, ...)."""
+    index = torch.arange(values.shape[1])[:, None] - torch.arange(1, LOOK_BACK + 1)
+    return values[:, index.clamp(min=0)]
+
+
+# --- the network ----------------------------------------------------------------------------------
 
 
 class _Layer(nn.Module):
-    """Attention among the objects of a window, biased by and gathering their pairs; an MLP."""
+    """Attention to the objects before, biased by and gathering their pairs; then an MLP."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.norm_mlp = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
-        self.bias = nn.Linear(WIDTH // 2, HEADS)
-        self.out = nn.Linear(WIDTH + HEADS * WIDTH // 2, WIDTH)
-        self.mlp = nn.Sequential(
-            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
-        )
+        self.bias = nn.Linear(PAIR_WIDTH, HEADS)
+        self.out = nn.Linear(WIDTH + HEADS * PAIR_WIDTH, WIDTH)
+        widen, narrow = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+        self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
         self.drop = nn.Dropout(DROPOUT)
 
-    def forward(self, x: Tensor, pairs: Tensor, known: Tensor) -> Tensor:
-        """x (B, n, WIDTH), pairs (B, n, n, WIDTH / 2), known (B, n): not padding."""
-        b, n, _ = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(b, n, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + self.bias(pairs).permute(0, 3, 1, 2)
-        weights = logits.masked_fill(~known[:, None, None], -torch.inf).softmax(-1)
-        seen = (weights @ v).transpose(1, 2).flatten(2)
-        gathered = (weights.transpose(1, 2) @ pairs).flatten(2)  # (B, n, HEADS, WIDTH / 2)
+    def forward(self, x: Tensor, pairs: Tensor, exists: Tensor) -> Tensor:
+        """x (B, n, WIDTH); pairs (B, n, LOOK_BACK, PAIR_WIDTH), which `exists` (n, LOOK_BACK)."""
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, HEADS, -1)).unbind(2)
+        logits = (q[:, :, None] * _earlier(k)).sum(-1) / q.shape[-1] ** 0.5 + self.bias(pairs)
+        # The first object has none before it: all its weights become zero.
+        weights = logits.masked_fill(~exists[..., None], -1e4).softmax(2) * exists[..., None]
+        seen = (weights[..., None] * _earlier(v)).sum(2).flatten(2)
+        gathered = (weights.transpose(2, 3) @ pairs).flatten(2)
         x = x + self.drop(self.out(torch.cat([seen, gathered], -1)))
         return x + self.drop(self.mlp(self.norm_mlp(x)))
 
@@ -159,27 +182,27 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.objects = nn.Sequential(nn.Linear(TOKEN, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
-        self.pairs = nn.Sequential(
-            nn.Linear(PAIR, PWIDTH), nn.GELU(), nn.Linear(PWIDTH, WIDTH // 2), nn.GELU()
-        )
-        self.around = nn.Linear(WIDTH // 2, WIDTH)
+        self.objects = nn.Sequential(nn.Linear(OBJECT, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
+        wide, narrow = nn.Linear(PAIR, PAIR_WIDTH), nn.Linear(PAIR_WIDTH, PAIR_WIDTH)
+        self.pairs = nn.Sequential(wide, nn.GELU(), narrow, nn.GELU())
+        self.around = nn.Linear(PAIR_WIDTH, WIDTH)
         self.layers = nn.ModuleList(_Layer() for _ in range(LAYERS))
-        self.verdict = nn.Sequential(
-            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1)
-        )
+        hidden, odds = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
+        self.odds = nn.Sequential(nn.LayerNorm(WIDTH), hidden, nn.GELU(), odds)
 
     def forward(self, points: Tensor, rhythm: Tensor, known: Tensor) -> Tensor:
-        """points (B, n, 3, 2) px, rhythm (B, n, RHYTHM), known (B, n)."""
-        tokens, pairs = describe(points, rhythm)
-        pairs = self.pairs(pairs)
-        # Attention gives means; how many are near is a sum.
-        around = (pairs * known[:, None, :, None]).sum(2) / 4
-        x = self.objects(tokens) + self.around(around)
+        """points (B, n, 3, 2) px, rhythm (B, n, RHYTHM), known (B, n): what is no padding.
+
+        Padding comes last, so that nobody attends to it.
+        """
+        count = points.shape[1]
+        exists = torch.arange(count)[:, None] > torch.arange(LOOK_BACK)
+        pairs = self.pairs(describe_pairs(points, rhythm)) * exists[..., None]
+        # Attention weighs pairs against each other; how many are near is a sum.
+        x = self.objects(describe_objects(points, rhythm)) + self.around(pairs.mean(2))
         for layer in self.layers:
-            x = layer(x, pairs, known)
-        odds = self.verdict(x)[..., 0]
-        return SHARP * (odds * known).sum(1) / known.sum(1)
+            x = layer(x, pairs, exists)
+        return ODDS_SCALE * (self.odds(x)[..., 0] * known).sum(1) / known.sum(1)
 
 
 # --- the verdict ----------------------------------------------------------------------------------
