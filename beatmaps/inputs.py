@@ -18,9 +18,19 @@ from beatmaps.osu_file import (
     read_beatmap,
 )
 from beatmaps.osz import Archive, ArchiveError, Member, pack_folder
+from conventions.errors import FieldError
+from conventions.identity import INDIFFERENT
 
 SUFFIXES = {".osu", ".osz"}
 MAX_SONG_BYTES = 64 * 2**20
+
+
+class ChoiceError(FieldError, BeatmapError):
+    """A file does not have the one difficulty that was asked for."""
+
+
+class SongError(FieldError, ArchiveError):
+    """A beatmap without its song, which an archive needs."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +41,16 @@ class Choice:
     none of the old difficulties.
     """
 
-    difficulty: str | None = None
-    all_difficulties: bool = False
-    format: str | None = None
+    difficulty: str | None = field(default=None, metadata=INDIFFERENT)
+    all_difficulties: bool = field(default=False, metadata=INDIFFERENT)
+    format: str | None = field(default=None, metadata=INDIFFERENT)
     separate_set: bool = False
 
     def __post_init__(self) -> None:
         if self.difficulty is not None and self.all_difficulties:
-            raise ValueError("--difficulty and --all-difficulties: give one of them")
+            raise FieldError("{difficulty} and {all_difficulties}: give one of them")
         if self.separate_set and self.format == "osu":
-            raise ValueError("--separate-set makes an .osz: leave out --format osu")
+            raise FieldError("{separate_set} makes an .osz: leave out {format} osu")
 
     def into_archive(self, from_archive: bool) -> bool:
         """Whether the results of an input are written as an .osz."""
@@ -172,9 +182,10 @@ def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]
         beatmap = read_beatmap(path)
         wanted = choice.difficulty
         if wanted is not None and not matching([beatmap.version], wanted):
-            raise BeatmapError(
-                f"{path} is the difficulty {beatmap.version!r}, not --difficulty {wanted!r}: "
-                "leave that flag out, or give the other difficulty's file"
+            raise ChoiceError(
+                "{0} is the difficulty {1!r}, not {difficulty} {2!r}: "
+                "leave that flag out, or give the other difficulty's file",
+                *(path, beatmap.version, wanted),
             )
         if not choice.into_archive(from_archive=False):
             yield [Job(path, beatmap.md5, [beatmap])], []
@@ -196,9 +207,10 @@ def _job_of_folder(path: Path, beatmap: Beatmap, archive: Archive, choice: Choic
     names = {member.name.casefold(): member for member in archive.members}
     audio = beatmap.audio_filename.replace("\\", "/").casefold()
     if audio not in names or path.name.casefold() not in names:
-        raise ArchiveError(
-            f"{path}: its song {beatmap.audio_filename!r} is not beside it, which an .osz needs: "
-            "take the file in the song's folder, or --format osu"
+        raise SongError(
+            "{0}: its song {1!r} is not beside it, which an .osz needs: "
+            "take the file in the song's folder, or {format} osu",
+            *(path, beatmap.audio_filename),
         )
     title = path.resolve().parent.name
     members = [names[path.name.casefold()]]
@@ -258,9 +270,10 @@ def choose(path: Path, versions: list[str], wanted: str | None) -> int:
     matches = list(range(len(versions))) if wanted is None else matching(versions, wanted)
     if len(matches) == 1:
         return matches[0]
-    problem = "give --difficulty" if wanted is None else f"--difficulty {wanted!r} is not one"
+    problem = "give {difficulty}" if wanted is None else "{difficulty} {3!r} is not one"
     names = ", ".join(f"{k}: {name}" for k, name in enumerate(versions, 1))
-    raise BeatmapError(
-        f"{path} has {len(versions)} difficulties, {problem} of them by name or number "
-        f"({names}), or take --all-difficulties"
+    raise ChoiceError(
+        f"{{0}} has {{1}} difficulties, {problem} of them by name or number "
+        "({2}), or take {all_difficulties}",
+        *(path, len(versions), names, wanted),
     )

@@ -126,14 +126,14 @@ def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> d
         if size != "bundled":
             path = write_reference_checkpoint(Path(folder) / "random.pt", size)
         loaded = load_model(path, device)
-    beatmap, sequence = made_up_map(points)
+    _, sequence = made_up_map(points)
     options = SampleOptions(steps=steps)
-    short = made_up_map(100)
-    generate(loaded, *short, options)  # warm
+    _, short = made_up_map(100)
+    generate(loaded, short, options)  # warm
     seconds = []
     for _ in range(args.repeats):
         started = time.perf_counter()
-        generate(loaded, beatmap, sequence, options)
+        generate(loaded, sequence, options)
         seconds.append(time.perf_counter() - started)
     return {
         "size": size,
@@ -212,9 +212,7 @@ def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for steps in tqdm(QUALITY_STEPS, desc="quality", unit="steps"):
         options = SampleOptions(steps=steps, spacing=Spacing("model"), bounds="off")
-        raws = [
-            generate(loaded, *pair, options)[0][0] for pair in zip(maps, sequences, strict=True)
-        ]
+        raws = [generate(loaded, sequence, options)[0][0] for sequence in sequences]
         pairs = list(zip(sequences, raws, strict=True))
         errors = np.concatenate([spacing_errors(*pair) for pair in pairs])
         turns = np.concatenate([turning_angles(*pair) for pair in pairs])

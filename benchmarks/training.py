@@ -73,14 +73,14 @@ def our_step(args: argparse.Namespace, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
     from conventions.ranks import Ranks
     from data_loading import PackedDataset
-    from training.options import training_parser
+    from training.flags import training_options, training_parser
     from training.setup import make_trainer
 
     pack_random_maps(folder / "packed", args)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
     flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
     flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
-    options = training_parser().parse_args([str(flag) for flag in flags])
+    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
     trainer = make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
     trainer.connect()
     batches = trainer.loader.batches()

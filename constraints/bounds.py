@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beatmaps.game import PLAYFIELD, circle_radius
+from conventions.errors import FieldError
 
 if TYPE_CHECKING:  # rules and validation need only `Bounds`, and no reader of beatmaps
     from beatmaps.osu_file import Beatmap
@@ -34,13 +35,13 @@ class Bounds:
 
 
 def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
-    """The rectangle of `--bounds`: "playfield", "screen" (the editor's limits) or "off", None."""
+    """The rectangle of the name "playfield", "screen" (the editor's limits) or "off", None."""
     if name == "off":
         return None
     if name == "playfield":
         return Bounds()
     if name != "screen":
-        raise ValueError(f"--bounds {name}: give playfield, screen or off")
+        raise FieldError("{bounds} {0}: give playfield, screen or off", name)
     radius = circle_radius(beatmap.circle_size)
     (left, top), (right, bottom) = SCREEN
     return Bounds((left + radius, top + radius), (right - radius, bottom - radius))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beatmaps.game import PLAYFIELD, stack_shifts
-from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
 from constraints.bounds import Bounds
 from constraints.shapes import SliderShapes
@@ -117,7 +116,6 @@ class Placement:
 
     def __init__(
         self,
-        beatmap: Beatmap,
         sequence: Sequence,
         shapes: SliderShapes,
         distances: FloatArray | None,
@@ -127,7 +125,7 @@ class Placement:
         fitted: bool = True,
         structure: StructureMode = "off",
     ) -> None:
-        self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
+        self.beatmap, self.sequence, self.shapes = sequence.beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
         self.starts = np.flatnonzero(sequence.object_starts)
         # The last point of an object, where the next one's distance is measured from.

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from beatmaps.star_rating import star_ratings_available
+from conventions.errors import FieldError
 from data_loading import COLUMNS, PackedDataset
 from datasets.class_tables import save_beatmap_idx
 from datasets.filters import Selection
@@ -58,8 +59,8 @@ def results_of(
     try:
         yield from pool.map(read, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:
-        raise ValueError(
-            "a worker process was killed, perhaps for want of memory: use fewer --num-workers"
+        raise FieldError(
+            "a worker process was killed, perhaps for want of memory: use fewer {num_workers}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -191,10 +192,11 @@ class Table:
         table = pd.DataFrame(self.rows)[COLUMNS]
         twice = table["class_index"].duplicated()
         if twice.any():
-            raise ValueError(
-                f"class {table['class_index'][twice].iloc[0]} is given twice: a Mapperator dataset "
-                "must come first, or with the others in one run with --overwrite, and two of them "
-                "need outputs of their own"
+            raise FieldError(
+                "class {0} is given twice: a Mapperator dataset "
+                "must come first, or with the others in one run with {overwrite}, and two of them "
+                "need outputs of their own",
+                table["class_index"][twice].iloc[0],
             )
         return table
 
@@ -291,9 +293,10 @@ def _require_stars(sources: list[Source], chosen: Selection) -> None:
     if chosen.needs_stars and not star_ratings_available():
         unknown = sum(source.known.star_rating is None for source in sources)
         if unknown:
-            raise ValueError(
-                f"--min-stars and --max-stars: the star ratings of {unknown} files are not known; "
-                "install rosu-pp-py, or leave the filter out"
+            raise FieldError(
+                "{min_stars} and {max_stars}: the star ratings of {0} files are not known; "
+                "install rosu-pp-py, or leave the filter out",
+                unknown,
             )
 
 

@@ -6,13 +6,15 @@ other maps of their beatmapset: what counts is placement, never which song it is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from metrics.metric import Metric, Pair
 from metrics.realism import CONTEXT, FEATURES
 
 FloatArray = NDArray[np.float64]
@@ -180,3 +182,67 @@ def _shuffled(x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
         copy[:, columns] = copy[rng.permutation(len(x)), columns]
         copies.append(copy)
     return copies
+
+
+# --- the metric -----------------------------------------------------------------------------------
+
+TOLD = ("auc", "map_auc", "auc_without_rules", "map_auc_without_rules")
+TELLING = 8  # features that are printed
+
+
+class Judge(Metric):
+    """A judge of all maps and their remaps; without a verdict the report says why."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.real: list[Any] = []
+        self.remapped: list[Any] = []
+        self.sets: list[str] = []
+        self.verdict: dict[str, Any] = {}
+
+    def look_at(self, pair: Pair) -> tuple[Any, Any]:
+        """What the judge sees of a map and of its remap."""
+        raise NotImplementedError
+
+    def decide(self) -> dict[str, Any] | None:
+        """The verdict; None where there are too few beatmapsets."""
+        raise NotImplementedError
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        real, remapped = self.look_at(pair)
+        self.real.append(real)
+        self.remapped.append(remapped)
+        self.sets.append(pair.beatmapset)
+        return {}
+
+    def judge(self) -> dict[str, Any]:
+        self.verdict = self.decide() or {"skipped": "too few beatmapsets"}
+        return {self.name: self.verdict}
+
+    def lines(self) -> list[str]:
+        verdict = self.verdict
+        if "skipped" in verdict:
+            return [f"{self.name} skipped: {verdict['skipped']}"]
+        lines = []
+        for name in TOLD:
+            if name in verdict:
+                label = f"{self.name}_{name}"
+                lines.append(f"{label:<42} {verdict[name]:>12.4f} +- {verdict[name + '_std']:.4f}")
+        for name, drop in list(verdict.get("importance", {}).items())[:TELLING]:
+            lines.append(f"  without {name:<32} {-drop:>12.4f}")
+        return lines
+
+
+class Classifier(Judge):
+    """Trees that see the features of `realism`."""
+
+    name = "classifier"
+
+    def look_at(self, pair: Pair) -> tuple[Any, Any]:
+        return pair.features
+
+    def decide(self) -> dict[str, Any] | None:
+        if not available():
+            return {"skipped": "scikit-learn is not installed"}
+        found = classify(self.real, self.remapped, self.sets, self.seed)
+        return None if found is None else asdict(found)

@@ -8,7 +8,8 @@ Graphormer, Ying et al. 2021, arXiv:2106.05234).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beatmaps.game import PLAYFIELD, circle_radius, preempt
-from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import Sequence, slider_topology
-from beatmaps.slider_path import PathSet
-from metrics.classifier import MIN_WINDOW, WINDOW, area_under_roc, split_sets
+from beatmaps.sequence import Sequence
+from metrics.classifier import MIN_WINDOW, WINDOW, Judge, area_under_roc, split_sets
+from metrics.metric import Pair
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -58,13 +58,13 @@ class Geometry:
     rhythm: FloatArray
 
 
-def read_geometry(beatmap: Beatmap, sequence: Sequence) -> Geometry:
+def read_geometry(sequence: Sequence) -> Geometry:
     """The geometry of a map. What files may hold beyond whole pixels is rounded away."""
-    topology = slider_topology(beatmap, sequence)
+    beatmap, topology = sequence.beatmap, sequence.topology
     heads = sequence.xy[np.flatnonzero(sequence.object_starts)]
     points = np.repeat(heads[:, None], 3, axis=1)
     if len(topology.objects):
-        points[topology.objects] = PathSet(topology.sliders).bodies(sequence.xy, 3)
+        points[topology.objects] = sequence.paths.bodies(sequence.xy, 3)
     hits = beatmap.objects
     kinds = np.array([[hit.kind == kind for kind in KINDS] for hit in hits], dtype=np.float64)
     points[kinds[:, 2] == 1] = np.divide(PLAYFIELD, 2)
@@ -343,3 +343,16 @@ def judge_geometry(
         map_auc_std=float(np.std(map_scores)),
         windows=windows,
     )
+
+
+class GeometryJudge(Judge):
+    """The network that sees bare geometry."""
+
+    name = "geometry_judge"
+
+    def look_at(self, pair: Pair) -> tuple[Any, Any]:
+        return read_geometry(pair.before), read_geometry(pair.after)
+
+    def decide(self) -> dict[str, Any] | None:
+        found = judge_geometry(self.real, self.remapped, self.sets, self.seed)
+        return None if found is None else asdict(found)

@@ -1,7 +1,5 @@
 """How far coordinates are from the distances that were asked for, and from the playfield."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +18,7 @@ def spacing_errors(
     distances = source.distances()
     if wanted is not None:
         distances = np.where(wanted < 0, distances, wanted)
-    return np.abs(replace(source, xy=xy).distances() - distances)
+    return np.abs(source.moved(xy).distances() - distances)
 
 
 def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beatmaps.game import PLAYFIELD
-from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
@@ -31,7 +30,6 @@ class Part:
     point or -1, kept (T,) marks points that stay.
     """
 
-    beatmap: Beatmap
     sequence: Sequence
     times: FloatArray
     distances: FloatArray

@@ -4,7 +4,6 @@ Textual inversion (Gal et al. 2022, https://arxiv.org/abs/2208.01618), here of a
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +14,9 @@ from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence
 from checkpoint import LoadedModel
 from data_loading import MARGIN_PX, Batch
 from models import Conditions
+from sampling.progress import Progress, no_progress
 from training.known_points import KnownDraw
 from training.objective import Noise, Objective
-
-Progress = Callable[[int, int], None]
-"""(steps done, steps in all); what it raises ends the learning."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """For callers that do not watch."""
 
 
 @dataclass(frozen=True)

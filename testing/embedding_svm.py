@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from class_embeddings import Classes, add_flags, classes_from, mappers
 
 from conventions import command_line
+from conventions.errors import naming
 from conventions.whole_files import replacing
 from data_loading import set_keys
 
@@ -261,6 +262,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     if find_spec("sklearn") is None:

@@ -15,7 +15,7 @@ the shift and turn that fit best: a pattern that only moved as a whole is still 
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from constraints.bounds import Bounds
 from constraints.rules import Chain, obeying, project_spacing, spaced
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import naming
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import sample_dpmpp_2m
 from metrics.denoising import unstyled_conditions
@@ -136,7 +137,7 @@ class ByModel:
         sequence, count = jittered.sequence, len(jittered.xy)
         told = {
             "true": np.repeat(sequence.distances()[None], count, axis=0),
-            "jittered": np.stack([replace(sequence, xy=xy).distances() for xy in jittered.xy]),
+            "jittered": np.stack([sequence.moved(xy).distances() for xy in jittered.xy]),
             "unknown": np.full((count, len(sequence)), -1.0),
         }
         conditions = unstyled_conditions(self.loaded, sequence, told[self.distances])
@@ -260,6 +261,7 @@ def check_args(args: argparse.Namespace) -> None:
     claim_table(args.output, args.overwrite)
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     check_args(args)

@@ -32,6 +32,7 @@ from class_embeddings import Classes, add_flags, classes_from, mappers, names, u
 from figures import save_figure
 
 from conventions import command_line
+from conventions.errors import naming
 from conventions.whole_files import replacing
 from datasets.filters import Dates, date_of, normal_name, read_dates
 from datasets.read import readable
@@ -266,6 +267,7 @@ def check_args(args: argparse.Namespace) -> None:
         command_line.claim_output(path, args.overwrite)
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     check_args(args)

@@ -29,6 +29,7 @@ from checkpoint import LoadedModel, load_model
 from constraints.rules import obeying
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import naming
 from diffusion.guidance import guided_by_weak
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import SOLVERS
@@ -317,6 +318,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     loaded = load_model(args.ckpt, command_line.pick_device(args.device))

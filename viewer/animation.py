@@ -88,7 +88,6 @@ def animate_play(
 
 
 def animate_denoising(
-    beatmap: Beatmap,
     sequence: PointSequence,
     predictions: Sequence[FloatArray],
     result: FloatArray,
@@ -104,6 +103,7 @@ def animate_denoising(
     are (start, end) ms, by default of a passage from the middle of the map. The file appears
     complete or not at all. Raises ValueError for a width that makes no sense.
     """
+    beatmap = sequence.beatmap
     if times is None:
         passages = time_slices(beatmap)
         times = passages[len(passages) // 2]
@@ -115,7 +115,7 @@ def animate_denoising(
 
     def draw(step: int) -> Image.Image:
         xy = result if step == count else predictions[step]
-        state = parse_beatmap(apply_coordinates(beatmap, sequence, xy), beatmap.name)
+        state = parse_beatmap(apply_coordinates(sequence, xy), beatmap.name)
         field = Playfield(make_scene(state), width, SMOOTH)
         name = "result" if step == count else f"step {step + 1} of {count}"
         return labelled(passage(field, start_ms, end_ms), name, editor_time(start_ms))

@@ -106,7 +106,7 @@ def test_bounds_by_name() -> None:
     assert screen is not None
     np.testing.assert_allclose(screen.low, (-67 + radius, -60 + radius))
     np.testing.assert_allclose(screen.high, (579 - radius, 428 - radius))
-    with pytest.raises(ValueError, match="--bounds everywhere: give playfield, screen or off"):
+    with pytest.raises(ValueError, match="bounds everywhere: give playfield, screen or off"):
         bounds_named("everywhere", beatmap)
 
 

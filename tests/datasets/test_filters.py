@@ -56,7 +56,7 @@ def test_an_unknown_star_rating_passes_no_filter_of_it() -> None:
 
 
 def test_a_range_without_anything_in_it_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"--min-stars 5 is above --max-stars 4"):
+    with pytest.raises(ValueError, match="min stars 5 is above max stars 4"):
         Selection(min_stars=5, max_stars=4)
 
 

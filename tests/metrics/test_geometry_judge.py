@@ -141,7 +141,7 @@ def test_whole_pixels_and_beats_are_all_that_is_seen() -> None:
     )
     beatmap = parse_beatmap(beatmap_text(lines).encode(), "a")
     sequence = beatmap_to_sequence(beatmap)
-    seen = read_geometry(beatmap, sequence)
+    seen = read_geometry(sequence)
     slider = [[200, 100], [250, 100], [300, 100]]
     np.testing.assert_array_equal(seen.points, [[[100, 100]] * 3, slider, [[256, 192]] * 3])
     duration = beatmap.objects[1].end_time - 1500
@@ -152,7 +152,7 @@ def test_whole_pixels_and_beats_are_all_that_is_seen() -> None:
     np.testing.assert_allclose(seen.rhythm[:, RADIUS] * 128, 54.4 - 4.48 * 4)
     np.testing.assert_allclose(seen.rhythm[:, LEAD] * 2 * 500, 1200 - 150 * 2)
     sequence.xy[:] += 0.3  # as files from version 128 on may have them
-    np.testing.assert_array_equal(read_geometry(beatmap, sequence).points, seen.points)
+    np.testing.assert_array_equal(read_geometry(sequence).points, seen.points)
 
 
 def test_the_network_sees_no_padding_and_nothing_of_other_windows() -> None:
@@ -211,9 +211,9 @@ def test_jittered_real_maps_are_found() -> None:
         beatmap = read_beatmap(path)
         sequence = beatmap_to_sequence(beatmap)
         by = rng.normal(0, 20, (len(beatmap.objects), 2))[sequence.objects]
-        after = parse_beatmap(apply_coordinates(beatmap, sequence, sequence.xy + by), "jittered")
-        real.append(read_geometry(beatmap, sequence))
-        other.append(read_geometry(after, beatmap_to_sequence(after)))
+        after = parse_beatmap(apply_coordinates(sequence, sequence.xy + by), "jittered")
+        real.append(read_geometry(sequence))
+        other.append(read_geometry(beatmap_to_sequence(after)))
         sets.append(str(beatmap.set_id))
     verdict = judge_geometry(real, other, sets)
     assert verdict is not None and verdict.auc > 0.9 and verdict.map_auc > 0.9
@@ -222,7 +222,7 @@ def test_jittered_real_maps_are_found() -> None:
 def test_a_made_up_map_and_its_file_read_back_are_the_same() -> None:
     beatmap = parse_beatmap(beatmap_text(random_objects(3, 40)).encode(), "a")
     sequence = beatmap_to_sequence(beatmap)
-    again = parse_beatmap(apply_coordinates(beatmap, sequence, sequence.xy), "b")
-    a, b = read_geometry(beatmap, sequence), read_geometry(again, beatmap_to_sequence(again))
+    again = parse_beatmap(apply_coordinates(sequence, sequence.xy), "b")
+    a, b = read_geometry(sequence), read_geometry(again, beatmap_to_sequence(again))
     np.testing.assert_array_equal(a.points, b.points)
     np.testing.assert_array_equal(a.rhythm, b.rhythm)
