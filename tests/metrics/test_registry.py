@@ -18,7 +18,7 @@ def pair(seed: int, *, sampled: bool = True) -> Pair:
     """A made-up map and a copy of it that is moved a little."""
     text = beatmap_text(random_objects(seed, 40), set_id=seed)
     before = beatmap_to_sequence(parse_beatmap(text.encode(), f"{seed}.osu"))
-    data = apply_coordinates(before, before.xy + (3, -2))
+    data = apply_coordinates(before, before.xy + np.array([3, -2]))
     after = beatmap_to_sequence(parse_beatmap(data, "after.osu"))
     raw, seconds = (before.xy + 0.25, 2.0) if sampled else (None, None)
     return Pair(before, after, before.distances(), Bounds(), raw, seconds)
