@@ -40,6 +40,7 @@ def make_config(options: TrainingOptions, dataset_classes: int) -> DiTConfig:
             **ARCHITECTURES[options.architecture],
             "num_classes": num_classes,
             "learn_sigma": learn_sigma,
+            "known_points": options.known_points > 0 and options.architecture != "reference",
             # In sampling a point sees as many neighbours as, on average, in training.
             "half_window": options.half_window or max(1, options.seq_len // 2),
         }
@@ -134,6 +135,8 @@ def make_trainer(
     if options.relearn_embeds and checkpoint is None:
         table = trainer.model.state_dict()[TABLE].clone()
         state = state.with_fresh_table(table, config.num_classes)
+    if config.known_points and not state.config.known_points and checkpoint is None:
+        state = state.with_known_points()
     state.require(config, parametrisation)
     trainer.restore(state)
     if checkpoint is None and trainer.progress() >= 1:
