@@ -140,7 +140,7 @@ class Sequence(Points):
 
     def moved(self, xy: FloatArray) -> Sequence:
         """The same points at xy (T, 2) px; what does not depend on coordinates is kept."""
-        result = self.moved(xy)
+        result = replace(self, xy=xy)
         kept = {name: self.__dict__[name] for name in _KEPT if name in self.__dict__}
         result.__dict__.update(kept)
         return result
