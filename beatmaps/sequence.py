@@ -6,7 +6,7 @@ its end, a spinner's start and end. Writing moves the points and keeps everythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beatmaps.game import PLAYFIELD_CENTRE
 from beatmaps.osu_file import (
     FIRST_LAZER_VERSION,
     MAX_COORDINATE,
     Beatmap,
     Change,
-    FloatArray,
     HitObject,
     Letters,
     TimingEdits,
@@ -30,8 +30,8 @@ from beatmaps.osu_file import (
 )
 from beatmaps.slider_path import NEARLY, PathSet, SliderPath, flatten
 from beatmaps.slider_velocity import VelocityPlan, earliest_fit, plan_velocities
+from conventions.arrays import FloatArray
 
-PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic

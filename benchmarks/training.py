@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from beatmaps.game import PLAYFIELD
+
 Step = Callable[[], Any]
 OUR_MODULES = ("models", "diffusion", "data_loading", "train")
 FREQUENCIES, TYPES = 128, 16
@@ -104,7 +106,7 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
     generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
     points = np.zeros(maps * count, POINT_DTYPE)
     points["time"] = np.tile(np.arange(count) * 150.0, maps)
-    points["x"], points["y"] = generator.uniform((0, 0), (512, 384), (len(points), 2)).T
+    points["x"], points["y"] = generator.uniform((0, 0), PLAYFIELD, (len(points), 2)).T
     points["type"] = generator.integers(0, TYPES, len(points))
     numbers = np.arange(maps)
     table = pd.DataFrame({"class_index": numbers, "offset": numbers * count, "count": count})

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beatmaps.game import PLAYFIELD, circle_radius
+from conventions.arrays import FloatArray
 from conventions.errors import FieldError
 
 if TYPE_CHECKING:  # rules and validation need only `Bounds`, and no reader of beatmaps
     from beatmaps.osu_file import Beatmap
-
-FloatArray = NDArray[np.float64]
 
 
 SCREEN = ((-67.0, -60.0), (579.0, 428.0))

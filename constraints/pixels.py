@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, stack_shifts
-from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
+from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE, stack_shifts
+from beatmaps.sequence import END, Sequence, separate
 from constraints.bounds import Bounds
 from constraints.shapes import SliderShapes
 from constraints.structure import (
@@ -23,6 +23,7 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6
@@ -46,7 +47,6 @@ ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
 _BY_SIZE = np.radians(sorted(range(-180, 180, 5), key=abs))
 _TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _BY_SIZE])
 
-FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from beatmaps.game import PLAYFIELD_CENTRE
 from constraints.bounds import Bounds
 from diffusion.parametrisation import Denoise, Parametrisation
 
@@ -38,7 +39,7 @@ class Chain:
     fixed_xy: Tensor
     settle: Settle
     bounds: Bounds | None = None
-    origin: tuple[float, float] = (256.0, 192.0)
+    origin: tuple[float, float] = PLAYFIELD_CENTRE
     mobility: Tensor = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,18 +5,17 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import PointType, Sequence
+from conventions.arrays import FloatArray
 from conventions.errors import FieldError
 
 PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")
 FACTOR_LIMITS = {"scale": 10.0, "snap": 1000.0}
-LONGEST_SNAP = 256.0
+LONGEST_SNAP = PLAYFIELD[0] / 2
 """px: half the playfield's width, which is within reach from everywhere on it."""
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

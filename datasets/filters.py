@@ -21,7 +21,7 @@ Dates = dict[tuple[str, int], date]
 
 
 @dataclass(frozen=True)
-class Selection:
+class Filters:
     """Filters on the rows that `create_dataset.py` makes; None and empty sets let everything pass.
 
     `mappers`, `exclude_mappers` and `exclude` are names in the form of `normal_name`.
@@ -194,10 +194,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def from_arguments(args: argparse.Namespace) -> Selection:
+def from_arguments(args: argparse.Namespace) -> Filters:
     """The filters that the command line asks for; ValueError for files that cannot be read."""
     plain = ("min_objects", "max_objects", "min_stars", "max_stars", "min_id", "max_id")
-    return Selection(
+    return Filters(
         **{name: getattr(args, name) for name in (*plain, "since", "until")},
         mappers=_names(args.mappers),
         exclude_mappers=_names(args.exclude_mappers),

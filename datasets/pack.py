@@ -22,7 +22,7 @@ from beatmaps.star_rating import star_ratings_available
 from conventions.errors import FieldError
 from data_loading import COLUMNS, PackedDataset
 from datasets.class_tables import save_beatmap_idx
-from datasets.filters import Selection
+from datasets.filters import Filters
 from datasets.read import Packed, Result, Skipped, count_reasons, pack_file, readable
 from datasets.sources import WHAT_IS_FOUND, Source, find_beatmaps
 from datasets.writer import DatasetWriter, writing_dataset
@@ -151,7 +151,7 @@ class Table:
         self.known_files: set[str] = set()
         self._row_of: dict[bytes, int] = {}
 
-    def keep(self, dataset: PackedDataset, selection: Selection) -> int:
+    def keep(self, dataset: PackedDataset, selection: Filters) -> int:
         """Takes over a dataset but for excluded mappers; returns how many maps they had."""
         old = dataset.beatmaps.reindex(columns=COLUMNS, fill_value="").to_dict("records")
         for row in old:
@@ -210,7 +210,7 @@ def pack(
     sources: list[Source],
     output: Path,
     workers: int,
-    chosen: Selection | None = None,
+    chosen: Filters | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Packs what is new in `sources` into the dataset folder `output`.
@@ -218,7 +218,7 @@ def pack(
     A dataset there is extended, or replaced with `overwrite`; until the end it stays as it was.
     Maps whose files are gone stay in it, with their classes.
     """
-    chosen = chosen or Selection()
+    chosen = chosen or Filters()
     _require_stars(sources, chosen)
     exists = (output / "dataset.json").exists() and not overwrite
     old = PackedDataset(output) if exists else None
@@ -262,7 +262,7 @@ def _take(
     source: Source,
     results: list[Packed | Skipped],
     table: Table,
-    chosen: Selection,
+    chosen: Filters,
     records: Records,
     report: Report,
 ) -> int:
@@ -289,7 +289,7 @@ def _take(
     return there
 
 
-def _require_stars(sources: list[Source], chosen: Selection) -> None:
+def _require_stars(sources: list[Source], chosen: Filters) -> None:
     if chosen.needs_stars and not star_ratings_available():
         unknown = sum(source.known.star_rating is None for source in sources)
         if unknown:

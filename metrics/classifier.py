@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from conventions.arrays import FloatArray
 from metrics.metric import Metric, Pair
 from metrics.realism import CONTEXT, FEATURES
-
-FloatArray = NDArray[np.float64]
 
 WINDOW = 32  # objects
 MIN_WINDOW = 16

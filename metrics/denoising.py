@@ -4,15 +4,13 @@ from collections.abc import Sequence as Levels
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.arrays import FloatArray
 from data_loading import MARGIN_PX
 from models import Conditions
-
-FloatArray = NDArray[np.float64]
 
 SIGMAS_PX = (30.0, 100.0, 300.0)
 

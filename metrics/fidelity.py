@@ -6,20 +6,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from beatmaps.game import stack_shifts
+from beatmaps.game import PLAYFIELD_CENTRE, stack_shifts
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, Sequence
+from beatmaps.sequence import PointType, Sequence
 from constraints.bounds import Bounds
+from conventions.arrays import FloatArray
 from metrics.metric import Metric, Pair, sums
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05
 MAX_LISTED = 200  # objects out of bounds in a report
 EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
-
-FloatArray = NDArray[np.float64]
 
 
 def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:

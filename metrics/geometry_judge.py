@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from beatmaps.game import PLAYFIELD, circle_radius, preempt
 from beatmaps.sequence import Sequence
+from conventions.arrays import FloatArray
 from metrics.classifier import MIN_WINDOW, WINDOW, Judge, area_under_roc, split_sets
 from metrics.metric import Pair
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 KINDS = ("circle", "slider", "spinner")
@@ -242,7 +242,7 @@ class _Data:
         stop = torch.tensor(stops, dtype=torch.long)[:, None]
         return torch.minimum(index, stop - 1), index < stop, np.array(owners, dtype=np.intp)
 
-    def look(self, objects: Tensor, side: int, flip: Tensor) -> tuple[Tensor, Tensor]:
+    def flipped(self, objects: Tensor, side: int, flip: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, WINDOW, 3, 2) px of a side, flipped (B or 1, 2) by -1, and the rhythm."""
         middle = torch.tensor(PLAYFIELD) / 2
         points = (self.points[side, objects] - middle) * flip[:, None, None] + middle
@@ -271,7 +271,7 @@ def _batches(data: _Data, maps: IntArray, rng: np.random.Generator) -> Iterator[
     order = torch.from_numpy(rng.permutation(len(objects)))
     for chosen in order.split(BATCH):
         flip = torch.from_numpy(rng.choice((-1, 1), (len(chosen), 2)))
-        sides = [data.look(objects[chosen], side, flip) for side in (0, 1)]
+        sides = [data.flipped(objects[chosen], side, flip) for side in (0, 1)]
         points, rhythm = (torch.cat(parts) for parts in zip(*sides, strict=True))
         labels = torch.arange(2).repeat_interleave(len(chosen)).float()
         yield points, rhythm, known[chosen].repeat(2, 1), labels
@@ -306,8 +306,8 @@ def _odds(network: Network, data: _Data, objects: Tensor, known: Tensor, side: i
     found = []
     with torch.inference_mode():
         for chosen, mask in zip(objects.split(4 * BATCH), known.split(4 * BATCH), strict=True):
-            flips = [data.look(chosen, side, torch.tensor([flip])) for flip in FLIPS]
-            found.append(torch.stack([network(*flipped, mask) for flipped in flips]).mean(0))
+            views = [data.flipped(chosen, side, torch.tensor([flip])) for flip in FLIPS]
+            found.append(torch.stack([network(*view, mask) for view in views]).mean(0))
     return torch.cat(found).double().numpy()
 
 

@@ -13,17 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, circle_radius, preempt
+from beatmaps.game import PLAYFIELD, STACK_DISTANCE, circle_radius, preempt
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PointType, Sequence
-
-FloatArray = NDArray[np.float64]
+from conventions.arrays import FloatArray
 
 BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
 MIN_TURN = 0.05  # rad; on whole pixels, less is going straight on
 MAX_GAP = 4.0  # beats; over a longer gap two objects are not one movement
-STACK_DISTANCE = 3.0  # px, as the game has it
 LOOK_BACK = 16  # objects that are looked at for repeated places
 MIN_VALUES = 30  # of a bin, to be compared
 SPACING_BINS = (40.0, 80.0, 120.0, 200.0)  # px

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
-
-FloatArray = NDArray[np.float64]
+from conventions.arrays import FloatArray
 
 
 def spacing_errors(
@@ -37,7 +37,7 @@ def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) 
     Spacing errors in px, of all points, of those that start an object and of the inner ones;
     shares off the playfield of all points and of objects' centres.
     """
-    off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
+    off = np.any((xy < 0) | (xy > PLAYFIELD), axis=1)
     starts = source.object_starts
     result = summarise_errors(spacing_errors(source, xy, wanted), starts)
     result["points_off_playfield"] = float(off.mean())

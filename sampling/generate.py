@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from beatmaps.selection import Mask, excerpt, hull
@@ -29,6 +28,7 @@ from constraints.rules import (
 )
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
+from conventions.arrays import FloatArray
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
 from sampling.network import Part, make_denoiser
@@ -40,7 +40,6 @@ FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
 ARRANGE_SWEEPS = 4
 
-FloatArray = NDArray[np.float64]
 Watch = Callable[[int, FloatArray], None]
 """(step, predicted coordinates (variants, T, 2) px); what it raises ends the sampling."""
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
+from conventions.arrays import FloatArray
 from metrics.spacing import measure
-from sampling.generate import FloatArray, generate, kept_and_wanted
+from sampling.generate import generate, kept_and_wanted
 from sampling.progress import Reports
 from sampling.request import RemapRequest
 from sampling.steering import Models, steer

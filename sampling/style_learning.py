@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence
+from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE
+from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from data_loading import MARGIN_PX, Batch
 from models import Conditions
@@ -61,7 +62,7 @@ def draw_windows(
         sign = 1.0 - 2.0 * rng.integers(0, 2, 2)
         xy[i, :count] = (sequence.xy[part] - PLAYFIELD_CENTRE) * sign + PLAYFIELD_CENTRE
         valid[i, :count] = True
-    low, high = -MARGIN_PX, np.array([512.0, 384.0]) + MARGIN_PX
+    low, high = -MARGIN_PX, np.add(PLAYFIELD, MARGIN_PX)
     valid &= ((xy >= low) & (xy <= high)).all(axis=-1)
     conditions = Conditions(
         torch.from_numpy(times),

@@ -31,7 +31,7 @@ from conventions.errors import naming
 from data_loading import PackedDataset
 from datasets import filters
 from datasets.class_tables import load_beatmap_idx
-from datasets.filters import Selection, date_of
+from datasets.filters import Filters, date_of
 from datasets.pack import FILTERED, default_workers, results_of
 from datasets.read import Skipped, beatmap_row, count_reasons, each_beatmap, readable
 from datasets.sources import WHAT_IS_FOUND, Known, Source, find_beatmaps
@@ -125,7 +125,7 @@ def packed_rows(folder: Path) -> Iterator[Row]:
 
 
 def collect(
-    paths: list[Path], chosen: Selection, workers: int, start: int | None, end: int | None
+    paths: list[Path], chosen: Filters, workers: int, start: int | None, end: int | None
 ) -> tuple[list[Row], list[Skipped]]:
     """The rows of all sources that the filters let pass, each file once, and what was left out."""
     packed = [path for path in paths if (path / "dataset.json").is_file()]

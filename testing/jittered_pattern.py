@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,14 +35,13 @@ from checkpoint import LoadedModel, load_model
 from constraints.bounds import Bounds
 from constraints.rules import Chain, obeying, project_spacing, spaced
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import sample_dpmpp_2m
 from metrics.denoising import unstyled_conditions
 from sampling.options import can_lack_distances
-
-FloatArray = NDArray[np.float64]
 
 SWEEPS = 200  # of projection alone, until nothing moves any more
 SIGMA_LIMITS_PX = (0.5, 300.0)

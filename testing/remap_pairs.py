@@ -16,11 +16,10 @@ from beatmaps.osz import ArchiveError
 from beatmaps.selection import choose_objects
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.spacing import KEEP, Spacing
+from conventions.arrays import FloatArray
 from datasets.sources import find_beatmaps
 from sampling.flags import request_of_report
 from sampling.generate import kept_and_wanted
-
-FloatArray = NDArray[np.float64]
 
 REPORT_SUFFIX = ".result.json"
 MAX_REPORT_BYTES = 16 * 2**20

@@ -33,12 +33,11 @@ from beatmaps.osu_file import read_beatmap
 from beatmaps.selection import editor_numbers
 from beatmaps.sequence import PointType, Sequence
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.errors import naming
 from metrics.fidelity import count_changes, count_faults
 from metrics.realism import object_features
 from metrics.spacing import spacing_errors
-
-FloatArray = NDArray[np.float64]
 
 KINDS = ("object start", "anchor", "slider end", "as played")
 MAX_PRINTED = 5  # maps with a table of their own

@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from beatmaps.game import PLAYFIELD_CENTRE
 from beatmaps.osu_file import Beatmap, BeatmapError, read_beatmap, write_new_file
-from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL

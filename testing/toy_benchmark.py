@@ -17,17 +17,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 # As a script only this folder is on the path; the project is one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beatmaps import game
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.rules import obeying
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
 from diffusion.guidance import guided_by_weak
@@ -36,12 +37,10 @@ from diffusion.samplers import SOLVERS
 from metrics.denoising import unstyled_conditions
 from sampling.options import DEFAULT_GUIDANCE
 
-FloatArray = NDArray[np.float64]
-
 HIT_PX = 30.0
 BEAT_MS = 340
 MARGIN_PX = 16.0
-PLAYFIELD = np.array([512.0, 384.0])
+PLAYFIELD = np.array(game.PLAYFIELD)
 CENTRE = PLAYFIELD / 2
 HEADER = """osu file format v14
 

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from beatmaps.game import PLAYFIELD_CENTRE
 from beatmaps.osu_file import parse_beatmap, read_beatmap
-from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
+from beatmaps.sequence import PointType, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing

@@ -10,16 +10,9 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import PathSet
 from constraints.bounds import Bounds
-from constraints.pixels import (
-    NEAR_COST,
-    Bodies,
-    FloatArray,
-    Placement,
-    _choose_pixels,
-    _rerouted,
-    _settle,
-)
+from constraints.pixels import NEAR_COST, Bodies, Placement, _choose_pixels, _rerouted, _settle
 from constraints.shapes import SliderShapes
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(5)

@@ -5,7 +5,8 @@ import pytest
 
 from beatmaps.osu_file import parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
-from constraints.shapes import FloatArray, SliderShapes
+from constraints.shapes import SliderShapes
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(4)

@@ -11,7 +11,7 @@ from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from constraints.pixels import FloatArray, Placement
+from constraints.pixels import Placement
 from constraints.shapes import SliderShapes
 from constraints.structure import (
     BODY_SAMPLES,
@@ -23,6 +23,7 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 Places = list[tuple[float, float]]
