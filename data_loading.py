@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from beatmaps.game import PLAYFIELD
+from conventions.playfield import PLAYFIELD
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conventions.playfield import PLAYFIELD
+
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
 """Standard deviation of hit-object coordinates around the playfield's centre, in px."""
@@ -554,7 +556,7 @@ REFERENCE_ARCHITECTURE: dict[str, Any] = {
     "distance_dim": 128,
     "time_dim": 128,
     "raw_coordinates": False,
-    "coordinate_scale": (512.0, 384.0),
+    "coordinate_scale": PLAYFIELD,
     "rotary_periods": None,
     "qk_norm": False,
     "learn_sigma": True,

@@ -15,8 +15,6 @@ from conventions.arrays import FloatArray
 if TYPE_CHECKING:  # constraints and validation need no reader of beatmaps
     from beatmaps.osu_file import Beatmap
 
-PLAYFIELD = (512.0, 384.0)  # px
-PLAYFIELD_CENTRE = (256.0, 192.0)
 STACK_DISTANCE = 3.0  # px; nearer objects are stacked
 STACK_STEP = 0.1  # of a circle's radius
 FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD_CENTRE
 from beatmaps.osu_file import (
     FIRST_LAZER_VERSION,
     MAX_COORDINATE,
@@ -31,6 +30,7 @@ from beatmaps.osu_file import (
 from beatmaps.slider_path import NEARLY, PathSet, SliderPath, flatten
 from beatmaps.slider_velocity import VelocityPlan, earliest_fit, plan_velocities
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD_CENTRE
 
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)

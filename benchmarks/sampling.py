@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from benchmarks.reference import NUM_CLASSES
@@ -28,6 +27,7 @@ from constraints.spacing import Spacing
 from conventions import command_line
 from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from datasets.sources import find_beatmaps
 from metrics.spacing import spacing_errors
 from models import SIZES, DiT_models

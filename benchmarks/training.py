@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from beatmaps.game import PLAYFIELD
+from conventions.playfield import PLAYFIELD
 
 Step = Callable[[], Any]
 OUR_MODULES = ("models", "diffusion", "data_loading", "train")

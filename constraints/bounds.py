@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beatmaps.game import PLAYFIELD, circle_radius
+from beatmaps.game import circle_radius
 from conventions.arrays import FloatArray
 from conventions.errors import FieldError
+from conventions.playfield import PLAYFIELD
 
 if TYPE_CHECKING:  # rules and validation need only `Bounds`, and no reader of beatmaps
     from beatmaps.osu_file import Beatmap

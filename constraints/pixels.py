@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE, stack_shifts
+from beatmaps.game import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
 from constraints.bounds import Bounds
 from constraints.shapes import SliderShapes
@@ -24,6 +24,7 @@ from constraints.structure import (
     kept_structure,
 )
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6

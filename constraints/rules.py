@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD_CENTRE
 from constraints.bounds import Bounds
+from conventions.playfield import PLAYFIELD_CENTRE
 from diffusion.parametrisation import Denoise, Parametrisation
 
 SPACED_BELOW_PX = 60.0

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import PointType, Sequence
 from conventions.arrays import FloatArray
 from conventions.errors import FieldError
+from conventions.playfield import PLAYFIELD
 
 PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")

@@ -12,10 +12,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
-
-PLAYFIELD, PLAYFIELD_CENTRE = (512.0, 384.0), (256.0, 192.0)
-"""px, as in `beatmaps.game`: nothing here depends on beatmaps."""
 
 SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX = 0.02, 5.0
 """Noise of few-step runs of a `LearnedVariance` model, in its units: 10 and 2,560 px."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence as Levels
 import numpy as np
 import torch
 
-from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from data_loading import MARGIN_PX
 from models import Conditions
 

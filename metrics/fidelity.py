@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from beatmaps.game import PLAYFIELD_CENTRE, stack_shifts
+from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import PointType, Sequence
 from constraints.bounds import Bounds
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD_CENTRE
 from metrics.metric import Metric, Pair, sums
 
 TOLERANCE = 1e-3  # px

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beatmaps.game import PLAYFIELD, circle_radius, preempt
+from beatmaps.game import circle_radius, preempt
 from beatmaps.sequence import Sequence
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from metrics.classifier import MIN_WINDOW, WINDOW, Judge, area_under_roc, split_sets
 from metrics.metric import Pair
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, STACK_DISTANCE, circle_radius, preempt
+from beatmaps.game import STACK_DISTANCE, circle_radius, preempt
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PointType, Sequence
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
 BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
 
 def spacing_errors(

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from data_loading import MARGIN_PX
 from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from data_loading import MARGIN_PX, Batch
 from models import Conditions
 from sampling.progress import Progress, no_progress

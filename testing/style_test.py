@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from beatmaps.game import PLAYFIELD_CENTRE
 from beatmaps.osu_file import Beatmap, BeatmapError, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
+from conventions.playfield import PLAYFIELD_CENTRE
 from sampling.generate import SampleOptions, generate
 from sampling.steering import Steering
 from sampling.style import Style, read_index

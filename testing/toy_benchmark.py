@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 # As a script only this folder is on the path; the project is one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from beatmaps import game
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.rules import obeying
-from conventions import command_line
+from conventions import command_line, playfield
 from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
@@ -40,7 +39,7 @@ from sampling.options import DEFAULT_GUIDANCE
 HIT_PX = 30.0
 BEAT_MS = 340
 MARGIN_PX = 16.0
-PLAYFIELD = np.array(game.PLAYFIELD)
+PLAYFIELD = np.array(playfield.PLAYFIELD)
 CENTRE = PLAYFIELD / 2
 HEADER = """osu file format v14
 

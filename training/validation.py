@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from beatmaps import game
 from beatmaps.game import (
     DEFAULT_COLOURS,
     Colour,
@@ -25,10 +24,11 @@ from beatmaps.game import (
     stack_heights,
 )
 from beatmaps.osu_file import Beatmap, HitObject
+from conventions import playfield
 from conventions.arrays import FloatArray
 
-PLAYFIELD = (int(game.PLAYFIELD[0]), int(game.PLAYFIELD[1]))  # px
-MIDDLE = game.PLAYFIELD_CENTRE  # where spinners are, whatever the file says
+PLAYFIELD = (int(playfield.PLAYFIELD[0]), int(playfield.PLAYFIELD[1]))  # px
+MIDDLE = playfield.PLAYFIELD_CENTRE  # where spinners are, whatever the file says
 
 LINE_TOLERANCE = 0.1  # px by which a drawn slider may leave its path
 MAX_LINE_POINTS = 2000  # of one slider; only paths that leave every screen have more

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import slider
 
-from beatmaps.game import PLAYFIELD, PLAYFIELD_CENTRE, circle_radius, stack_heights, stack_shifts
+from beatmaps.game import circle_radius, stack_heights, stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.bounds import Bounds, bounds_named
-from diffusion import parametrisation
+from conventions.playfield import PLAYFIELD
 from tests.conftest import beatmap_text, needs_maps, random_objects, real_paths
 
 SPREAD = 4  # px, so that many objects of a made-up map lie on each other
@@ -133,9 +133,3 @@ def test_stacking_a_map_of_spinners_does_nothing() -> None:
     text = beatmap_text("256,192,1000,12,0,1500,0\n256,192,1600,12,0,2000,0")
     assert heights(text) == [0, 0]
     assert heights(beatmap_text(random_objects(0, 1))) == [0]
-
-
-def test_the_network_is_taught_the_same_playfield() -> None:
-    """Diffusion knows no beatmaps, and has the numbers of its own."""
-    assert parametrisation.PLAYFIELD == PLAYFIELD == tuple(2 * x for x in PLAYFIELD_CENTRE)
-    assert parametrisation.PLAYFIELD_CENTRE == PLAYFIELD_CENTRE

@@ -66,7 +66,7 @@ def test_other_texts_are_refused_in_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("mode, factor", [("scale", -1.0), ("scale", 11.0), ("snap", 1001.0)])
 def test_factors_have_limits(mode: str, factor: float) -> None:
-    with pytest.raises(ValueError, match=f"--spacing {mode}:.*above 0 and at most"):
+    with pytest.raises(ValueError, match=f"spacing {mode}:.*above 0 and at most"):
         Spacing(mode, factor)
 
 

@@ -180,5 +180,5 @@ def test_a_table_of_dates_that_is_none_is_an_error(tmp_path: Path, text: str, me
 
 
 def test_a_date_filter_without_dates_is_an_error() -> None:
-    with pytest.raises(ValueError, match="need --dates"):
+    with pytest.raises(ValueError, match="need dates"):
         parse("--since", "2012-01-01")

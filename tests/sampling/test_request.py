@@ -129,5 +129,5 @@ def test_errors_name_the_flags(flags: str, message: str) -> None:
 
 
 def test_in_python_errors_name_the_fields() -> None:
-    with pytest.raises(FieldError, match="^steps 0: give a number"):
+    with pytest.raises(FieldError, match="steps 0: give a number"):
         SampleOptions(steps=0)

@@ -9,7 +9,6 @@ import torch
 import toy_benchmark
 from toy_benchmark import (
     FAMILIES,
-    PLAYFIELD,
     Options,
     chance,
     chance_on_playfield,
@@ -21,6 +20,7 @@ from toy_benchmark import (
 
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from conventions.playfield import PLAYFIELD
 from tests.conftest import call_main
 
 
