@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conventions.playfield import PLAYFIELD
 
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
@@ -556,7 +555,7 @@ REFERENCE_ARCHITECTURE: dict[str, Any] = {
     "distance_dim": 128,
     "time_dim": 128,
     "raw_coordinates": False,
-    "coordinate_scale": PLAYFIELD,
+    "coordinate_scale": (512.0, 384.0),
     "rotary_periods": None,
     "qk_norm": False,
     "learn_sigma": True,
