@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
 """Standard deviation of hit-object coordinates around the playfield's centre, in px."""

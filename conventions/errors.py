@@ -42,7 +42,7 @@ class _Names(dict[str, str]):
 
 @contextmanager
 def naming(name: Callable[[str], str]) -> Iterator[None]:
-    """In the block errors call each field what `name` says; an inner block has the first say."""
+    """In the block errors call each field what `name` says; of nested blocks the inner one counts."""
     try:
         yield
     except FieldError as error:
