@@ -140,7 +140,7 @@ class Archive:
         return data.getvalue()
 
     def check(self) -> None:
-        """Unpacks every member to nowhere: `ArchiveError` if one is damaged or larger than it says."""
+        """Unpacks every member to nowhere: `ArchiveError` if one is damaged or has another size."""
         for member in self.members:
             self._unpack(member, None)
 

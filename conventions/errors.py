@@ -42,7 +42,7 @@ class _Names(dict[str, str]):
 
 @contextmanager
 def naming(name: Callable[[str], str]) -> Iterator[None]:
-    """In the block errors call each field what `name` says; of nested blocks the inner one counts."""
+    """In the block errors call each field what `name` says; of two blocks the inner one."""
     try:
         yield
     except FieldError as error:

@@ -9,6 +9,7 @@ import torch
 import toy_benchmark
 from toy_benchmark import (
     FAMILIES,
+    PLAYFIELD,
     Options,
     chance,
     chance_on_playfield,
@@ -20,7 +21,6 @@ from toy_benchmark import (
 
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from conventions.playfield import PLAYFIELD
 from diffusion.parametrisation import Denoise
 from tests.conftest import call_main
 
