@@ -233,7 +233,9 @@ class _Data:
 
         Those of map k begin with its object `offsets[k]`; the last one may be half as long.
         """
-        starts, stops, owners = [], [], []
+        starts: list[int] = []
+        stops: list[int] = []
+        owners: list[int] = []
         for k in maps:
             first = range(self.begins[k] + offsets[k], self.begins[k + 1] - MIN_WINDOW + 1, WINDOW)
             starts += first
@@ -286,7 +288,10 @@ def _train(data: _Data, maps: IntArray, seed: int) -> Network:
         network = Network().train()
         decayed = [p for p in network.parameters() if p.ndim > 1]
         rest = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": rest, "weight_decay": 0.0},
+        ]
         optimiser = torch.optim.AdamW(groups, lr=PEAK_RATE, weight_decay=DECAY)
         for epoch in range(EPOCHS):
             batches = list(_batches(data, maps, rng))

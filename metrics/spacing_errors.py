@@ -49,7 +49,8 @@ class SpacingErrors(Metric):
 
     def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
         """Median and p95 over all data points of all maps, means of the shares."""
-        starts, result = np.concatenate(self.starts), {}
+        starts = np.concatenate(self.starts)
+        result: dict[str, Any] = {}
         for prefix, errors in self.errors.items():
             found = summarise_errors(np.concatenate(errors), starts)
             result |= {f"{prefix}{name}": value for name, value in found.items()}

@@ -265,7 +265,7 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
     raw = [np.array([8.0, 100.0]), np.array([2.0, 1.0, 50.0])]
     spacing = SpacingErrors()
     spacing.starts, spacing.errors = starts, {"raw_": raw, "": [errors * 0 for errors in raw]}
-    summary = {}
+    summary: dict[str, float] = {}
     for metric in (spacing, Changes(), Speed()):
         summary |= metric.summarise(table)
     assert summary["raw_object_spacing_error_median"] == 2.0

@@ -218,15 +218,13 @@ def test_flags_in_the_text_exist(document: Path) -> None:
 
 
 def test_rows_of_flags_of_the_guide_are_understood() -> None:
-    import sample
+    from sampling.flags import remap_parser, request_from
 
     text = (ROOT / "docs" / "remapping.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| `(--[^`]+)`", text, re.MULTILINE)
     assert len(rows) > 20
     for flags in rows:
-        args = sample.make_parser().parse_args(shlex.split(flags))
-        sample.check_args(args)
-        sample.options_from(args)
+        request_from(remap_parser().parse_args(shlex.split(flags)))
 
 
 def anchors(document: Path) -> set[str]:

@@ -223,6 +223,6 @@ def test_a_made_up_map_and_its_file_read_back_are_the_same() -> None:
     beatmap = parse_beatmap(beatmap_text(random_objects(3, 40)).encode(), "a")
     sequence = beatmap_to_sequence(beatmap)
     again = parse_beatmap(apply_coordinates(sequence, sequence.xy), "b")
-    a, b = read_geometry(sequence), read_geometry(again, beatmap_to_sequence(again))
+    a, b = read_geometry(sequence), read_geometry(beatmap_to_sequence(again))
     np.testing.assert_array_equal(a.points, b.points)
     np.testing.assert_array_equal(a.rhythm, b.rhythm)

@@ -235,14 +235,14 @@ def test_the_model_is_told_where_kept_objects_are(loaded: LoadedModel) -> None:
     sequence = replace(sequence, xy=sequence.xy.copy())
     sequence.xy[0] = (9000, 100)
     options = SampleOptions(steps=2)
-    part, points = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 5, 30))
+    part, points = generation.choose_part(loaded, sequence, options, some(beatmap, 5, 30))
     known = part_conditions(loaded, part).known
     assert known is not None and part.kept[0] and points.start == 0
     told = ~known[0].isnan().any(-1).numpy()
     assert told.tolist() == [False, *part.kept[1:].tolist()] and 0 < told.sum() < len(told)
     xy = loaded.parametrisation.to_pixels(known)[0].numpy()
     np.testing.assert_allclose(xy[told], part.sequence.xy[told], atol=1e-3)
-    every, _ = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 0, 59))
+    every, _ = generation.choose_part(loaded, sequence, options, some(beatmap, 0, 59))
     assert part_conditions(loaded, replace(every, kept=every.kept & False)).known is None
 
 
@@ -431,7 +431,7 @@ def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
     )
     raw, _ = generate(loaded, sequence, options)
     every = np.ones(len(beatmap.objects), dtype=bool)
-    part, _ = generation.choose_part(loaded, beatmap, sequence, options, every)
+    part, _ = generation.choose_part(loaded, sequence, options, every)
     network = bind(loaded.model, part_conditions(loaded, part))
     a = float(parametrisation.schedule.alphas_cumprod[0])
     x = torch.from_numpy(sequence.xy).float()[None] / torch.tensor([512.0, 384.0])
