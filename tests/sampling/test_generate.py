@@ -266,7 +266,7 @@ def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> No
     np.testing.assert_array_equal(once(guided, 1), good)
     np.testing.assert_allclose(once(guided, 3), bad + 3 * (good - bad), atol=0.01)
     np.testing.assert_allclose(once(guided, None), bad + 1.5 * (good - bad), atol=0.01)
-    with pytest.raises(ValueError, match=r"--guidance 2: .* has no weak model beside it"):
+    with pytest.raises(ValueError, match=r"guidance 2: .* has no weak model beside it"):
         once(loaded, 2)
 
 
