@@ -150,9 +150,13 @@ def run_torchrun(arguments: list[str]) -> None:
     """Only reads the command line, as torchrun and the script would."""
     from torch.distributed.run import get_args_parser
 
+    from sampling.flags import request_from
+    from training.flags import training_options
+
     launched = get_args_parser().parse_args(arguments)
-    module = import_module(Path(launched.training_script).stem)
-    module.check_args(module.make_parser().parse_args(launched.training_script_args))
+    name = Path(launched.training_script).stem
+    args = import_module(name).make_parser().parse_args(launched.training_script_args)
+    {"train": training_options, "sample": request_from}[name](args)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
