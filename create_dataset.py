@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from conventions import command_line
+from conventions.errors import naming
 from datasets import filters
 from datasets.pack import default_workers, pack
 from datasets.sources import WHAT_IS_FOUND, find_beatmaps
@@ -50,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     return make_parser().parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     chosen = filters.from_arguments(args)

@@ -21,11 +21,21 @@ from beatmaps.osu_file import (
     read_beatmap,
 )
 from beatmaps.osz import Archive, ArchiveError, Member, pack_folder
+from conventions.errors import FieldError
+from conventions.identity import INDIFFERENT
 
 SUFFIXES = {".osu", ".osz"}
 MAX_SONG_BYTES = 64 * 2**20
 SONGS = {".mp3", ".ogg", ".wav"}
 """What songs end in; a folder with a song and a difficulty is a set's."""
+
+
+class ChoiceError(FieldError, BeatmapError):
+    """A file does not have the one difficulty that was asked for."""
+
+
+class SongError(FieldError, ArchiveError):
+    """A beatmap that cannot be packed with its song's folder."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,16 @@ class Choice:
     none of the old difficulties.
     """
 
-    difficulty: str | None = None
-    all_difficulties: bool = False
-    format: str | None = None
+    difficulty: str | None = field(default=None, metadata=INDIFFERENT)
+    all_difficulties: bool = field(default=False, metadata=INDIFFERENT)
+    format: str | None = field(default=None, metadata=INDIFFERENT)
     separate_set: bool = False
 
     def __post_init__(self) -> None:
         if self.difficulty is not None and self.all_difficulties:
-            raise ValueError("--difficulty and --all-difficulties: give one of them")
+            raise FieldError("{difficulty} and {all_difficulties}: give one of them")
         if self.separate_set and self.format == "osu":
-            raise ValueError("--separate-set makes an .osz: leave out --format osu")
+            raise FieldError("{separate_set} makes an .osz: leave out {format} osu")
 
     def into_archive(self, from_archive: bool) -> bool:
         """Whether the results of an input are written as an .osz."""
@@ -225,9 +235,10 @@ def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]
         beatmap = read_beatmap(path)
         wanted = choice.difficulty
         if wanted is not None and not matching([beatmap.version], wanted):
-            raise BeatmapError(
-                f"{path} is the difficulty {beatmap.version!r}, not --difficulty {wanted!r}: "
-                "leave that flag out, or give the other difficulty's file"
+            raise ChoiceError(
+                "{0} is the difficulty {1!r}, not {difficulty} {2!r}: "
+                "leave that flag out, or give the other difficulty's file",
+                *(path, beatmap.version, wanted),
             )
         if not choice.into_archive(from_archive=False):
             yield [Job(path, beatmap.md5, [beatmap])], []
@@ -247,15 +258,17 @@ def read_beatmaps(path: Path) -> list[Beatmap]:
 def _job_of_folder(path: Path, beatmap: Beatmap, archive: Archive, choice: Choice) -> Job:
     """A beatmap with its song's folder around it, packed as `archive`."""
     if beatmap.has_song and archive.find(beatmap.audio_filename) is None:
-        raise ArchiveError(
-            f"{path}: its song {beatmap.audio_filename!r} is not beside it, which an .osz needs: "
-            "take the file in the song's folder, or --format osu"
+        raise SongError(
+            "{0}: its song {1!r} is not beside it, which an .osz needs: "
+            "take the file in the song's folder, or {format} osu",
+            *(path, beatmap.audio_filename),
         )
     member = archive.find(path.name)
     if member is None:
-        raise ArchiveError(
-            f"{path}: only a .osu file that is not hidden and no link is packed: rename or copy "
-            "it, or take --format osu"
+        raise SongError(
+            "{0}: only a .osu file that is not hidden and no link is packed: rename or copy it, "
+            "or take {format} osu",
+            path,
         )
     title = path.resolve().parent.name
     return Job(path, beatmap.md5, [beatmap], archive, [member], title, choice.separate_set)
@@ -339,18 +352,18 @@ def choose(path: Path, versions: list[str], wanted: str | None, files: Sequence[
     if len(matches) == 1:
         return matches[0]
     if wanted is None:
-        problem = "choose one by --difficulty with its name or number"
+        problem = "choose one by {difficulty} with its name or number"
     elif matches:
-        problem = f"--difficulty {wanted!r} means {len(matches)} of them: give the number of one"
+        problem = "{difficulty} {3!r} means {4} of them: give the number of one"
     else:
-        problem = f"--difficulty {wanted!r} is none of them by name or number"
+        problem = "{difficulty} {3!r} is none of them by name or number"
     # Of equal names the files tell which is which.
     twice = {name for name in versions if versions.count(name) > 1}
     names = [
         f"{k}: {name}" + (f" in {files[k - 1]!r}" if files and name in twice else "")
         for k, name in enumerate(versions, 1)
     ]
-    raise BeatmapError(
-        f"{path} has {len(versions)} difficulties, {problem} ({', '.join(names)}), or take "
-        "--all-difficulties"
+    raise ChoiceError(
+        f"{{0}} has {{1}} difficulties, {problem} ({{2}}), or take {{all_difficulties}}",
+        *(path, len(versions), ", ".join(names), wanted, len(matches)),
     )

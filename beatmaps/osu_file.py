@@ -34,6 +34,7 @@ from beatmaps.slider_path import (
     flatten,
     split_segments,
 )
+from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
 
 # Limits of ours, far above any map that people play: work and memory stay within bounds.
@@ -77,7 +78,6 @@ _EXTRA_LINE_BREAKS = re.compile("[\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n]")
 NO_POINTS: NDArray[np.float64] = np.empty((0, 2))
 Letters = tuple[tuple[int, str], ...]  # (index of a slider's point, curve letter from there on)
 Kind = Literal["circle", "slider", "spinner"]
-FloatArray = NDArray[np.float64]
 
 
 class BeatmapError(ValueError):

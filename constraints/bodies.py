@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.sequence import PLAYFIELD_CENTRE
 from constraints.structure import BodyRelations
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD_CENTRE
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 """Where the first body's distance is measured from."""
 
-FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from constraints.bodies import ORIGIN, Bodies, FloatArray, IntArray
+from constraints.bodies import ORIGIN, Bodies, IntArray
+from conventions.arrays import FloatArray
 
 BEAM = 12
 MEMORY = 40

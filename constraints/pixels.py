@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from beatmaps.game import PLAYFIELD, stack_shifts
-from beatmaps.osu_file import Beatmap
+from beatmaps.game import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
-from constraints.bodies import ORIGIN, Bodies, BoolArray, FloatArray
+from constraints.bodies import ORIGIN, Bodies, BoolArray
 from constraints.bounds import Bounds
 from constraints.pixel_search import choose_pixels
 from constraints.shapes import SliderShapes
@@ -24,6 +23,8 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
 FITS = 6
 SETTLING_SWEEPS = 60
@@ -47,7 +48,6 @@ class Placement:
 
     def __init__(
         self,
-        beatmap: Beatmap,
         sequence: Sequence,
         shapes: SliderShapes,
         distances: FloatArray | None,
@@ -57,7 +57,7 @@ class Placement:
         fitted: bool = True,
         structure: StructureMode = "off",
     ) -> None:
-        self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
+        self.beatmap, self.sequence, self.shapes = sequence.beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
         self.starts = np.flatnonzero(sequence.object_starts)
         # The last point of an object, where the next one's distance is measured from.

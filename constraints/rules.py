@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from constraints.bounds import Bounds
+from conventions.playfield import PLAYFIELD_CENTRE
 from diffusion.parametrisation import Denoise, Parametrisation
 
 SPACED_BELOW_PX = 60.0
@@ -38,7 +39,7 @@ class Chain:
     fixed_xy: Tensor
     settle: Settle
     bounds: Bounds | None = None
-    origin: tuple[float, float] = (256.0, 192.0)
+    origin: tuple[float, float] = PLAYFIELD_CENTRE
     mobility: Tensor = field(init=False)
 
     def __post_init__(self) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap
+from conventions.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 StructureMode = Literal["keep", "clean", "off"]

@@ -73,6 +73,11 @@ def _in_words(value: object) -> str:
     return value.as_posix() if isinstance(value, Path) else str(value)
 
 
+def flag_names(**special: str) -> Callable[[str], str]:
+    """What errors call fields here: --time-start for time_start, or what `special` has."""
+    return lambda field: special.get(field, f"--{field.replace('_', '-')}")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: bad input becomes one line on stderr and exit code 2, without a traceback."""
     for stream in (sys.stdout, sys.stderr):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from beatmaps.file_names import is_hidden
 from beatmaps.osu_file import MAX_FILE_BYTES
+from conventions.errors import FieldError
 
 TRACK = re.compile(r"Track(\d{5})")
 ARCHIVE_SUFFIX = ".osz"
@@ -70,9 +71,10 @@ def find_beatmaps(
     """
     tracks = [_tracks(path) for path in paths]
     if not any(tracks) and (data_start is not None or data_end is not None):
-        raise ValueError(
-            f"{paths[0]} is no Mapperator dataset (no folders Track00000, ...): "
-            "leave out --data-start and --data-end"
+        raise FieldError(
+            "{0} is no Mapperator dataset (no folders Track00000, ...): "
+            "leave out {data_start} and {data_end}",
+            paths[0],
         )
     found: dict[Path, Source] = {}
     for path, numbered in zip(paths, tracks, strict=True):

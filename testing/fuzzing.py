@@ -305,7 +305,7 @@ def read(data: bytes) -> None:
         return
     sequence = beatmap_to_sequence(beatmap)
     assert np.isfinite(sequence.xy).all() and np.isfinite(sequence.times).all()
-    assert apply_coordinates(beatmap, sequence, sequence.xy) == data
+    assert apply_coordinates(sequence, sequence.xy) == data
 
 
 def write(move: tuple[bytes, int, float]) -> None:
@@ -319,7 +319,7 @@ def write(move: tuple[bytes, int, float]) -> None:
     rng = np.random.default_rng(number)
     moved = sequence.xy + rng.normal(0, size, sequence.xy.shape)
     for velocity in VELOCITIES:
-        patched = apply_coordinates(beatmap, sequence, moved, velocity)
+        patched = apply_coordinates(sequence, moved, velocity)
         again = parse_beatmap(edit_metadata(patched, version="fuzz", add_tags=["a"]), "fuzz result")
         assert len(again.objects) == len(beatmap.objects)
         for old, new in zip(beatmap.objects, again.objects, strict=True):

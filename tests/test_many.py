@@ -354,7 +354,7 @@ def test_an_error_of_our_own_in_one_map_is_reported_and_the_rest_is_done(
     write_maps(tmp_path / "songs", range(3), count=5)
 
     def fails_once(*given: object) -> object:
-        if given[1].version == "Difficulty 1":  # type: ignore[attr-defined]
+        if given[1].beatmap.version == "Difficulty 1":  # type: ignore[attr-defined]
             raise IndexError("out of range")
         return generate(*given)  # type: ignore[arg-type]
 

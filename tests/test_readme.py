@@ -151,9 +151,13 @@ def run_torchrun(arguments: list[str]) -> None:
     """Only reads the command line, as torchrun and the script would."""
     from torch.distributed.run import get_args_parser
 
+    from sampling.flags import request_from
+    from training.flags import training_options
+
     launched = get_args_parser().parse_args(arguments)
-    module = import_module(Path(launched.training_script).stem)
-    module.check_args(module.make_parser().parse_args(launched.training_script_args))
+    name = Path(launched.training_script).stem
+    args = import_module(name).make_parser().parse_args(launched.training_script_args)
+    {"train": training_options, "sample": request_from}[name](args)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -219,15 +223,13 @@ def test_flags_in_the_text_exist(document: Path) -> None:
 
 
 def test_rows_of_flags_of_the_guide_are_understood() -> None:
-    import sample
+    from sampling.flags import remap_parser, request_from
 
     text = (ROOT / "docs" / "remapping.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| `(--[^`]+)`", text, re.MULTILINE)
     assert len(rows) > 20
     for flags in rows:
-        args = sample.make_parser().parse_args(shlex.split(flags))
-        sample.check_args(args)
-        sample.options_from(args)
+        request_from(remap_parser().parse_args(shlex.split(flags)))
 
 
 def anchors(document: Path) -> set[str]:

@@ -168,7 +168,7 @@ def test_a_loose_file_is_taken_by_its_difficulty(tmp_path: Path, wanted: str | N
 def test_a_loose_file_of_another_difficulty_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.osu"
     path.write_text(beatmap_text(CIRCLE, version="Hard"), encoding="utf-8")
-    message = r"a\.osu is the difficulty 'Hard', not --difficulty 'Easy': leave that flag out"
+    message = r"a\.osu is the difficulty 'Hard', not difficulty 'Easy': leave that flag out"
     with pytest.raises(BeatmapError, match=message), open_jobs(path, Choice(difficulty="Easy")):
         pass
 

@@ -35,7 +35,7 @@ def remapped(source: bytes, set_id: int | None = None, velocity: str = "keep") -
     sequence = beatmap_to_sequence(beatmap)
     xy = sequence.xy + np.random.default_rng(1).normal(0, 20, sequence.xy.shape)
     name = f"{beatmap.version} (AI remap seed 3)"
-    return remapped_file(beatmap, sequence, xy, name, 3, set_id, velocity)  # type: ignore[arg-type]
+    return remapped_file(sequence, xy, name, 3, set_id, velocity)  # type: ignore[arg-type]
 
 
 def proof(source: bytes, result: bytes) -> Proof:
@@ -67,7 +67,7 @@ def test_metadata_that_was_not_there_may_be_added(missing: str) -> None:
     source = SOURCE.replace(missing, "").encode()
     beatmap = parse_beatmap(source, "source")
     sequence = beatmap_to_sequence(beatmap)
-    result = remapped_file(beatmap, sequence, sequence.xy, f"{beatmap.version} (AI remap)", 3)
+    result = remapped_file(sequence, sequence.xy, f"{beatmap.version} (AI remap)", 3)
     found = proof(source, result)
     assert not found.others and missing.partition(":")[0] in " ".join(c.how for c in found.changes)
 

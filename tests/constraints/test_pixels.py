@@ -7,13 +7,14 @@ import pytest
 
 from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import PathSet
-from constraints.bodies import Bodies, FloatArray
+from constraints.bodies import Bodies
 from constraints.bounds import Bounds
 from constraints.pixel_search import NEARNESS, choose_pixels
 from constraints.pixels import Placement, _rerouted, _settle
 from constraints.shapes import SliderShapes
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(5)
@@ -45,8 +46,8 @@ def placement_of(
     fixed = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     fixed |= np.isin(sequence.objects, kept)
     distances = sequence.distances()
-    shapes = SliderShapes(sequence, slider_topology(beatmap, sequence), distances, fixed)
-    return Placement(beatmap, sequence, shapes, distances if keep_spacing else None, fixed, bounds)
+    shapes = SliderShapes(sequence, sequence.topology, distances, fixed)
+    return Placement(sequence, shapes, distances if keep_spacing else None, fixed, bounds)
 
 
 def run(
@@ -137,7 +138,7 @@ def test_sliders_move_as_a_whole(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_slider_ends_are_where_the_game_has_them(seed: int) -> None:
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     assert len(topology.ends) > 5
     for keep_spacing in (True, False):
         xy = run(beatmap, sequence, noisy(sequence, seed, 9.0), keep_spacing=keep_spacing)
@@ -160,7 +161,7 @@ def test_spinners_stay_in_the_middle(keep_spacing: bool) -> None:
 def test_paths_are_as_long_as_their_sliders(seed: int, shrink: float) -> None:
     """Sliders that came out smaller are widened, where the source's were long enough."""
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     paths = PathSet(topology.sliders)
     wanted = np.array([length for _, length in topology.sliders])
     assert (paths.evaluate(sequence.xy)[1] >= wanted).all()
@@ -183,7 +184,7 @@ def test_a_slider_that_was_too_short_before_is_left_alone() -> None:
 def test_objects_are_on_the_playfield(seed: int, keep_spacing: bool) -> None:
     """Centres and bodies, though the sampled ones were far outside."""
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     xy = 192 + 2.5 * (sequence.xy - 192)  # larger sliders, too
     xy = from_heads(sequence, sequence.xy) + xy[sequence.object_starts][sequence.objects]
     assert (np.any((xy < 0) | (xy > (512, 384)), axis=1)).mean() > 0.2
@@ -244,8 +245,8 @@ def drawn_at(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> FloatArray
     starts = np.flatnonzero(sequence.object_starts)
     tails = np.append(starts[1:], len(sequence)) - 1
     shift = stack_shifts(beatmap, xy[starts], xy[tails])[:, None]
-    bodies = PathSet(slider_topology(beatmap, sequence).sliders).extents(xy)
-    objects = sequence.objects[slider_topology(beatmap, sequence).heads]
+    bodies = PathSet(sequence.topology.sliders).extents(xy)
+    objects = sequence.objects[sequence.topology.heads]
     return np.concatenate([xy[starts] - shift, *(corner - shift[objects] for corner in bodies)])
 
 

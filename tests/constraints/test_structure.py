@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from constraints.pixels import FloatArray, Placement
+from constraints.pixels import Placement
 from constraints.shapes import SliderShapes
 from constraints.structure import (
     BODY_SAMPLES,
@@ -24,6 +24,7 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 Places = list[tuple[float, float]]
@@ -241,9 +242,9 @@ def placement_of(
     fixed = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     fixed |= np.isin(sequence.objects, kept)
     distances = sequence.distances()
-    shapes = SliderShapes(sequence, slider_topology(beatmap, sequence), distances, fixed)
+    shapes = SliderShapes(sequence, sequence.topology, distances, fixed)
     wanted = distances if keep_spacing else None
-    return Placement(beatmap, sequence, shapes, wanted, fixed, Bounds(), structure=mode), sequence
+    return Placement(sequence, shapes, wanted, fixed, Bounds(), structure=mode), sequence
 
 
 def errors(sequence: Sequence, xy: FloatArray) -> FloatArray:
