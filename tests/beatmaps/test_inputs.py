@@ -144,8 +144,8 @@ def test_difficulties_of_one_name_are_told_apart_by_number_and_file() -> None:
     with pytest.raises(BeatmapError) as caught:
         choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "Normal", files)
     assert str(caught.value) == (
-        "s.osz has 3 difficulties, --difficulty 'Normal' means 2 of them: give the number of one "
-        "(1: Normal in 'a/x.osu', 2: Hard, 3: Normal in 'a/y.osu'), or take --all-difficulties"
+        "s.osz has 3 difficulties, difficulty 'Normal' means 2 of them: give the number of one "
+        "(1: Normal in 'a/x.osu', 2: Hard, 3: Normal in 'a/y.osu'), or take all difficulties"
     )
     assert choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "3", files) == 2
     assert choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "A\\y.osu", files) == 2
