@@ -21,6 +21,8 @@ from training.log import Metrics, measured_peak_flops, training_flops
 from training.objective import Objective, loss_by_band
 
 log = logging.getLogger("train")
+MOST_SKIPPED = 32
+"""Steps in a row that overflow in float16: from a scale of 65,536 down to 1 / 65,536."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Seen:
     losses: list[Tensor] = field(default_factory=list)  # of a step each, (N,) float64
     sigmas_px: list[Tensor] = field(default_factory=list)  # (N,)
     grad_norms: list[float] = field(default_factory=list)
+    skipped: int = 0
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -59,6 +62,7 @@ class Watch:
         self.peak_flops = self._peak_flops() if ranks.is_main else math.nan
         self.records: list[StepRecord] = []
         self.seen = Seen()
+        self.skipped_in_a_row = 0
 
     def record(self, record: StepRecord) -> None:
         """Keeps what a step left, without looking at it."""
@@ -73,11 +77,22 @@ class Watch:
         losses = self.ranks.join(mine, self.args.global_batch_size)  # (steps, N)
         norms = torch.stack([record.grad_norm for record in records]).tolist()
         for record, loss, norm in zip(records, losses, norms, strict=True):
-            if not (bool(loss.isfinite().all()) and math.isfinite(norm)):
+            finite = bool(loss.isfinite().all()) and math.isfinite(norm)
+            if not finite and not self._only_skipped(norm):
                 raise ValueError(self._describe_failure(record, loss, norm))
+            self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+            self.seen.skipped += not finite
             self.seen.sigmas_px.append(self.objective.sigmas_px(record.levels))
         self.seen.losses += list(losses)
-        self.seen.grad_norms += norms
+        self.seen.grad_norms += [norm for norm in norms if math.isfinite(norm)]
+
+    def _only_skipped(self, norm: float) -> bool:
+        """Whether the float16 scaler left out a step, and tries the next at half the scale.
+
+        Where not even a scale halved so often helps, it is the losses that went wrong.
+        """
+        scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
+        return scaled and not math.isfinite(norm) and self.skipped_in_a_row < MOST_SKIPPED
 
     def _describe_failure(self, record: StepRecord, losses: Tensor, norm: float) -> str:
         """Names the windows, of which maps at what noise, whose losses are not finite."""
@@ -119,7 +134,8 @@ class Watch:
             "epoch": step / self.loader.batches_per_epoch,
             "loss": float(losses.mean()),
             "loss_by_sigma": loss_by_band(losses.flatten(), torch.cat(seen.sigmas_px)),
-            "grad_norm": float(np.mean(seen.grad_norms)),
+            "grad_norm": float(np.mean(seen.grad_norms)) if seen.grad_norms else None,
+            "skipped_steps": seen.skipped,
             "lr": lr,
             "steps_per_second": rate,
             "points_per_second": points,
@@ -138,7 +154,7 @@ class Watch:
         """Operations/s that one device could do: as given, or as matrix products reach here."""
         if self.args.peak_tflops is not None:
             return self.args.peak_tflops * 1e12
-        dtype = torch.bfloat16 if self.objective.amp else self.objective.dtype
+        dtype = self.objective.amp_dtype if self.objective.amp else self.objective.dtype
         return measured_peak_flops(self.objective.device, dtype)
 
     def _mfu(self, steps_per_second: float) -> float:

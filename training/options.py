@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from conventions import command_line
+from conventions.precision import AMP_DTYPES
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES
 
@@ -163,13 +164,30 @@ def add_device_flags(group: argparse._ArgumentGroup) -> None:
         default="nccl",
         help="with torchrun; gloo on CPUs and on Windows",
     )
-    add("--use-amp", action=command_line.BooleanFlag, default=None, help="bf16; default: on CUDA")
+    add(
+        "--use-amp",
+        action=command_line.BooleanFlag,
+        default=None,
+        help="half precision; default: on CUDA",
+    )
+    add(
+        "--amp-dtype",
+        choices=["auto", *AMP_DTYPES],
+        default="auto",
+        help="of --use-amp; auto: bf16, but float16 on CUDA cards before Ampere, which lack bf16",
+    )
     add("--dtype", choices=["float32", "float64"], default="float32", help="float64: for checks")
     add(
         "--compile",
         action=command_line.BooleanFlag,
+        default=None,
+        help="torch.compile, where it works; default: on CUDA",
+    )
+    add(
+        "--grad-checkpointing",
+        action=command_line.BooleanFlag,
         default=False,
-        help="torch.compile, where it works",
+        help="a third more computing for a fraction of the memory: blocks are computed twice",
     )
     add("--peak-tflops", type=float, help="of one device, for the MFU; default: measured")
 
