@@ -29,6 +29,8 @@ from training.state import TABLE, TrainingState
 from training.validation import Validation
 
 log = logging.getLogger("train")
+FIRST_SCALE = 2.0**16
+"""Of the loss in float16; it is halved where gradients overflow, doubled after 2,000 good steps."""
 
 
 class Trainer:
@@ -66,7 +68,7 @@ class Trainer:
         self.objective = self._objective(config, parametrisation)
         # The small gradients of float16 would vanish: the loss is scaled up while they are taken.
         scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=scaled)
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
