@@ -22,6 +22,7 @@ from training.monitor import Watch
 from training.options import check_args, training_parser
 from training.run_folder import RunFolder, open_run
 from training.setup import make_trainer, open_data, run_options
+from training.trackers import make_trackers
 from training.trainer import Trainer, plain_options
 
 log = logging.getLogger("train")
@@ -86,7 +87,9 @@ def main() -> int:
             metrics = None
             if folder is not None:
                 folder.require_space(trainer.checkpoint_bytes(), args.keep_last)
-                metrics = Metrics(folder.path, trainer.step, args.tensorboard)
+                where = {"tensorboard": args.tensorboard, "wandb": args.wandb}
+                trackers = make_trackers(folder.path, trainer.step, options, **where)
+                metrics = Metrics(folder.path, trainer.step, trackers)
             trainer.connect()
             watch = Watch(args, ranks, trainer.loader, trainer.objective, metrics)
             return trainer.run(folder, watch)

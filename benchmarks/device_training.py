@@ -26,6 +26,7 @@ from training.trainer import Trainer
 Flags = list[Any]
 ROOT = Path(__file__).resolve().parent.parent
 PIECE_BYTES = 15 * 2**20
+MOST_MINUTES = 60.0
 RECIPE = ("--stride", 32, "--lr", 2e-3, "--warmup-steps", 300, "--class-dropout", 0.2)
 RECIPE = (*RECIPE, "--distance-dropout", 0.1)
 
@@ -176,6 +177,7 @@ def two_processes(flags: Flags, scratch: Path, steps: int) -> Iterator[dict[str,
 
 def training(flags: Flags, scratch: Path, output: Path, minutes: float) -> Iterator[dict[str, Any]]:
     """A run of so many minutes; its weights in pieces that `cat` joins again."""
+    minutes = min(minutes, MOST_MINUTES)
     flags = [*flags, "--max-minutes", minutes]
     folder = run_train(flags, scratch / "training", limit=60 * minutes + 300)
     lines = read_metrics(folder / "metrics.jsonl")

@@ -82,7 +82,7 @@ class Problem:
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
         return model
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from conventions.ranks import Ranks
 from data_loading import WindowLoader
 from training.log import Metrics, measured_peak_flops, training_flops
+from training.memory import peak_memory_gib
 from training.objective import Objective, loss_by_band
 
 log = logging.getLogger("train")
@@ -116,17 +118,19 @@ class Watch:
             "Nothing was saved since; the checkpoints before are good"
         )
 
-    def report(self, step: int, elapsed: float, lr: float) -> None:
+    def report(self, step: int, elapsed: float, lr: float, progress: float) -> None:
         """One line of the log and of the metrics about the steps since the last one."""
         seen, self.seen = self.seen, Seen()
         losses = torch.stack(seen.losses)
         rate = len(losses) / (self.seen.since - seen.since)
         points = rate * self.args.global_batch_size * self.args.seq_len
-        mfu = self._mfu(rate)
+        mfu, memory = self._mfu(rate), peak_memory_gib(self.objective.device)
+        left = elapsed * max(0.0, 1 - progress) / progress if progress else math.nan
         log.info(
             "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f, Data Points/Sec: %.0f, "
-            "MFU: %.0f%%, LR: %.2e",
-            *(step, losses.mean(), rate, points, 100 * mfu, lr),
+            "MFU: %.0f%%, LR: %.2e, Left: %.1f min%s",
+            *(step, losses.mean(), rate, points, 100 * mfu, lr, left / 60),
+            "" if memory is None else f", Memory: {memory:.1f} GiB",
         )
         if self.metrics is None:
             return
@@ -138,9 +142,14 @@ class Watch:
             "skipped_steps": seen.skipped,
             "lr": lr,
             "steps_per_second": rate,
+            "windows_per_second": rate * self.args.global_batch_size,
             "points_per_second": points,
+            "points": step * self.args.global_batch_size * self.args.seq_len,
             "mfu": mfu,
+            "peak_memory_gib": memory,
+            "graphs": counters["stats"]["unique_graphs"],
             "elapsed": elapsed,
+            "seconds_left": left,
         }
         self.metrics.write(step, values)
 

@@ -207,12 +207,14 @@ def add_watching_flags(group: argparse._ArgumentGroup) -> None:
         default=False,
         help="write TensorBoard events",
     )
+    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases")
+    add("--profile", type=int, metavar="STEPS", help="write trace.json of so many steps")
 
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
     *("half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
-    *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every"),
+    *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
 
 

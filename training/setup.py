@@ -18,7 +18,7 @@ from training.trainer import Trainer, plain_options
 NOT_OF_THE_RUN = {
     *("data_path", "num_workers", "results_dir", "resume", "keep_last", "keep_every"),
     *("log_every", "ckpt_every", "val_every", "sample_every", "tensorboard", "peak_tflops"),
-    *("device", "dist", "grad_checkpointing"),
+    *("device", "dist", "grad_checkpointing", "wandb", "profile"),
 }
 """Options that do not decide what is learnt: a run may go on with others."""
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from training.ema import WeightAverage
 from training.memory import parts_that_fit
 from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective
+from training.profiling import profiled
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
 from training.validation import Validation
@@ -287,8 +289,10 @@ class Trainer:
 
         `folder` is the main rank's. A signal ends the run early, with a checkpoint.
         """
+        place = None if folder is None else folder.path
         with StopSignals().listening() as signals:
-            stopped_by = self._loop(folder, watch, signals)
+            with profiled(place, self.args.profile) as step_done:
+                stopped_by = self._loop(folder, watch, signals, step_done)
             watch.look()
             if folder is not None:
                 self.save(folder)
@@ -301,7 +305,13 @@ class Trainer:
         log.info("Done!")
         return 0
 
-    def _loop(self, folder: RunFolder | None, watch: Watch, signals: StopSignals) -> int:
+    def _loop(
+        self,
+        folder: RunFolder | None,
+        watch: Watch,
+        signals: StopSignals,
+        step_done: Callable[[], None],
+    ) -> int:
         """Steps until the run is over (0) or stopped by a signal (its number)."""
         args, unsaved, last = self.args, False, time.perf_counter()
         for step, batch in self.loader.batches(self.step):
@@ -313,12 +323,14 @@ class Trainer:
             if stop or self.progress() >= 1:
                 return int(stop)
             watch.record(self.train_step(batch, step))
+            step_done()
             self.step = step + 1
             log_now, save_now = self.step % args.log_every == 0, self.step % args.ckpt_every == 0
             if log_now or save_now:
                 watch.look()
             if log_now:
-                watch.report(self.step, self.elapsed, self.optimizer.param_groups[0]["lr"])
+                lr = self.optimizer.param_groups[0]["lr"]
+                watch.report(self.step, self.elapsed, lr, self.progress())
             self.validate(folder, watch)
             if folder is not None and (save_now or (unsaved and log_now)):
                 unsaved = not self.try_to_save(folder)

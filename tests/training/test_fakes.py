@@ -17,8 +17,10 @@ from models import ARCHITECTURES, SIZES, Conditions, DiT, DiTConfig, make_contex
 from training.ema import WeightAverage
 
 CUDA = torch.device("cuda", 0)
-VIEWS = ("view", "t.", "transpose", "permute", "slice", "expand", "unsqueeze", "select", "alias")
-VIEWS += ("split", "chunk", "detach", "unfold", "squeeze", "as_strided", "unbind", "_unsafe_view")
+VIEWS = (
+    *("view", "t.", "transpose", "permute", "slice", "expand", "unsqueeze", "select", "alias"),
+    *("split", "chunk", "detach", "unfold", "squeeze", "as_strided", "unbind", "_unsafe_view"),
+)
 GIB = 2**30
 
 
@@ -112,7 +114,7 @@ def losses(
 def test_losses_stay_on_the_device(
     fake: FakeTensorMode, dtype: torch.dtype | None, padded: bool
 ) -> None:
-    """Nothing is fetched by the host, which would wait for it; products are in the type asked for."""
+    """The host fetches nothing, which it would wait for; products are in the type asked for."""
     model = make_model("DiT-nano")
     with Traffic() as traffic:
         found = losses(model, 4, 32, dtype, padded=padded)
