@@ -1,5 +1,7 @@
 """From sampled coordinates to pixels: distances, shapes, the playfield, on made-up maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,15 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from beatmaps.slider_path import PathSet
 from constraints.bounds import Bounds
-from constraints.pixels import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
+from constraints.pixels import (
+    NEAR_COST,
+    Bodies,
+    FloatArray,
+    Placement,
+    _choose_pixels,
+    _rerouted,
+    _settle,
+)
 from constraints.shapes import SliderShapes
 from tests.conftest import beatmap_text, random_objects
 
@@ -345,3 +355,105 @@ def test_a_jump_that_only_the_corners_allow_is_prepared() -> None:
 def test_what_is_met_is_not_rerouted() -> None:
     bodies = chain([(100, 100), (200, 100), (200, 250)], [181, 100, 150], [])
     assert (_rerouted(bodies, bodies.heads) == bodies.heads).all()
+
+
+# --- the search for pixels ------------------------------------------------------------------------
+
+AROUND = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2)
+ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+ORIGIN = np.array([256.0, 192.0])
+
+
+def chosen_greedily(bodies: Bodies, targets: FloatArray) -> FloatArray:
+    """One head after the other, at the pixel near the target whose distances are met best.
+
+    To the last end, and to the next head where that stays; a px of nearness to the target is worth
+    a tenth of a px of distance. All around the last end is looked at where nothing near is good.
+    """
+    heads, end, low, high = targets.copy(), ORIGIN, bodies.low, bodies.high
+    for i, target in enumerate(targets):
+        if not bodies.fixed[i]:
+            centres, radii = [end], [bodies.distances[i]]
+            if i + 1 < len(targets) and bodies.fixed[i + 1]:
+                centres.append(heads[i + 1] - bodies.ends[i])
+                radii.append(bodies.distances[i + 1])
+
+            def off(pixels: FloatArray, centres: list = centres, radii: list = radii) -> FloatArray:
+                ways = [np.hypot(*(pixels - centre).T) for centre in centres]
+                return sum(np.abs(way - radius) for way, radius in zip(ways, radii, strict=True))
+
+            way = target - end
+            middle = np.rint(end + way / max(float(np.hypot(*way)), 1e-6) * radii[0])
+            pixels = np.clip(middle + AROUND, low[i], high[i])
+            if off(pixels).min() > len(radii):
+                circle = np.clip(np.rint(end + CIRCLE * radii[0]), low[i], high[i])
+                pixels = np.concatenate([pixels, circle])
+            away = np.hypot(*(pixels - target).T)
+            heads[i] = pixels[np.argmin(off(pixels) + 0.1 * away)]
+        end = heads[i] + bodies.ends[i]
+    return heads
+
+
+def made_up_chain(seed: int, count: int = 30) -> tuple[Bodies, FloatArray]:
+    """Bodies with ends of their own, some of which stay; distances and targets 6 px off."""
+    rng = np.random.default_rng(seed)
+    heads = np.rint(rng.uniform((60, 60), (452, 324), (count, 2)))
+    fixed = (rng.random(count) < 0.15).nonzero()[0].tolist()
+    bodies = chain([(int(x), int(y)) for x, y in heads], [0.0] * count, fixed)
+    ends = np.rint(rng.normal(0, 20, (count, 2))) * (rng.random((count, 1)) < 0.4)
+    before = np.concatenate([ORIGIN[None], (heads + ends)[:-1]])
+    distances = np.hypot(*(heads - before).T)
+    low, high = np.maximum(-ends, 0), np.minimum((512, 384) - ends, (512, 384))
+    bodies = replace(bodies, ends=ends, distances=distances, low=low, high=high)
+    noise = rng.normal(0, 6, (count, 2)) * ~bodies.fixed[:, None]
+    return bodies, heads + noise
+
+
+def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
+    """On no chain by what it weighs, and in all by distances alone, by half.
+
+    Single chains may lose a tenth of a px^2 of distance for targets that are nearer.
+    """
+    squares, costs = [], []
+    for seed in range(12):
+        bodies, noisy_heads = made_up_chain(seed)
+        settled = _settle(replace(bodies, heads=noisy_heads), 60)
+        ways = (_choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
+        for heads in ways:
+            assert (heads == np.rint(heads)).all()
+            assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
+            assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
+        squares.append([float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in ways])
+        away = [NEAR_COST * float(np.hypot(*(heads - settled).T).sum()) for heads in ways]
+        costs.append(np.add(squares[-1], away))
+    searched, greedy = np.transpose(costs)
+    assert (searched <= greedy).all()
+    searched, greedy = np.transpose(squares)
+    assert searched.sum() < 0.5 * greedy.sum() and (searched <= greedy + 0.1).all()
+
+
+def test_a_search_sees_what_one_choice_after_the_other_does_not() -> None:
+    """From whole pixels 5.5 px cannot be met; 5.5 and again 5.5 to one that stays can be shared."""
+    bodies = chain([(256, 192), (262, 192), (267, 192)], [0.0, 5.5, 5.5], [0, 2])
+    heads = _choose_pixels(bodies, bodies.heads)
+    best = min(
+        (np.hypot(x, y) - 5.5) ** 2 + (np.hypot(11 - x, y) - 5.5) ** 2
+        for x in range(-8, 20)
+        for y in range(-12, 13)
+    )
+    assert float((bodies.errors(heads, ORIGIN) ** 2).sum()) == pytest.approx(best)
+
+
+def test_a_search_keeps_to_narrow_bounds() -> None:
+    """Where no distance can be met all the same."""
+    bodies, noisy_heads = made_up_chain(3)
+    stays = np.zeros(len(noisy_heads), dtype=bool)
+    narrow = replace(
+        bodies,
+        low=np.full_like(bodies.low, 200.0),
+        high=np.full_like(bodies.high, 220.0),
+        fixed=stays,
+    )
+    heads = _choose_pixels(narrow, noisy_heads)
+    assert ((heads >= 200) & (heads <= 220)).all() and (heads == np.rint(heads)).all()
