@@ -27,8 +27,10 @@ Flags = list[Any]
 ROOT = Path(__file__).resolve().parent.parent
 PIECE_BYTES = 15 * 2**20
 MOST_MINUTES = 60.0
-RECIPE = ("--stride", 32, "--lr", 2e-3, "--warmup-steps", 300, "--class-dropout", 0.2)
-RECIPE = (*RECIPE, "--distance-dropout", 0.1)
+RECIPE = (
+    *("--stride", 32, "--lr", 2e-3, "--warmup-steps", 300, "--class-dropout", 0.2),
+    *("--distance-dropout", 0.1),
+)
 
 
 def start(flags: Flags, checkpoint: Path | None = None) -> Trainer:
@@ -40,7 +42,7 @@ def start(flags: Flags, checkpoint: Path | None = None) -> Trainer:
 
 def go_on(trainer: Trainer, steps: int) -> list[float]:
     """Some steps; the loss of each."""
-    losses = []
+    losses: list[torch.Tensor] = []
     for step, batch in trainer.loader.batches(trainer.step):
         if len(losses) == steps:
             break

@@ -254,7 +254,8 @@ def training(setting: Setting) -> Iterator[Line]:
     """`train.py` with the time that is left, and its weights."""
     often = 1 if setting.device.type == "cpu" else 50
     flags = [*flags_of(setting, setting.model), *device_training.RECIPE, "--log-every", often]
-    minutes = max(setting.left() - 20, 5) / 60
+    # Starting, compiling and exporting are not counted among them.
+    minutes = max(setting.left() - 60, 5) / 60
     yield from device_training.training(flags, setting.scratch, setting.output, minutes)
 
 
@@ -276,7 +277,7 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "parity": (parity_section, 4),
     "determinism": (determinism, 3),
     "resume": (resume, 2),
-    "throughput": (throughput, 18),
+    "throughput": (throughput, 24),
     "sampling": (sampling, 8),
     "processes": (two_processes, 6),
     "training": (training, 12),

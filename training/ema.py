@@ -1,19 +1,23 @@
 """The average of a model's weights over the steps of its training (EMA), which is what samples."""
 
 import copy
+from typing import Generic, TypeVar
 
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class WeightAverage:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class WeightAverage(Generic[Model]):
     """A copy of a model that follows its weights; `decay` is reached after a warm-up.
 
     torch's own `AveragedModel` keeps its count in a tensor that the host waits for at each step.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: Model, decay: float) -> None:
+        self.module: Model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
 
     def decay_at(self, updates: int) -> float:
@@ -24,7 +28,7 @@ class WeightAverage:
         step = max(0, updates - 1)
         return min(1 - (1 + step) ** (-2 / 3), self.decay)
 
-    def update(self, model: nn.Module, updates: int) -> None:
+    def update(self, model: Model, updates: int) -> None:
         """Moves the average towards the model's weights, in a few kernels for all of them."""
         average = get_ema_multi_avg_fn(self.decay_at(updates))
         average(list(self.module.parameters()), list(model.parameters()), None)
