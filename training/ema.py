@@ -6,7 +6,6 @@ from typing import Generic, TypeVar
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-
 Model = TypeVar("Model", bound=nn.Module)
 
 

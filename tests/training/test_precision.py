@@ -32,7 +32,7 @@ def trainer_for(packed: PackedDataset, folder: Path, *more: object) -> Trainer:
 
 def step_through(trainer: Trainer, steps: int) -> list[Any]:
     trainer.connect()
-    records = []
+    records: list[Any] = []
     for step, batch in trainer.loader.batches(trainer.step):
         if len(records) == steps:
             return records
@@ -204,15 +204,9 @@ def test_a_run_has_a_graph_and_one_for_padding(
 ) -> None:
     """Also where parts differ in size: 8 windows in three parts, of which the last steps pad."""
     flags = (
-        "--compile",
-        "--accumulate",
-        accumulate,
-        "--validation-fraction",
-        0.3,
-        "--val-every",
-        5,
+        *("--compile", "--accumulate", accumulate, "--validation-fraction", 0.3, "--val-every", 5),
+        *("--global-batch-size", 8, "--global-seed", 2),
     )
-    flags = (*flags, "--global-batch-size", 8, "--global-seed", 2)
     trainer = trainer_for(packed, tmp_path, *flags)
     assert trainer.validation is not None
     step_through(trainer, 10)
