@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
 from models import REFERENCE_ARCHITECTURE, SIZES, Conditions, DiT, DiTConfig, bind
@@ -69,8 +70,8 @@ class LoadedModel:
         for candidate in candidates:
             if (candidate / "beatmap_idx.pickle").is_file():
                 return candidate / "beatmap_idx.pickle"
-        raise ValueError(
-            f"there is no beatmap_idx.pickle with {self.path}: name its index with --beatmap-idx"
+        raise FieldError(
+            "there is no beatmap_idx.pickle with {0}: name its index with {beatmap_idx}", self.path
         )
 
 

@@ -69,9 +69,9 @@ def whole(
     device: torch.device, size: str, points: int, variants: int, compiled: tuple[bool, ...]
 ) -> Iterator[dict[str, Any]]:
     """A line for `generate` with the bundled model and every constraint."""
-    loaded, (beatmap, sequence) = load_model(DEFAULT_MODEL, device), made_up_map(points)
+    loaded, (_, sequence) = load_model(DEFAULT_MODEL, device), made_up_map(points)
     options = SampleOptions(variants=variants, steps=STEPS)
-    line = timed(device, lambda: generate(loaded, beatmap, sequence, options), repeats=1)
+    line = timed(device, lambda: generate(loaded, sequence, options), repeats=1)
     yield {"model": "bundled", **line}
 
 

@@ -111,22 +111,22 @@ def throughput(
         before = time.perf_counter()
         losses += go_on(trainer, 1)  # waits for the device
         times.append(time.perf_counter() - before)
-    args, objective, seconds = trainer.args, trainer.objective, statistics.median(times)
-    flops = training_flops(objective.config, args.seq_len, objective.half_window)
+    options, objective, seconds = trainer.options, trainer.objective, statistics.median(times)
+    flops = training_flops(objective.config, options.seq_len, objective.half_window)
     dtype = objective.amp_dtype if objective.amp else objective.dtype
     if peak_tflops is None and dtype not in peaks:
         peaks[dtype] = measured_peak_flops(trainer.device, dtype)
     peak = peaks[dtype] if peak_tflops is None else peak_tflops * 1e12
-    rate = flops * args.global_batch_size / seconds
+    rate = flops * options.global_batch_size / seconds
     return {
-        "model": args.model,
+        "model": options.model,
         "compiled": trainer.compiled,
         "dtype": str(dtype),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "windows": args.global_batch_size,
+        "windows": options.global_batch_size,
         "parts": trainer.parts,
         "step_seconds": round(seconds, 4),
-        "points_per_second": round(args.global_batch_size * args.seq_len / seconds),
+        "points_per_second": round(options.global_batch_size * options.seq_len / seconds),
         "tflops": round(rate / 1e12, 2),
         "mfu": round(rate / peak, 4),
         "peak_memory_mb": round(peak_memory_mb(trainer.device)),

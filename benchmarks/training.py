@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from conventions.playfield import PLAYFIELD
+
 Step = Callable[[], Any]
 OUR_MODULES = ("models", "diffusion", "data_loading", "train")
 FREQUENCIES, TYPES = 128, 16
@@ -91,10 +93,10 @@ def make_our_trainer(flags: list[Any], checkpoint: Path | None = None) -> Any:
     """The trainer of train.py with the given flags, of which --data-path is packed."""
     from conventions.ranks import Ranks
     from data_loading import PackedDataset
-    from training.options import training_parser
+    from training.flags import training_options, training_parser
     from training.setup import make_trainer
 
-    options = training_parser().parse_args([str(flag) for flag in flags])
+    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
     return make_trainer(options, Ranks(), PackedDataset(options.data_path), checkpoint)
 
 
@@ -109,7 +111,7 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
     generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
     points = np.zeros(maps * count, POINT_DTYPE)
     points["time"] = np.tile(np.arange(count) * 150.0, maps)
-    points["x"], points["y"] = generator.uniform((0, 0), (512, 384), (len(points), 2)).T
+    points["x"], points["y"] = generator.uniform((0, 0), PLAYFIELD, (len(points), 2)).T
     points["type"] = generator.integers(0, TYPES, len(points))
     numbers = np.arange(maps)
     table = pd.DataFrame({"class_index": numbers, "offset": numbers * count, "count": count})

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
 
 SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX = 0.02, 5.0
@@ -132,11 +133,11 @@ class EDM:
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Network units -> playfield px."""
-        return x * self.pixels + x.new_tensor([256.0, 192.0])
+        return x * self.pixels + x.new_tensor(PLAYFIELD_CENTRE)
 
     def from_pixels(self, xy: Tensor) -> Tensor:
         """Playfield px -> network units, unit variance about the playfield's centre."""
-        return (xy - xy.new_tensor([256.0, 192.0])) / self.pixels
+        return (xy - xy.new_tensor(PLAYFIELD_CENTRE)) / self.pixels
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 from x (N, T, 2) at sigma (N,) or () (EDM, equation 7, with sigma_data = 1)."""
@@ -206,7 +207,7 @@ class LearnedVariance:
 
     @property
     def scale(self) -> tuple[float, float]:
-        return 512.0, 384.0
+        return PLAYFIELD
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Network units -> playfield px."""

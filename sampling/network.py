@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD
-from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from conventions.precision import has_bf16
 from data_loading import MARGIN_PX
 from diffusion.guidance import guided_by_weak, guided_network
@@ -19,8 +18,6 @@ from diffusion.parametrisation import Denoise, StepStd
 from models import Conditions, bind
 from sampling.options import SampleOptions, guidance_weight
 from sampling.style import Style
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,6 @@ class Part:
     point or -1, kept (T,) marks points that stay.
     """
 
-    beatmap: Beatmap
     sequence: Sequence
     times: FloatArray
     distances: FloatArray

@@ -18,7 +18,7 @@ log = logging.getLogger("train")
 
 
 class LogFile(logging.FileHandler):
-    """A log file; a line that it cannot take, on a full disk say, costs one line on stderr."""
+    """A log file; a line that it cannot take, as on a full disk, costs one line on stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         reason = sys.exc_info()[1]
@@ -61,7 +61,7 @@ class Metrics:
             for tracker in self.trackers:
                 tracker.write(step, _scalars(values))
         except OSError as error:
-            log.error("%s cannot be written: %s", self.path, error)
+            log.error("%s cannot be written: %s", self.path, error.strerror or error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

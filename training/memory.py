@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from conventions.errors import FieldError
 from conventions.ranks import Ranks
 
 log = logging.getLogger("train")
@@ -16,14 +17,14 @@ def parts_that_fit(
     """The least number of parts, a power of two times `parts`, in which every rank's step fits.
 
     `rehearse` computes a step in so many parts, without another rank. `remedy` ends the error
-    where not even single windows fit.
+    where not even single windows fit; it may name fields, as errors do.
     """
     wanted = parts
     while not _fits(rehearse, parts):
         if parts >= windows:
-            raise ValueError(
-                f"not even one of this rank's {windows} windows fits into the device's memory: "
-                f"{remedy}"
+            raise FieldError(
+                "not even one of this rank's {0} windows fits into the device's memory: " + remedy,
+                windows,
             )
         parts = min(2 * parts, windows)
     parts = int(ranks.largest(parts)[0])

@@ -14,12 +14,17 @@ from checkpoint import (
     load_training_checkpoint,
     sampling_parts,
 )
+from conventions.errors import FieldError
 from diffusion.parametrisation import Parametrisation
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"
 FIRST_LAYER = "xoc_embedder.mlp.0.weight"
 Weights = dict[str, Tensor]
+
+
+class OtherRunError(FieldError, CheckpointError):
+    """A checkpoint of another model than the one that is to be trained."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,22 @@ class TrainingState:
     def require(self, config: DiTConfig, parametrisation: Parametrisation) -> None:
         """Refuses to go on as another model or parametrisation than it was trained as."""
         if replace(self.config, num_classes=config.num_classes) != config:
-            raise CheckpointError(
-                f"{self.path} holds a model of another size or architecture ({self.config}): give "
-                "the --model, --architecture, --half-window and --known-points it was trained with"
+            raise OtherRunError(
+                "{0} holds a model of another size or architecture ({1}): give "
+                "the {model}, {architecture}, {half_window} and {known_points} it was trained with",
+                *(self.path, self.config),
             )
         if self.parametrisation != parametrisation:
-            raise CheckpointError(
-                f"{self.path} was trained as {self.parametrisation.to_dict()}: give "
-                "the --parametrisation, --noise-schedule and --l1-loss it was trained with"
+            raise OtherRunError(
+                "{0} was trained as {1}: give "
+                "the {parametrisation}, {noise_schedule} and {l1_loss} it was trained with",
+                *(self.path, self.parametrisation.to_dict()),
             )
         if self.config.num_classes != config.num_classes:
-            raise CheckpointError(
-                f"{self.path} has {self.config.num_classes} classes, the dataset "
-                f"{config.num_classes}: add --relearn-embeds to learn new class embeddings"
+            raise OtherRunError(
+                "{0} has {1} classes, the dataset {2}: "
+                "add {relearn_embeds} to learn new class embeddings",
+                *(self.path, self.config.num_classes, config.num_classes),
             )
 
     def optimizer_state(self, fresh: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -116,7 +124,7 @@ class TrainingState:
 
 
 def read_training_state(path: Path, heads: int | None = None) -> TrainingState:
-    """Reads any file that --ckpt takes; CheckpointError says why not.
+    """Reads any file that a run can begin with; CheckpointError says why not.
 
     `heads` is needed for reference checkpoints of a size that it does not have by name.
     """

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from conventions.errors import FieldError
+from training.options import TrainingOptions
+
 Scalars = Sequence[tuple[str, float]]
 
 
@@ -24,8 +27,8 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError(
-                "--tensorboard needs the package tensorboard: python -m pip install tensorboard"
+            raise FieldError(
+                "{tensorboard} needs the package tensorboard: python -m pip install tensorboard"
             ) from error
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -42,8 +45,8 @@ class Wandb:
         try:
             import wandb
         except ImportError as error:
-            raise ValueError(
-                "--wandb needs the package wandb: python -m pip install wandb"
+            raise FieldError(
+                "{wandb} needs the package wandb: python -m pip install wandb"
             ) from error
         place = f"{socket.gethostname()}/{folder.resolve()}"
         self.run: Any = wandb.init(
@@ -59,9 +62,7 @@ class Wandb:
         self.run.log(dict(scalars), step=step)
 
 
-def make_trackers(
-    folder: Path, step: int, options: dict[str, Any], *, tensorboard: bool, wandb: str | None
-) -> list[Tracker]:
+def make_trackers(folder: Path, step: int, options: TrainingOptions) -> list[Tracker]:
     """Those that are asked for; a ValueError names the package that one lacks."""
-    found: list[Tracker] = [TensorBoard(folder, step)] if tensorboard else []
-    return [*found, Wandb(wandb, folder, options)] if wandb else found
+    found: list[Tracker] = [TensorBoard(folder, step)] if options.tensorboard else []
+    return [*found, Wandb(options.wandb, folder, options.plain())] if options.wandb else found

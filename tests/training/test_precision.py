@@ -15,9 +15,9 @@ from conventions.precision import amp_dtype
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
 from tests.conftest import assert_equal, run_train, train_flags
+from training.flags import training_options, training_parser
 from training.log import read_metrics
 from training.memory import parts_that_fit
-from training.options import training_parser
 from training.setup import make_trainer
 from training.trainer import Trainer
 
@@ -27,7 +27,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 def trainer_for(packed: PackedDataset, folder: Path, *more: object) -> Trainer:
     args = training_parser().parse_args(train_flags(packed.folder, folder, *more))
-    return make_trainer(args, Ranks(), packed, None)
+    return make_trainer(training_options(args), Ranks(), packed, None)
 
 
 def step_through(trainer: Trainer, steps: int) -> list[Any]:
