@@ -130,9 +130,9 @@ class Watch:
         left = elapsed * max(0.0, 1 - progress) / progress if progress else math.nan
         log.info(
             "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f, Data Points/Sec: %.0f, "
-            "MFU: %.0f%%, LR: %.2e, Left: %.1f min%s",
-            *(step, losses.mean(), rate, points, 100 * mfu, lr, left / 60),
-            "" if memory is None else f", Memory: {memory:.1f} GiB",
+            "MFU: %.0f%%, Left: %.1f min, %sLR: %.2e",
+            *(step, losses.mean(), rate, points, 100 * mfu, left / 60),
+            *("" if memory is None else f"Memory: {memory:.1f} GiB, ", lr),
         )
         if self.metrics is None:
             return
