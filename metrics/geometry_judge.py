@@ -7,6 +7,7 @@ object attends to those before it, and sees how it lies to each (pairs as a bias
 Graphormer, Ying et al. 2021, arXiv:2106.05234).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,7 +37,8 @@ NEAR = (0.2, 1.2, 3.0)  # radii over which nearness decays: stacked, overlapping
 LOOK_BACK = 12  # objects
 
 WIDTH, PAIR_WIDTH, HEADS, LAYERS = 32, 16, 4, 2
-EPOCHS, BATCH = 14, 16  # a batch is of pairs of windows, real and other
+EPOCHS, MIN_UPDATES = 14, 300  # of few maps as many epochs as make that many updates
+BATCH = 16  # pairs of windows, real and other
 PEAK_RATE, DECAY, DROPOUT = 4e-3, 0.05, 0.1
 ODDS_SCALE = 2.0  # of the network's answer, so that it need not grow first
 FLIPS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -286,6 +288,8 @@ def _train(data: _Data, maps: IntArray, seed: int) -> Network:
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the weights and dropout
+        windows = int((np.diff(data.begins)[maps] // WINDOW).clip(1).sum())
+        epochs = max(EPOCHS, math.ceil(MIN_UPDATES / math.ceil(windows / BATCH)))
         network = Network().train()
         decayed = [p for p in network.parameters() if p.ndim > 1]
         rest = [p for p in network.parameters() if p.ndim <= 1]
@@ -294,10 +298,10 @@ def _train(data: _Data, maps: IntArray, seed: int) -> Network:
             {"params": rest, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=PEAK_RATE, weight_decay=DECAY)
-        for epoch in range(EPOCHS):
+        for epoch in range(epochs):
             batches = list(_batches(data, maps, rng))
             for k, (points, rhythm, known, labels) in enumerate(batches):
-                done = (epoch + k / len(batches)) / EPOCHS
+                done = (epoch + k / len(batches)) / epochs
                 for group in optimiser.param_groups:
                     group["lr"] = PEAK_RATE * min(1.0, 10 * done + 0.02) * (1 - done)
                 loss = F.binary_cross_entropy_with_logits(network(points, rhythm, known), labels)
