@@ -58,7 +58,7 @@ def _styled(
 ) -> tuple[Denoise, StepStd]:
     """The same of one model alone, with classifier-free guidance where the style asks for it."""
     model, device = loaded.model, loaded.device
-    null = model.y_embedder.embedding_table.weight[model.null_class]
+    null = model.class_table()[-1]
     wanted = null if style.embedding is None else style.embedding.to(device)
     unwanted = null if style.negative is None else style.negative.to(device)
     guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
@@ -75,7 +75,7 @@ def _styled(
 
 def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
     """What the model is told of a part, (1, T), without a style."""
-    null = torch.tensor([loaded.model.null_class], device=loaded.device)
+    null = loaded.model.null_classes()
     conditions = Conditions.of_arrays(part.times, part.distances, part.sequence.types, null)
     if not loaded.model.config.known_points or not part.kept.any():
         return conditions

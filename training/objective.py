@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
-from models import Conditions, DiTConfig, make_context
+from models import Conditions, DiTConfig, make_context, null_classes
 from training.known_points import KnownDraw, known_weight
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
@@ -105,7 +105,8 @@ class Objective:
         """
         classes = given.classes
         if not classes.is_floating_point():
-            classes = torch.where(noise.drop_class, self.config.num_classes, classes)
+            dropped = noise.drop_class.reshape(-1, *[1] * (classes.ndim - 1))
+            classes = torch.where(dropped, null_classes(self.config), classes)
         times = given.times - given.times[:, :1]
         if self.config.time_dim:
             # An absolute time embedding must see all the times that sampling may give it.

@@ -122,9 +122,10 @@ def sample_map(
 ) -> np.ndarray:
     """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
     weight = next(model.parameters())
-    null = torch.tensor([model.null_class], device=weight.device)
     times = held_out.times - held_out.times[:1]
-    conditions = Conditions.of_arrays(times, held_out.distances, held_out.types, null)
+    conditions = Conditions.of_arrays(
+        times, held_out.distances, held_out.types, model.null_classes()
+    )
     denoise, _ = parametrisation.denoiser(bind(model, conditions))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(weight)
