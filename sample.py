@@ -179,7 +179,8 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
         type=Path,
         default=DEFAULT_MODEL,
         metavar="FILE",
-        help="a model: .safetensors, or .pt, also of the public osu-diffusion",
+        help="a model: .safetensors, or .pt, also of the public osu-diffusion, or the folder of an "
+        "osu-diffusion v2",
     )
     add(
         "--num-sampling-steps",
@@ -256,10 +257,11 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
 
 @dataclass(frozen=True)
 class Models:
-    """The model that samples, and another one that refines what it gives, if asked for."""
+    """The model that samples, one that refines what it gives, and one that ends the sampling."""
 
     sampler: LoadedModel
     refiner: LoadedModel | None = None
+    expert: LoadedModel | None = None
 
 
 def sample_beatmap(
@@ -305,7 +307,9 @@ def remap(
     set_id = -1 if job.separate_set else None
     loaded, remapped = models.sampler, []
     for beatmap, row in zip(job.beatmaps, outputs.results, strict=True):
-        steering = controls.load_controls(loaded, models.refiner, beatmap, args)
+        steering = controls.load_controls(
+            loaded, models.refiner, beatmap, args, expert=models.expert
+        )
         names, watched = [r.version for r in row], args.make_animation
         remapped.append(
             sample_beatmap(loaded, beatmap, names, options, steering, set_id, quiet, watched)
@@ -418,6 +422,7 @@ def describe(
         },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
         "refiner": models.refiner and models.refiner.sha256,
+        "expert": models.expert and models.expert.sha256,
         "style": controls.wanted_style(args).describe() or None,
         "style_files": [
             beatmap.md5 for path in controls.style_files(args) for beatmap in read_beatmaps(path)
@@ -477,6 +482,16 @@ def choice_from(args: argparse.Namespace) -> Choice:
     return Choice(args.difficulty, args.all_difficulties, args.format, args.separate_set)
 
 
+def load_models(args: argparse.Namespace, device: torch.device) -> Models:
+    """The models that the flags name."""
+
+    def load(path: Path) -> LoadedModel:
+        return load_model(path, device, known_steps=args.max_noise_step)
+
+    others = (None if p is None else load(p) for p in (args.refine_ckpt, args.expert_ckpt))
+    return Models(load(args.ckpt), *others)
+
+
 def check_args(args: argparse.Namespace) -> None:
     """Refuses combinations that mean nothing, before anything is loaded."""
     choice_from(args)
@@ -488,10 +503,8 @@ def main() -> int:
     check_args(args)
     with process_group("gloo", hours=24 * 14) as ranks:
         device = command_line.pick_device(args.device, ranks.local_rank)
-        loaded = load_model(args.ckpt, device)
-        check_model(loaded, args)
-        refiner = None if args.refine_ckpt is None else load_model(args.refine_ckpt, device)
-        models, options = Models(loaded, refiner), options_from(args)
+        models, options = load_models(args, device), options_from(args)
+        check_model(models.sampler, args)
         paths, copies = find_inputs(args.beatmap, args.output)
         single = len(paths) == 1 and not copies and not args.all_difficulties
         if args.picture is None:

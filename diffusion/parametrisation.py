@@ -213,10 +213,11 @@ class EDM:
 class LearnedVariance:
     """The reference's: eps prediction with learned variance on x / 512, y / 384.
 
-    `centred` coordinates, those of osu-diffusion v2, are x / 256 - 1, y / 192 - 1. With
-    `known_steps` the network was trained at the first timesteps of the chain alone. Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
+    Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
     the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Sampling keeps x0 within `clamp`, in
-    network units, as the reference's does.
+    network units, as the reference's does. `centred` coordinates, those of osu-diffusion v2, are
+    x / 256 - 1, y / 192 - 1. With `known_steps` the network was trained at the first timesteps of
+    the chain alone.
     """
 
     schedule: DiscreteSchedule = field(default_factory=cosine_schedule)

@@ -18,6 +18,8 @@ from beatmaps.osu_file import Beatmap
 from beatmaps.selection import KINDS, Mask, Selection, choose_objects, parse_time
 from checkpoint import LoadedModel
 from conventions import command_line
+from sampling import told
+from sampling.experts import Expert
 from sampling.style import Progress, Request, Style, resolve
 
 REFINE_ITERATIONS = 10
@@ -29,13 +31,14 @@ class Controls:
     """What `generate` is told about one map.
 
     chosen (M,) marks the objects to remap, None all of them; a refiner is another model for the
-    refining iterations, with the style in its own terms.
+    refining iterations, with the style in its own terms; an expert takes over at low noise.
     """
 
     chosen: Mask | None = None
     style: Style = field(default_factory=Style)
     refiner: LoadedModel | None = None
     refiner_style: Style = field(default_factory=Style)
+    expert: Expert | None = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     _add_selection_flags(parser)
     _add_style_flags(parser)
     _add_edit_flags(parser)
+    told.add_flags(parser)
 
 
 def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +139,9 @@ def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Refuses flags that would have no effect: ValueError."""
-    if args.cfg_scale != 1 and not (wanted_style(args) or args.negative_style):
+    told.check_flags(args)
+    styled = wanted_style(args) or args.negative_style or told.says_style(args)
+    if args.cfg_scale != 1 and not styled:
         raise ValueError("--cfg-scale strengthens a style: give one with --style-id")
     if args.negative_style and args.cfg_scale <= 1:
         raise ValueError("--negative-style works through guidance: give a --cfg-scale above 1")
@@ -178,6 +184,7 @@ def label(args: argparse.Namespace, more: Sequence[str] = ()) -> str:
     style, part = wanted_style(args).describe(), selection_from(args).describe()
     words = [f"style {style}"] if style else []
     words += [f"without {' '.join(args.negative_style)}"] if args.negative_style else []
+    words += told.describe(args)
     words += [part] if part else []
     words += [f"strength {args.strength:g}"] if args.strength != 1 and not args.refine else []
     words += ["cleaned"] if args.refine else []
@@ -232,6 +239,7 @@ def load_controls(
     beatmap: Beatmap,
     args: argparse.Namespace,
     progress: Progress | None = None,
+    expert: LoadedModel | None = None,
 ) -> Controls:
     """What the flags ask for on one beatmap; ValueError where they fit none of its objects.
 
@@ -239,7 +247,33 @@ def load_controls(
     """
     selection = selection_from(args)
     chosen = None if selection.is_everything else choose_objects(beatmap, selection)
-    style = resolve_styles(loaded, args, progress)
-    if refiner is None or refiner.sha256 == loaded.sha256:
-        return Controls(chosen, style, refiner, style)
-    return Controls(chosen, style, refiner, resolve_styles(refiner, args, progress))
+    told.check_models([loaded, refiner, expert], args)
+    styles: dict[str, Style] = {}
+
+    def style_for(model: LoadedModel) -> Style:
+        if model.sha256 not in styles:
+            styles[model.sha256] = style_of(model, beatmap, args, progress)
+        return styles[model.sha256]
+
+    return Controls(
+        chosen,
+        style_for(loaded),
+        refiner,
+        style_for(refiner or loaded),
+        None if expert is None else Expert(expert, style_for(expert), args.expert_below),
+    )
+
+
+def style_of(
+    loaded: LoadedModel,
+    beatmap: Beatmap,
+    args: argparse.Namespace,
+    progress: Progress | None = None,
+) -> Style:
+    """The style that the flags ask for, in the terms of a model of either kind."""
+    if loaded.vocabulary is None:
+        return resolve_styles(loaded, args, progress)
+    told_of = told.of_beatmap(beatmap, args)
+    requests = wanted_style(args), Request.guess(args.negative_style or [])
+    with learning_bar() if progress is None else nullcontext(progress) as report:
+        return told.style(loaded, told_of, requests, args, report)

@@ -34,7 +34,14 @@ from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
 from sampling.controls import Controls
 from sampling.network import Part, make_denoiser
-from sampling.options import SampleOptions, check_spacing, noise_levels, solver, structure_mode
+from sampling.options import (
+    SampleOptions,
+    check_levels,
+    check_spacing,
+    noise_levels,
+    solver,
+    structure_mode,
+)
 
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
@@ -69,7 +76,7 @@ def generate(
     `watch` sees what every step predicts.
     """
     controls = controls or Controls()
-    check_spacing(loaded, options.spacing)
+    check_models(loaded, options, controls)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
     chosen = controls.chosen
     if chosen is None:
@@ -77,7 +84,8 @@ def generate(
     assert chosen.shape == (len(beatmap.objects),)
     if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
         return raw, placed
-    part, points = choose_part(loaded, beatmap, sequence, options, chosen)
+    expert = None if controls.expert is None else controls.expert.loaded
+    part, points = choose_part(loaded, beatmap, sequence, options, chosen, expert)
     seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
@@ -101,16 +109,27 @@ def generate(
     return raw, placed
 
 
+def check_models(loaded: LoadedModel, options: SampleOptions, controls: Controls) -> None:
+    """ValueError where a model cannot do what is asked of it."""
+    check_levels(loaded, options, None if controls.expert is None else controls.expert.takes_px)
+    check_spacing(loaded, options.spacing)
+    if controls.expert is not None:
+        check_spacing(controls.expert.loaded, options.spacing)
+
+
 def choose_part(
     loaded: LoadedModel,
     beatmap: Beatmap,
     sequence: Sequence,
     options: SampleOptions,
     chosen: Mask,
+    expert: LoadedModel | None = None,
 ) -> tuple[Part, slice]:
     """The chosen objects (M,) and what sampling must see around them, and their data points."""
+    seeing = [loaded] if expert is None else [loaded, expert]
+    around = max(context_points(model, options) for model in seeing)
     kept, distances = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
-    first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
+    first, stop = hull(chosen, around, sequence.objects)
     part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
     times = part_sequence.times - sequence.times[0]
     return Part(part_beatmap, part_sequence, times, distances[points], kept[points]), points
@@ -160,7 +179,7 @@ def sample_part(
         xy = source
         if steps:
             watched = in_pixels(loaded, 0, report)
-            denoise, std = make_denoiser(loaded, part, options, controls.style)
+            denoise, std = make_denoiser(loaded, part, options, controls.style, controls.expert)
             denoise = obeying(denoise, loaded.parametrisation, rules)
             x = start(loaded, part, options, source, noise)
             sigmas, draw = noise_levels(loaded, options), noise_source(generators)

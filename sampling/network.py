@@ -1,6 +1,6 @@
 """A part of a map as a model is told of it, and `denoise` of a model that is told so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from data_loading import MARGIN_PX
+from diffusion.experts import taking_over
 from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd
 from models import Conditions, bind
+from sampling.experts import Expert
 from sampling.options import SampleOptions, guidance_weight
 from sampling.style import Style
 
@@ -39,12 +41,27 @@ class Part:
 
 
 def make_denoiser(
-    loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
+    loaded: LoadedModel,
+    part: Part,
+    options: SampleOptions,
+    style: Style,
+    expert: Expert | None = None,
 ) -> tuple[Denoise, StepStd]:
     """`denoise` of a part in a style, and the deviations of ancestral steps.
 
-    Guidance by the weak model leads away from what that predicts without a style.
+    Guidance by the weak model leads away from what that predicts without a style. An expert takes
+    over at low noise.
     """
+    if expert is not None:
+        # A weight of guidance is meant for the model that has a weak one.
+        theirs = options if expert.loaded.weak is not None else replace(options, guidance=None)
+        return taking_over(
+            make_denoiser(loaded, part, options, style),
+            loaded.parametrisation,
+            make_denoiser(expert.loaded, part, theirs, expert.style),
+            expert.loaded.parametrisation,
+            expert.below_px,
+        )
     denoise, std = _styled(loaded, part, options, style)
     weight = guidance_weight(loaded, options)
     if loaded.weak is not None and weight != 1:

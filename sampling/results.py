@@ -171,7 +171,7 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
     arguments = {k: v for k, v in report["arguments"].items() if k not in INDIFFERENT}
     key = {
         "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
-        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"]],
+        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"], report.get("expert")],
         "style_files": report["style_files"],
         "options": report["options"],
         "arguments": arguments,
