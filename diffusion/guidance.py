@@ -33,13 +33,13 @@ def guided_by_weak(
     `weak` makes the errors of `denoise`, only larger: a smaller network of the same kind that has
     learnt for a short time. Its predictions are led away from. Guidance acts at noise levels in
     `interval` (sigma, both included) alone (Kynkaanniemi et al. 2024,
-    https://arxiv.org/abs/2404.07724).
+    https://arxiv.org/abs/2404.07724); weight 1 is none.
     """
     low, high = interval
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoise(x, sigma)
-        if not low <= float(sigma) <= high:
+        if weight == 1 or not low <= float(sigma) <= high:
             return x0
         return x0 + (weight - 1) * (x0 - weak(x, sigma))
 

@@ -24,7 +24,7 @@ from checkpoint import (
     save_training_checkpoint,
     write_class_table,
 )
-from diffusion.parametrisation import EDM, LearnedVariance, parametrisation_to_dict
+from diffusion.parametrisation import EDM, LearnedVariance
 from diffusion.schedule import linear_schedule
 from models import REFERENCE_ARCHITECTURE, DiT, DiTConfig
 
@@ -59,7 +59,7 @@ def training_state(seed: int = 0) -> dict[str, Any]:
         "model": random_model(TINY, seed + 1).state_dict(),
         "ema": random_model(TINY, seed).state_dict(),
         "config": TINY.to_dict(),
-        "parametrisation": parametrisation_to_dict(EDM_OPTIONS),
+        "parametrisation": EDM_OPTIONS.to_dict(),
         "step": 12,
         "args": {"lr": 1e-4, "name": "星"},
     }
@@ -159,7 +159,7 @@ def test_an_export_comes_back_to_its_precision(tmp_path: Path, dtype: torch.dtyp
     assert loaded.parametrisation == EDM_OPTIONS
     assert loaded.metadata == {"title": "星 ü", "steps": 7}
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert not loaded.is_reference
+    assert isinstance(loaded.parametrisation, EDM)
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_the_public_format_loads_as_its_ema(tmp_path: Path, bare
     expected = {k: v for k, v in ema.items() if k != "xoc_embedder.playfield_size"}
     assert_same(loaded.model.state_dict(), expected)
     assert loaded.parametrisation == LearnedVariance()
-    assert loaded.is_reference
+    assert isinstance(loaded.parametrisation, LearnedVariance)
     config = loaded.model.config
     assert (config.width, config.depth, config.heads, config.num_classes) == (16, 2, 2, 3)
     assert (config.out_channels, config.half_window, config.rotary_periods) == (4, 128, None)
@@ -321,7 +321,7 @@ def header(**changes: str | None) -> dict[str, str]:
         "format": FORMAT,
         "format_version": "1",
         "config": json.dumps(TINY.to_dict()),
-        "parametrisation": json.dumps(parametrisation_to_dict(EDM())),
+        "parametrisation": json.dumps(EDM().to_dict()),
         "metadata": "{}",
     }
     return {k: v for k, v in {**values, **changes}.items() if v is not None}

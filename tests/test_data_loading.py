@@ -10,8 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
-from data_loading import COLUMNS, POINT_DTYPE, Batch, PackedDataset, WindowLoader, set_keys
+from data_loading import (
+    COLUMNS,
+    POINT_DTYPE,
+    Batch,
+    PackedDataset,
+    WindowLoader,
+    Windows,
+    set_keys,
+    similarities,
+    turn_within,
+)
 from datasets.class_tables import load_beatmap_idx, save_beatmap_idx
 from datasets.writer import write_dataset
 
@@ -65,7 +76,10 @@ def loader(dataset: PackedDataset, **changes: Any) -> WindowLoader:
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    tensors, others = ([batch.xy, *batch.conditions] for batch in (a, b))
+    assert a.conditions.known is None and b.conditions.known is None
+    pairs = zip(tensors[:-1], others[:-1], strict=True)
+    return all(x is not None and y is not None and torch.equal(x, y) for x, y in pairs)
 
 
 # --- the folder -----------------------------------------------------------------------------------
@@ -197,8 +211,12 @@ def test_the_batches_of_all_ranks_are_the_global_batch(
     ranks = [loader(dataset, rank=r, world_size=world_size) for r in range(world_size)]
     for index in range(whole.batches_per_epoch):
         parts = [rank.batch(1, index) for rank in ranks]
-        joined = Batch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        assert equal(joined, whole.batch(1, index))
+        joined = whole.batch(1, index)
+        assert len(joined.xy) == sum(len(part.xy) for part in parts)
+        first = 0
+        for part in parts:
+            assert equal(part, joined.part(slice(first, first + len(part.xy))))
+            first += len(part.xy)
 
 
 @pytest.mark.parametrize("first", [1, 6, 7, 15])
@@ -228,21 +246,28 @@ def test_options_without_a_batch_are_errors(dataset: PackedDataset) -> None:
 
 
 def gather(dataset: PackedDataset, row: int, start: int, flip: tuple[bool, bool]) -> Batch:
-    return loader(dataset, batch_size=1).gather(
-        np.array([row]), np.array([start]), np.array([flip])
-    )
+    identity = np.eye(2, dtype=np.float32)[None]
+    windows = Windows(np.array([row]), np.array([start]), np.array([flip]), identity)
+    return loader(dataset, batch_size=1).gather(windows)
+
+
+def valid_of(batch: Batch) -> Tensor:
+    assert batch.conditions.valid is not None
+    return batch.conditions.valid
 
 
 def test_a_window_holds_the_points_of_its_map(dataset: PackedDataset) -> None:
     batch = gather(dataset, 2, 5, (False, False))
     points = made_up_points(COUNTS)[115 : 115 + 32]
-    assert batch.times[0].tolist() == points["time"].tolist()
-    assert batch.times.dtype == torch.float64
-    assert batch.types[0].tolist() == points["type"].tolist()
+    assert batch.conditions.times[0].tolist() == points["time"].tolist()
+    assert batch.conditions.times.dtype == torch.float64
+    assert batch.conditions.types[0].tolist() == points["type"].tolist()
     expected = torch.from_numpy(np.stack([points["x"], points["y"]], -1))
     torch.testing.assert_close(batch.xy[0], expected)
-    assert batch.classes.tolist() == [2] and batch.classes.dtype == torch.int64
-    assert batch.valid.all()
+    assert (
+        batch.conditions.classes.tolist() == [2] and batch.conditions.classes.dtype == torch.int64
+    )
+    assert valid_of(batch).all()
 
 
 def test_the_first_distance_of_a_window_is_to_the_point_before(dataset: PackedDataset) -> None:
@@ -250,7 +275,7 @@ def test_the_first_distance_of_a_window_is_to_the_point_before(dataset: PackedDa
     xy = np.stack([points["x"], points["y"]], -1)
     batch = gather(dataset, 2, 5, (False, False))
     expected = np.hypot(*(xy[115:147] - xy[114:146]).T)
-    np.testing.assert_allclose(batch.distances[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(batch.conditions.distances[0], expected, rtol=1e-6)
 
 
 def test_the_first_distance_of_a_map_is_to_the_centre(dataset: PackedDataset) -> None:
@@ -258,7 +283,7 @@ def test_the_first_distance_of_a_map_is_to_the_centre(dataset: PackedDataset) ->
     points = made_up_points(COUNTS)
     batch = gather(dataset, 2, 0, (False, False))
     expected = np.hypot(points["x"][110] - 256, points["y"][110] - 192)
-    assert batch.distances[0, 0].item() == pytest.approx(expected, rel=1e-6)
+    assert batch.conditions.distances[0, 0].item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("flip", [(True, False), (False, True), (True, True)])
@@ -271,8 +296,10 @@ def test_a_flip_mirrors_about_the_centre_and_keeps_distances(
         from_centre = plain.xy[..., axis] - CENTRE[axis]
         expected = CENTRE[axis] + (-from_centre if flip[axis] else from_centre)
         torch.testing.assert_close(flipped.xy[..., axis], expected)
-    torch.testing.assert_close(flipped.distances, plain.distances)
-    assert torch.equal(flipped.times, plain.times) and torch.equal(flipped.types, plain.types)
+    torch.testing.assert_close(flipped.conditions.distances, plain.conditions.distances)
+    assert torch.equal(flipped.conditions.times, plain.conditions.times) and torch.equal(
+        flipped.conditions.types, plain.conditions.types
+    )
 
 
 def test_flips_can_be_turned_off_and_are_even(dataset: PackedDataset) -> None:
@@ -283,10 +310,10 @@ def test_flips_can_be_turned_off_and_are_even(dataset: PackedDataset) -> None:
 
 def test_the_padding_of_a_short_map_is_masked(dataset: PackedDataset) -> None:
     batch = gather(dataset, 1, 0, (True, False))
-    assert batch.valid[0].tolist() == [True] * 10 + [False] * 22
-    assert batch.times[0, :10].tolist() == list(range(100, 110))
-    assert batch.xy.isfinite().all() and batch.distances.isfinite().all()
-    assert batch.times[0, 10:].eq(109).all()  # nothing of the next map
+    assert valid_of(batch)[0].tolist() == [True] * 10 + [False] * 22
+    assert batch.conditions.times[0, :10].tolist() == list(range(100, 110))
+    assert batch.xy.isfinite().all() and batch.conditions.distances.isfinite().all()
+    assert batch.conditions.times[0, 10:].eq(109).all()  # nothing of the next map
 
 
 def test_points_absurdly_far_away_are_masked(tmp_path: Path) -> None:
@@ -295,10 +322,169 @@ def test_points_absurdly_far_away_are_masked(tmp_path: Path) -> None:
     points["x"][3], points["y"][20], points["x"][21] = 1e5, -300, 767
     write_dataset(tmp_path, points, made_up_table([40]), {})
     batch = gather(PackedDataset(tmp_path), 0, 0, (False, False))
-    assert np.flatnonzero(~batch.valid[0].numpy()).tolist() == [3, 20]
+    assert np.flatnonzero(~valid_of(batch)[0].numpy()).tolist() == [3, 20]
     near = [batch.xy[0, 3, 0], batch.xy[0, 20, 1], batch.xy[0, 21, 0]]
     assert [value.item() for value in near] == [768, -256, 767]
-    assert batch.distances.max() < 1300
+    assert batch.conditions.distances.max() < 1300
+
+
+# --- windows turned and scaled --------------------------------------------------------------------
+
+SPINNERS = (2, 3)
+
+
+def differences(xy: np.ndarray) -> np.ndarray:
+    """(N, T, T) distances between all points of xy (N, T, 2)."""
+    return np.linalg.norm(xy[:, :, None].astype(float) - xy[:, None], axis=-1)
+
+
+def test_similarities_turn_and_scale() -> None:
+    matrices = similarities(20_000, 30.0, 0.2, np.random.default_rng(0)).astype(float)
+    scales = np.sqrt(np.linalg.det(matrices))
+    units = matrices / scales[:, None, None]
+    np.testing.assert_allclose(
+        units @ units.transpose(0, 2, 1), np.broadcast_to(np.eye(2), units.shape), atol=1e-6
+    )
+    angles = np.rad2deg(np.arctan2(units[:, 1, 0], units[:, 0, 0]))
+    assert 29.9 < np.abs(angles).max() <= 30.001 and abs(angles.mean()) < 0.5
+    assert angles.std() == pytest.approx(60 / np.sqrt(12), rel=0.02)
+    octaves = np.log2(scales) / 0.2
+    assert np.abs(octaves).max() == pytest.approx(2, abs=1e-3)  # cut at two deviations
+    assert abs(octaves.mean()) < 0.03 and 0.93 < octaves.std() < 1
+
+
+def test_no_similarity_draws_no_number() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    assert (similarities(5, 0.0, 0.0, rng) == np.eye(2)).all()
+    assert rng.bit_generator.state == before
+    assert np.linalg.det(similarities(50, 40.0, 0.0, rng)) == pytest.approx(np.ones(50))
+    assert (similarities(50, 0.0, 0.3, rng)[:, 0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("outside", [0.0, 60.0])
+def test_turned_windows_keep_their_proportions_and_their_place(outside: float) -> None:
+    """All or nothing, about the mean; none reaches further beyond the playfield than it did."""
+    rng = np.random.default_rng(1)
+    size = np.array([512, 384])
+    centre = rng.uniform((80, 80), size - 80, (300, 1, 2))
+    xy = (centre + rng.normal(0, 60, (300, 20, 2))).clip(-outside, size + outside)
+    xy = xy.astype(np.float32)
+    moved = rng.random((300, 20)) < 0.8
+    turns = similarities(300, 180.0, 0.3, rng)
+    turned = turn_within(xy, moved, turns)
+    assert turned.dtype == np.float32
+    assert (turned[~moved] == xy[~moved]).all()
+    changed = (turned != xy).any(axis=(1, 2))
+    assert 0.1 < changed.mean() < 0.95
+    low, high = np.minimum(xy.min(axis=1), 0), np.maximum(xy.max(axis=1), size)
+    assert (turned >= low[:, None]).all() and (turned <= high[:, None]).all()
+    scales = np.sqrt(np.linalg.det(turns.astype(float)))
+    for i in np.flatnonzero(changed):
+        mine = moved[i]
+        before, after = (differences(x[i][None, mine]) for x in (xy, turned))
+        np.testing.assert_allclose(after, before * scales[i], rtol=1e-4, atol=2e-3)
+        mean = xy[i][mine].mean(axis=0)
+        np.testing.assert_allclose(turned[i][mine].mean(axis=0), mean, atol=1e-3)
+        expected = (xy[i][mine] - mean) @ turns[i].T + mean
+        np.testing.assert_allclose(turned[i][mine], expected, atol=2e-3)
+
+
+def test_windows_that_do_not_fit_turned_stay_as_they_are() -> None:
+    """A row across the whole playfield stands on end for a quarter turn; half of it fits."""
+    row = np.stack([np.linspace(0, 512, 9), np.full(9, 192.0)], axis=1).astype(np.float32)
+    quarter = np.array([[[0.0, -1.0], [1.0, 0.0]]], dtype=np.float32)
+    every = np.ones((1, 9), dtype=bool)
+    assert (turn_within(row[None], every, quarter)[0] == row).all()
+    half = row / (2, 1)
+    expected = np.stack([np.full(9, 128.0), half[:, 0] - 128 + 192], axis=1)
+    np.testing.assert_allclose(turn_within(half[None], every, quarter)[0], expected, atol=1e-3)
+
+
+def test_a_window_of_nothing_that_moves_is_left_alone() -> None:
+    xy = np.full((1, 4, 2), 100.0, np.float32)
+    turns = similarities(1, 90.0, 0.5, np.random.default_rng(0))
+    assert (turn_within(xy, np.zeros((1, 4), dtype=bool), turns) == xy).all()
+
+
+def small_map(tmp_path: Path, count: int = 90) -> PackedDataset:
+    """A map in the middle of the playfield, with spinners at its centre."""
+    points = made_up_points([count])
+    points["x"], points["y"] = 186 + points["x"] % 140, 122 + points["y"] % 140
+    for i in range(7, count - 1, 20):
+        points["type"][i : i + 2] = SPINNERS
+    spinner = np.isin(points["type"], SPINNERS)
+    points["x"][spinner], points["y"][spinner] = CENTRE.tolist()
+    write_dataset(tmp_path, points, made_up_table([count]), {})
+    return PackedDataset(tmp_path)
+
+
+def test_windows_turn_and_the_distances_with_them(tmp_path: Path) -> None:
+    """All but spinners, which stay at the centre; the point in front is turned, too."""
+    dataset = small_map(tmp_path)
+    options: dict[str, Any] = {"batch_size": 8, "flip": False}
+    plain = loader(dataset, **options)
+    turning = loader(dataset, **options, turn=180.0, stretch=0.2)
+    windows = turning.windows(1)
+    before, after = plain.gather(plain.windows(1)), turning.gather(windows)
+    spinner = torch.from_numpy(np.isin(before.conditions.types.numpy(), SPINNERS))
+    assert spinner.any() and torch.equal(after.xy[spinner], before.xy[spinner])
+    changed = (after.xy != before.xy).any(-1) | spinner
+    assert changed.all()  # all of it fits
+    steps = (after.xy[:, 1:] - after.xy[:, :-1]).norm(dim=-1)
+    torch.testing.assert_close(after.conditions.distances[:, 1:], steps)
+    scales = torch.from_numpy(np.sqrt(np.linalg.det(windows.turns)))[:, None]
+    free = ~spinner[:, 1:] & ~spinner[:, :-1]
+    expected = (before.conditions.distances * scales)[:, 1:]
+    found = after.conditions.distances[:, 1:]
+    torch.testing.assert_close(found[free], expected[free], rtol=1e-4, atol=2e-3)
+    # The point in front of a window belongs to it; what is before a map's first point stays.
+    begins = torch.from_numpy(windows.starts == 0)
+    assert begins.any() and not begins.all()
+    first, told = after.conditions.distances[:, 0], (before.conditions.distances * scales)[:, 0]
+    inner = (
+        ~begins
+        & ~spinner[:, 0]
+        & torch.from_numpy(
+            ~np.isin(dataset.points["type"][np.maximum(windows.starts - 1, 0)], SPINNERS)
+        )
+    )
+    torch.testing.assert_close(first[inner], told[inner], rtol=1e-4, atol=2e-3)
+    from_centre = (after.xy[:, 0] - CENTRE).norm(dim=-1)
+    torch.testing.assert_close(first[begins], from_centre[begins])
+    assert torch.equal(after.conditions.times, before.conditions.times)
+
+
+def test_turned_windows_depend_on_seed_and_epoch_alone(dataset: PackedDataset) -> None:
+    options = {"turn": 20.0, "stretch": 0.2}
+    first, again = loader(dataset, **options), loader(dataset, **options)
+    again.batch(5, 0)  # another epoch before
+    assert equal(first.batch(2, 1), again.batch(2, 1))
+    assert not np.array_equal(first.windows(2).turns, first.windows(3).turns)
+    other = loader(dataset, **options, seed=8)
+    assert not np.array_equal(first.windows(2).turns, other.windows(2).turns)
+    parts = [loader(dataset, **options, rank=r, world_size=2).batch(1, 0) for r in (0, 1)]
+    assert equal(parts[1], first.batch(1, 0).part(slice(2, 4)))
+
+
+def test_without_turns_windows_are_the_points_to_the_bit(dataset: PackedDataset) -> None:
+    """Mirrored alone; the order and the mirroring are those of windows that turn."""
+    plain, turning = loader(dataset), loader(dataset, turn=20.0)
+    for name in ("rows", "starts", "flips"):
+        assert np.array_equal(getattr(plain.windows(4), name), getattr(turning.windows(4), name))
+    windows, points = plain.windows(4), made_up_points(COUNTS)
+    assert (windows.turns == np.eye(2)).all()
+    offsets = np.cumsum(COUNTS) - COUNTS
+    batch = plain.gather(windows)
+    for i, (row, start, flip) in enumerate(
+        zip(windows.rows, windows.starts, windows.flips, strict=True)
+    ):
+        count = min(COUNTS[row] - start, 32)
+        mine = points[offsets[row] + start :][:count]
+        for axis, (name, size) in enumerate((("x", 512), ("y", 384))):
+            expected = np.float32(size) - mine[name] if flip[axis] else mine[name]
+            assert (batch.xy[i, :count, axis].numpy() == expected).all()
+    assert not torch.equal(turning.gather(turning.windows(4)).xy, batch.xy)
 
 
 # --- the beatmap index ----------------------------------------------------------------------------
@@ -382,6 +568,5 @@ def test_replace_is_not_confused_by_batches_of_one_window(dataset: PackedDataset
     train = loader(dataset, batch_size=1)
     plan = train.windows(0)
     mirrored = replace(plan, flips=~plan.flips)
-    low, high = plan.rows[:3], plan.starts[:3]
-    a, b = train.gather(low, high, plan.flips[:3]), train.gather(low, high, mirrored.flips[:3])
+    a, b = train.gather(plan[:3]), train.gather(mirrored[:3])
     torch.testing.assert_close(a.xy + b.xy, (2 * CENTRE).expand_as(a.xy))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
-from diffusion.parametrisation import guided_network
+from diffusion.guidance import guided_network
 from models import (
     ARCHITECTURES,
     NUM_TYPES,
     SIZES,
+    Conditions,
     Context,
     DiT,
     DiT_models,
@@ -151,7 +152,9 @@ def test_a_point_reaches_the_queries_whose_band_holds_it_and_no_others(neighbour
     config = tiny_config(depth=1, neighbours=neighbours)
     model = randomised(config)
     x, noise, times, distances, types = inputs(1, 150)
-    context = make_context(config, times, distances, types, torch.zeros(1, dtype=torch.long))
+    context = make_context(
+        config, Conditions(times, distances, types, torch.zeros(1, dtype=torch.long))
+    )
     moved = x.clone()
     moved[:, 70] += 1
     with torch.no_grad():
@@ -166,8 +169,8 @@ def test_a_padded_sequence_gives_what_it_gives_unpadded() -> None:
     x, noise, times, distances, types = inputs(1, 40)
     classes = torch.tensor([1])
     valid = torch.arange(40)[None] < 25
-    padded = make_context(config, times, distances, types, classes, valid)
-    cut = make_context(config, times[:, :25], distances[:, :25], types[:, :25], classes)
+    padded = make_context(config, Conditions(times, distances, types, classes, valid))
+    cut = make_context(config, Conditions(times[:, :25], distances[:, :25], types[:, :25], classes))
     with torch.no_grad():
         torch.testing.assert_close(
             model(x, noise, padded)[:, :25], model(x[:, :25], noise, cut), rtol=0, atol=1e-5
@@ -182,7 +185,9 @@ def outputs_at(config: DiTConfig, shift: float) -> Tensor:
     x, noise, times, distances, types = inputs()
     classes = torch.tensor([0, 3])
     with torch.no_grad():
-        context = make_context(config, times.double() + shift, distances, types, classes)
+        context = make_context(
+            config, Conditions(times.double() + shift, distances, types, classes)
+        )
         return randomised(config)(x, noise, context)
 
 
@@ -200,8 +205,10 @@ def test_stretching_time_changes_the_output() -> None:
     x, noise, times, distances, types = inputs()
     model, classes = randomised(config), torch.tensor([0, 3])
     with torch.no_grad():
-        once = model(x, noise, make_context(config, times, distances, types, classes))
-        twice = model(x, noise, make_context(config, 2 * times, distances, types, classes))
+        once = model(x, noise, make_context(config, Conditions(times, distances, types, classes)))
+        twice = model(
+            x, noise, make_context(config, Conditions(2 * times, distances, types, classes))
+        )
     assert not torch.allclose(once, twice, atol=1e-3)
 
 
@@ -251,7 +258,7 @@ def test_the_first_layer_sees_the_points_before_and_after() -> None:
     config = tiny_config(coordinate_dim=2, distance_dim=2)
     embedder, (x, _, times, distances, types) = DiT(config).xoc_embedder, inputs(1, 6)
     valid = torch.tensor([[True, True, True, True, False, False]])
-    context = make_context(config, times, distances, types, torch.tensor([0]), valid)
+    context = make_context(config, Conditions(times, distances, types, torch.tensor([0]), valid))
     points = torch.cat([x, sinusoidal_embedding(x * 131, 2).flatten(-2), context.features], dim=-1)
     nothing = torch.zeros_like(points[:, :1])
     before = torch.cat([nothing, points[:, :3]], dim=1)
@@ -281,7 +288,7 @@ def test_sinusoidal_embedding_is_cosines_then_sines_of_geometric_frequencies() -
 def test_context_features_are_time_distance_and_one_hot_type() -> None:
     config = tiny_config(time_dim=8, distance_dim=6, neighbours=False)
     _, _, times, distances, types = inputs(1, 9)
-    features = make_context(config, times, distances, types, torch.tensor([0])).features
+    features = make_context(config, Conditions(times, distances, types, torch.tensor([0]))).features
     torch.testing.assert_close(features[..., :8], sinusoidal_embedding(times / 10, 8))
     torch.testing.assert_close(features[..., 8:14], sinusoidal_embedding(distances, 6))
     assert torch.equal(features[..., 14:].argmax(-1), types)
@@ -298,7 +305,9 @@ def test_an_unknown_distance_is_embedded_as_zero() -> None:
     _, _, times, distances, types = inputs()
     config = tiny_config()
     distances[:, 3:] = -1.0
-    context = make_context(config, times, distances, types, torch.zeros(2, dtype=torch.int64))
+    context = make_context(
+        config, Conditions(times, distances, types, torch.zeros(2, dtype=torch.int64))
+    )
     embedded = context.features[..., : config.distance_dim]
     assert (embedded[:, 3:] == 0).all()
     assert (embedded[:, :3].norm(dim=-1) > 1).all()
@@ -309,7 +318,7 @@ def test_a_fresh_model_puts_out_zero(architecture: str) -> None:
     """adaLN-zero: the read-out starts at zero (DiT, section 3.2)."""
     model = DiT_models["DiT-nano"](architecture=architecture, num_classes=2)
     x, noise, times, distances, types = inputs()
-    context = make_context(model.config, times, distances, types, torch.tensor([0, 2]))
+    context = make_context(model.config, Conditions(times, distances, types, torch.tensor([0, 2])))
     out = model(x, noise, context)
     assert out.shape == (2, 30, 4 if architecture == "reference" else 2)
     assert not out.any()
@@ -319,7 +328,7 @@ def test_a_fresh_block_is_the_identity() -> None:
     model = DiT_models["DiT-nano"](num_classes=2)
     h, condition = torch.randn(2, 2, 30, 64, generator=seeded()).unbind(0)
     _, _, times, distances, types = inputs()
-    context = make_context(model.config, times, distances, types, torch.tensor([0, 2]))
+    context = make_context(model.config, Conditions(times, distances, types, torch.tensor([0, 2])))
     assert torch.equal(model.blocks[0](h, condition[:, 0], context, 8), h)
 
 
@@ -398,7 +407,7 @@ def tiny_batch() -> tuple[DiT, Tensor, Tensor, Context]:
         randomised(config),
         x,
         noise,
-        make_context(config, times, distances, types, classes, padding(30)),
+        make_context(config, Conditions(times, distances, types, classes, padding(30))),
     )
 
 
@@ -407,8 +416,8 @@ def test_class_embeddings_give_what_their_indices_give() -> None:
     embeddings = model.y_embedder.embedding_table.weight[context.classes]
     with torch.no_grad():
         by_index = model(x, noise, context)
-        by_embedding = model(x, noise, context.with_classes(embeddings))
-        other = model(x, noise, context.with_classes(embeddings.flip(0)))
+        by_embedding = model(x, noise, context._replace(classes=embeddings))
+        other = model(x, noise, context._replace(classes=embeddings.flip(0)))
     assert torch.equal(by_index, by_embedding)
     assert not torch.allclose(by_index, other, atol=1e-3)
 
@@ -424,22 +433,22 @@ def test_a_gradient_reaches_a_class_embedding_of_a_frozen_model() -> None:
     model, x, noise, context = tiny_batch()
     model.requires_grad_(False)
     embedding = torch.zeros(2, 32, requires_grad=True)
-    model(x, noise, context.with_classes(embedding)).square().sum().backward()
+    model(x, noise, context._replace(classes=embedding)).square().sum().backward()
     assert embedding.grad is not None
     assert bool((embedding.grad.abs().sum(1) > 0).all())
 
 
 @pytest.mark.parametrize("rotary", [True, False])
-def test_a_repeated_context_gives_the_outputs_again(rotary: bool) -> None:
+def test_repeated_conditions_give_the_outputs_again(rotary: bool) -> None:
     config = tiny_config() if rotary else tiny_config(rotary_periods=None, index_periods=None)
     model = randomised(config)
     x, noise, times, distances, types = inputs()
-    context = make_context(
-        config, times, distances, types, torch.tensor([1, 3]), padding(30) if rotary else None
-    )
+    valid = padding(30) if rotary else None
+    conditions = Conditions(times, distances, types, torch.tensor([1, 3]), valid)
     with torch.no_grad():
-        once = model(x, noise, context)
-        thrice = model(x.repeat(3, 1, 1), noise.repeat(3), context.repeat(3))
+        once = model(x, noise, make_context(config, conditions))
+        context = make_context(config, conditions.repeat(3))
+        thrice = model(x.repeat(3, 1, 1), noise.repeat(3), context)
     torch.testing.assert_close(thrice, torch.cat([once] * 3), rtol=0, atol=1e-5)
 
 
@@ -453,10 +462,8 @@ def reference_arrays() -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
 
 
-def reference_context(model: DiT, arrays: dict[str, Tensor]) -> Context:
-    return make_context(
-        model.config, arrays["o"].double(), arrays["distance"], arrays["type"], arrays["y"]
-    )
+def reference_conditions(arrays: dict[str, Tensor]) -> Conditions:
+    return Conditions(arrays["o"].double(), arrays["distance"], arrays["type"], arrays["y"])
 
 
 def reference_model() -> DiT:
@@ -469,7 +476,7 @@ def reference_model() -> DiT:
 def test_the_reference_checkpoint_gives_the_reference_outputs(entry: str) -> None:
     arrays, model = reference_arrays(), reference_model()
     half_window = 128 if entry == "forward" else int(arrays["half_window"])
-    context = reference_context(model, arrays)
+    context = make_context(model.config, reference_conditions(arrays))
     x = arrays["x"].transpose(1, 2)
     with torch.no_grad():
         out = model(x, arrays["t"].float(), context, half_window).transpose(1, 2)
@@ -481,7 +488,8 @@ def test_the_reference_checkpoint_gives_the_reference_guidance() -> None:
     """The reference returns a doubled batch: its first half is the guided sample."""
     arrays, model = reference_arrays(), reference_model()
     first = {name: arrays[name][:1] for name in ("o", "distance", "type", "y")}
-    context = reference_context(model, first).repeat(2).with_classes(arrays["cfg_y"])
+    doubled = reference_conditions(first).repeat(2)._replace(classes=arrays["cfg_y"])
+    context = make_context(model.config, doubled)
 
     def network(x: Tensor, labels: Tensor) -> Tensor:
         return model(x, labels, context, int(arrays["half_window"]))

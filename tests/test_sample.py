@@ -21,7 +21,7 @@ from checkpoint import LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing
 from conventions.bundled import EXAMPLE
-from diffusion.samplers import SAMPLERS
+from diffusion.samplers import SOLVERS
 from metrics.fidelity import count_changes, count_faults
 from metrics.spacing import measure
 from sampling import remap as remapping
@@ -157,7 +157,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SOLVERS)
 def test_a_variant_is_the_same_whatever_their_number(
     trained: Path, small: Path, tmp_path: Path, sampler: str
 ) -> None:
@@ -289,7 +289,7 @@ def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, sm
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SOLVERS)
 def test_every_sampler_keeps_spacing(
     trained: Path, small: Path, tmp_path: Path, sampler: str
 ) -> None:

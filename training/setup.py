@@ -45,6 +45,7 @@ def make_config(args: argparse.Namespace, dataset_classes: int) -> DiTConfig:
             **ARCHITECTURES[args.architecture],
             "num_classes": num_classes,
             "learn_sigma": learn_sigma,
+            "known_points": args.known_points > 0 and args.architecture != "reference",
             # In sampling a point sees as many neighbours as, on average, in training.
             "half_window": args.half_window or max(1, args.seq_len // 2),
         }
@@ -133,6 +134,8 @@ def make_trainer(
     if args.relearn_embeds and checkpoint is None:
         table = trainer.model.state_dict()[TABLE].clone()
         state = state.with_fresh_table(table, config.num_classes)
+    if config.known_points and not state.config.known_points and checkpoint is None:
+        state = state.with_known_points()
     state.require(config, parametrisation)
     trainer.restore(state)
     if checkpoint is None and trainer.progress() >= 1:

@@ -82,7 +82,7 @@ class TrainingState:
         if replace(self.config, num_classes=config.num_classes) != config:
             raise CheckpointError(
                 f"{self.path} holds a model of another size or architecture ({self.config}): give "
-                "the --model, --architecture and --half-window it was trained with"
+                "the --model, --architecture, --half-window and --known-points it was trained with"
             )
         if self.parametrisation != parametrisation:
             raise CheckpointError(

@@ -1,5 +1,7 @@
 """From sampled coordinates to pixels: distances, shapes, the playfield, on made-up maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -345,3 +347,86 @@ def test_a_jump_that_only_the_corners_allow_is_prepared() -> None:
 def test_what_is_met_is_not_rerouted() -> None:
     bodies = chain([(100, 100), (200, 100), (200, 250)], [181, 100, 150], [])
     assert (_rerouted(bodies, bodies.heads) == bodies.heads).all()
+
+
+# --- the search for pixels ------------------------------------------------------------------------
+
+AROUND = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2)
+ORIGIN = np.array([256.0, 192.0])
+
+
+def chosen_greedily(bodies: Bodies, targets: FloatArray) -> FloatArray:
+    """One head after the other, at the pixel whose distances are met best: to the last end, and to
+    the next head where that stays. Nearness to the target decides between equals."""
+    heads, end = targets.copy(), ORIGIN
+    for i, target in enumerate(targets):
+        if not bodies.fixed[i]:
+            way = target - end
+            length = max(float(np.hypot(*way)), 1e-6)
+            middle = np.rint(end + way / length * bodies.distances[i])
+            angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+            circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * bodies.distances[i]
+            pixels = np.concatenate([middle + AROUND, np.rint(end + circle)])
+            pixels = np.clip(pixels, bodies.low[i], bodies.high[i])
+            cost = (np.hypot(*(pixels - end).T) - bodies.distances[i]) ** 2
+            if i + 1 < len(targets) and bodies.fixed[i + 1]:
+                after = heads[i + 1] - bodies.ends[i] - pixels
+                cost = cost + (np.hypot(*after.T) - bodies.distances[i + 1]) ** 2
+            order = np.lexsort((np.hypot(*(pixels - target).T), np.round(cost, 9)))
+            heads[i] = pixels[order[0]]
+        end = heads[i] + bodies.ends[i]
+    return heads
+
+
+def made_up_chain(seed: int, count: int = 30) -> tuple[Bodies, FloatArray]:
+    """Bodies with ends of their own, some of which stay; distances and targets 6 px off."""
+    rng = np.random.default_rng(seed)
+    heads = np.rint(rng.uniform((60, 60), (452, 324), (count, 2)))
+    fixed = (rng.random(count) < 0.15).nonzero()[0].tolist()
+    bodies = chain([(int(x), int(y)) for x, y in heads], [0.0] * count, fixed)
+    ends = np.rint(rng.normal(0, 20, (count, 2))) * (rng.random((count, 1)) < 0.4)
+    before = np.concatenate([ORIGIN[None], (heads + ends)[:-1]])
+    distances = np.hypot(*(heads - before).T)
+    low, high = np.maximum(-ends, 0), np.minimum((512, 384) - ends, (512, 384))
+    bodies = replace(bodies, ends=ends, distances=distances, low=low, high=high)
+    noise = rng.normal(0, 6, (count, 2)) * ~bodies.fixed[:, None]
+    return bodies, heads + noise
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_search_meets_distances_no_worse_than_one_choice_after_the_other(seed: int) -> None:
+    bodies, noisy_heads = made_up_chain(seed)
+    settled = _settle(replace(bodies, heads=noisy_heads), 60)
+    searched, greedy = _choose_pixels(bodies, settled), chosen_greedily(bodies, settled)
+    squares = [float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in (searched, greedy)]
+    assert squares[0] <= squares[1]
+    for heads in (searched, greedy):
+        assert (heads == np.rint(heads)).all()
+        assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
+        assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
+
+
+def test_a_search_sees_what_one_choice_after_the_other_does_not() -> None:
+    """From whole pixels 5.5 px cannot be met; 5.5 and again 5.5 to one that stays can be shared."""
+    bodies = chain([(256, 192), (262, 192), (267, 192)], [0.0, 5.5, 5.5], [0, 2])
+    heads = _choose_pixels(bodies, bodies.heads)
+    best = min(
+        (np.hypot(x, y) - 5.5) ** 2 + (np.hypot(11 - x, y) - 5.5) ** 2
+        for x in range(-8, 20)
+        for y in range(-12, 13)
+    )
+    assert float((bodies.errors(heads, ORIGIN) ** 2).sum()) == pytest.approx(best)
+
+
+def test_a_search_keeps_to_narrow_bounds() -> None:
+    """Where no distance can be met all the same."""
+    bodies, noisy_heads = made_up_chain(3)
+    stays = np.zeros(len(noisy_heads), dtype=bool)
+    narrow = replace(
+        bodies,
+        low=np.full_like(bodies.low, 200.0),
+        high=np.full_like(bodies.high, 220.0),
+        fixed=stays,
+    )
+    heads = _choose_pixels(narrow, noisy_heads)
+    assert ((heads >= 200) & (heads <= 220)).all() and (heads == np.rint(heads)).all()

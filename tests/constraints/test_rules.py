@@ -1,6 +1,5 @@
 """Kept points, spacing and playfield: against chains whose answer is known."""
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -11,14 +10,17 @@ from beatmaps.game import PLAYFIELD
 from constraints.bounds import Bounds
 from constraints.rules import (
     Chain,
+    Rule,
+    arranged,
     clamp,
-    clamp_prediction,
-    keep_points,
-    keep_spacing,
-    keep_within,
+    obeying,
+    on_cpu,
+    pinned,
     project_spacing,
+    spaced,
+    within,
 )
-from diffusion.parametrisation import EDM, LearnedVariance
+from diffusion.parametrisation import EDM, Denoise, LearnedVariance
 
 CENTRE = (256.0, 192.0)
 PLAYFIELD_BOUNDS = Bounds()
@@ -195,11 +197,11 @@ def test_the_origin_of_a_chain_can_be_set() -> None:
 
 def test_pin_puts_fixed_points_where_they_belong_and_no_others() -> None:
     chain = chain_of(torch.ones(3), {1: (7.0, 9.0)})
-    pinned = chain.pin(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]))
-    assert pinned.tolist() == [[[1.0, 2.0], [7.0, 9.0], [5.0, 6.0]]]
+    xy = chain.pin(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]))
+    assert xy.tolist() == [[[1.0, 2.0], [7.0, 9.0], [5.0, 6.0]]]
 
 
-def test_a_chain_settles_a_copy_without_its_history() -> None:
+def test_coordinates_are_settled_without_their_history() -> None:
     seen: list[Tensor] = []
 
     def mirrored(xy: Tensor) -> Tensor:
@@ -207,27 +209,35 @@ def test_a_chain_settles_a_copy_without_its_history() -> None:
         return -xy
 
     xy = torch.arange(8.0, requires_grad=True).reshape(1, 4, 2)
-    assert torch.equal(chain_of(torch.ones(4), settle=mirrored).settled(xy), -xy)
+    assert torch.equal(on_cpu(mirrored)(xy), -xy)
     assert torch.equal(seen[0], xy)
     assert not seen[0].requires_grad
 
 
-# --- wrappers of denoise --------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
 def prediction(xy: Tensor, parametrisation: EDM | LearnedVariance) -> Tensor:
     return parametrisation.from_pixels(xy)
 
 
+def ruled(xy: Tensor, rules: list[Rule], parametrisation: EDM | LearnedVariance) -> Denoise:
+    """A denoiser that always predicts xy (N, T, 2) px, obeying the rules."""
+    x0 = prediction(xy, parametrisation)
+    return obeying(lambda x, s: x0, parametrisation, rules)
+
+
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
-def test_keep_points_pins_the_prediction(parametrisation: EDM | LearnedVariance) -> None:
+def test_known_points_are_pinned_at_every_level(parametrisation: EDM | LearnedVariance) -> None:
     chain = chain_of(torch.ones(5), {2: CENTRE})
     x0 = prediction(walk(5), parametrisation)
-    kept = keep_points(lambda x, s: x0, parametrisation, chain)(x0, torch.tensor(3.0))
-    pixels = parametrisation.to_pixels(kept)
-    torch.testing.assert_close(pixels[0, 2], torch.tensor(CENTRE))
-    others = [0, 1, 3, 4]
-    torch.testing.assert_close(kept[:, others], x0[:, others])
+    for level in (3.0, 0.001):
+        denoise = ruled(walk(5), [pinned(chain)], parametrisation)
+        kept = denoise(x0, torch.tensor(level))
+        pixels = parametrisation.to_pixels(kept)
+        torch.testing.assert_close(pixels[0, 2], torch.tensor(CENTRE))
+        others = [0, 1, 3, 4]
+        torch.testing.assert_close(kept[:, others], x0[:, others])
 
 
 def levels(parametrisation: EDM | LearnedVariance, pixels: float) -> Tensor:
@@ -235,41 +245,70 @@ def levels(parametrisation: EDM | LearnedVariance, pixels: float) -> Tensor:
     return torch.tensor(pixels / max(parametrisation.scale), dtype=torch.float64)
 
 
+def test_rules_do_not_touch_what_they_leave_alone() -> None:
+    """Above their levels they give the very same tensor."""
+    xy, chain = walk(30), chain_of(torch.full((30,), 50.0))
+    rules = [spaced(chain, below_px=60.0), within(PLAYFIELD_BOUNDS, below_px=60.0)]
+    for rule in rules:
+        assert rule(xy, 60.0) is xy
+        assert rule(xy + 1000, 59.9) is not xy
+    rule = arranged(lambda xy: xy + 1, below_px=300.0, above_px=60.0)
+    for level in (59.9, 300.0):
+        assert rule(xy, level) is xy
+    for level in (60.0, 299.9):
+        assert torch.equal(rule(xy, level), xy + 1)
+
+
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
-def test_keep_spacing_acts_below_its_level_only(parametrisation: EDM | LearnedVariance) -> None:
+def test_spacing_is_kept_below_its_level_only(parametrisation: EDM | LearnedVariance) -> None:
     truth = walk(30)
     chain = chain_of(distances_of(truth)[0])
-    x0 = prediction(jitter(truth, 20.0), parametrisation)
-    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, below_px=60.0, sweeps=1000)
-    assert spaced(x0, levels(parametrisation, 60.1)) is x0
-    pixels = parametrisation.to_pixels(spaced(x0, levels(parametrisation, 59.9)))
+    start = jitter(truth, 20.0)
+    x0 = prediction(start, parametrisation)
+    denoise = ruled(start, [spaced(chain, below_px=60.0, sweeps=1000)], parametrisation)
+    torch.testing.assert_close(denoise(x0, levels(parametrisation, 60.1)), x0)
+    pixels = parametrisation.to_pixels(denoise(x0, levels(parametrisation, 59.9)))
     torch.testing.assert_close(distances_of(pixels)[0], chain.distances, rtol=0, atol=1e-3)
 
 
-def test_keep_spacing_settles_the_projected_points() -> None:
+def test_the_projected_points_are_settled() -> None:
     def beside_the_head(xy: Tensor) -> Tensor:
         torch.testing.assert_close(distances_of(xy)[0, 0], torch.tensor(50.0))
         return torch.cat([xy[:, :1], xy[:, :1] + torch.tensor([3.0, 4.0])], dim=1)
 
     parametrisation = EDM()
     chain = chain_of(torch.tensor([50.0, 5.0]), settle=beside_the_head)
-    x0 = prediction(walk(2), parametrisation)
-    spaced = keep_spacing(lambda x, s: x0, parametrisation, chain, sweeps=1000)
-    head, end = parametrisation.to_pixels(spaced(x0, torch.tensor(0.01)))[0]
+    denoise = ruled(walk(2), [spaced(chain, sweeps=1000)], parametrisation)
+    head, end = parametrisation.to_pixels(denoise(walk(2), torch.tensor(0.01)))[0]
     torch.testing.assert_close(end - head, torch.tensor([3.0, 4.0]), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])
-def test_keep_within_acts_below_its_level_only(
+def test_bounds_are_kept_below_their_level_only(
     parametrisation: EDM | LearnedVariance,
 ) -> None:
     outside = torch.tensor([[[-30.0, 500.0], [100.0, 100.0], [700.0, -1.0]]])
     x0 = prediction(outside, parametrisation)
-    bounded = keep_within(lambda x, s: x0, parametrisation, PLAYFIELD_BOUNDS, below_px=60.0)
-    assert bounded(x0, levels(parametrisation, 60.1)) is x0
-    pixels = parametrisation.to_pixels(bounded(x0, levels(parametrisation, 59.9)))
+    denoise = ruled(outside, [within(PLAYFIELD_BOUNDS, below_px=60.0)], parametrisation)
+    torch.testing.assert_close(denoise(x0, levels(parametrisation, 60.1)), x0)
+    pixels = parametrisation.to_pixels(denoise(x0, levels(parametrisation, 59.9)))
     expected = torch.tensor([[[0.0, 384.0], [100.0, 100.0], [512.0, 0.0]]])
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
+
+
+def test_rules_are_kept_one_after_the_other() -> None:
+    """Each sees what the one before made, in px, and the noise in px of the coarser axis."""
+    seen: list[float] = []
+
+    def doubled(xy: Tensor, sigma: float) -> Tensor:
+        seen.append(sigma)
+        return 2 * xy
+
+    xy = torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
+    denoise = ruled(xy, [doubled, lambda xy, sigma: xy + 1], LearnedVariance())
+    pixels = LearnedVariance().to_pixels(denoise(xy, torch.tensor(0.25)))
+    torch.testing.assert_close(pixels, 2 * xy + 1)
+    assert seen == [128.0]
 
 
 def test_clamp_moves_points_within_the_bounds() -> None:
@@ -277,14 +316,6 @@ def test_clamp_moves_points_within_the_bounds() -> None:
     assert clamp(xy, Bounds()).tolist() == [[0.0, 0.0], [0.0, 384.0], [512.0, 384.0], [3.0, 4.0]]
     narrow = clamp(xy, Bounds((1.0, 2.0), (300.0, 200.0)))
     assert narrow.tolist() == [[1.0, 2.0], [1.0, 200.0], [300.0, 200.0], [3.0, 4.0]]
-
-
-def test_clamp_prediction_limits_x0_in_network_units() -> None:
-    x0 = torch.tensor([[[-3.0, 0.5], [2.5, 1.9]]])
-    clamped = clamp_prediction(lambda x, s: x0)(x0, torch.tensor(1.0))
-    torch.testing.assert_close(clamped, torch.tensor([[[-1.0, 0.5], [2.0, 1.9]]]))
-    narrow = clamp_prediction(lambda x, s: x0, low=0.0, high=math.pi)(x0, torch.tensor(1.0))
-    torch.testing.assert_close(narrow, torch.tensor([[[0.0, 0.5], [2.5, 1.9]]]))
 
 
 def test_a_chain_made_on_the_cpu_serves_coordinates_on_another_device() -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,20 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
-from constraints.rules import clamp_prediction
+from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import (
     EDM,
+    Denoise,
     LearnedVariance,
     Network,
     discretised_log_likelihood,
-    guided_network,
     normal_kl,
     padded_mean,
     parametrisation_from_dict,
-    parametrisation_to_dict,
 )
 from diffusion.samplers import (
-    DETERMINISTIC,
-    ancestral_step,
+    SOLVERS,
+    noise_source,
     sample_ancestral,
     sample_ddim,
     sample_dpmpp_2m,
@@ -43,7 +43,7 @@ from diffusion.schedule import (
     karras_sigmas,
     linear_schedule,
 )
-from models import make_context
+from models import Conditions, make_context
 
 FOLDER = os.environ.get("OSU_DIFFUSION_REFERENCE")
 needs_reference = pytest.mark.skipif(
@@ -52,6 +52,8 @@ needs_reference = pytest.mark.skipif(
 
 MU, SPREAD = 0.7, 0.5
 """Mean and standard deviation of the Gaussian data."""
+
+UNCLAMPED = LearnedVariance(clamp=None)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -156,7 +158,7 @@ def test_all_steps_are_the_whole_chain() -> None:
 def test_the_levels_of_a_run_are_those_of_its_spaced_timesteps() -> None:
     """sigma^2 = (1 - alpha_bar) / alpha_bar (EDM, appendix C.3)."""
     parametrisation = LearnedVariance()
-    sigmas = parametrisation.sigmas(20)
+    sigmas = parametrisation.chain_sigmas(20)
     alphas = parametrisation.schedule.alphas_cumprod[parametrisation.schedule.spaced(20)]
     torch.testing.assert_close(sigmas[:-1], ((1 - alphas) / alphas).sqrt())
     assert sigmas[-1].item() == 0
@@ -277,7 +279,7 @@ def test_pixels_and_network_units_translate_both_ways(
     ],
 )
 def test_a_parametrisation_survives_json(parametrisation: EDM | LearnedVariance) -> None:
-    values = json.loads(json.dumps(parametrisation_to_dict(parametrisation)))
+    values = json.loads(json.dumps(parametrisation.to_dict()))
     assert parametrisation_from_dict(values) == parametrisation
 
 
@@ -299,7 +301,7 @@ def exact_eps(eps: Tensor, variance: float = -1.0) -> Network:
 
 @pytest.mark.parametrize("scalar", [False, True])
 def test_exact_eps_gives_x0(scalar: bool) -> None:
-    parametrisation = LearnedVariance()
+    parametrisation = LearnedVariance(clamp=None)
     x0, eps = normal(3, 6, 2), normal(3, 6, 2, seed=1)
     sigma = parametrisation.schedule.sigmas[torch.tensor([0, 300, 700])]
     level = sigma[1] if scalar else sigma
@@ -346,16 +348,48 @@ def noisy_chain(t: int) -> tuple[Tensor, Tensor, Tensor]:
     return x0, eps, alpha.sqrt() * x0 + (1 - alpha).sqrt() * eps
 
 
+def chain_step(
+    parametrisation: LearnedVariance,
+    network: Network,
+    x_t: Tensor,
+    steps: tuple[int, int],
+    change: Callable[[Denoise], Denoise] = lambda denoise: denoise,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, deviation and x0 of a step of `sample_ancestral`, in the chain's own scale.
+
+    `steps` are the timestep of x_t (N, T, 2) and the one that is gone to, -1 for the clean end.
+    The noise is set to 0 for the mean and to 1 for the deviation.
+    """
+    clean = torch.ones(1, dtype=torch.float64)
+    alphas = torch.cat([clean, parametrisation.schedule.alphas_cumprod])
+    alpha, alpha_to = alphas[steps[0] + 1], alphas[steps[1] + 1]
+    sigmas = torch.stack([(1 / alpha - 1).sqrt(), (1 / alpha_to - 1).sqrt()])
+    denoise, std = parametrisation.denoiser(network)
+    predictions: list[Tensor] = []
+
+    def step(noise: float) -> Tensor:
+        x = sample_ancestral(
+            change(denoise),
+            x_t / alpha.sqrt().to(x_t.dtype),
+            sigmas,
+            lambda _, x0: predictions.append(x0),
+            noise=lambda x: torch.full_like(x, noise),
+            std=std,
+        )
+        return x * alpha_to.sqrt().to(x.dtype)
+
+    mean = step(0.0)
+    return mean, step(1.0) - mean, predictions[0]
+
+
 @pytest.mark.parametrize(("t", "previous"), [(1, 0), (500, 499), (526, 473), (900, 0)])
 def test_the_ancestral_step_is_the_posterior_of_bayes_rule(t: int, previous: int) -> None:
     x0, eps, x_t = noisy_chain(t)
-    mean, log_variance, predicted = ancestral_step(
-        LearnedVariance(), exact_eps(eps, -1.0), x_t, timestep(t), timestep(previous)
-    )
+    mean, deviation, predicted = chain_step(UNCLAMPED, exact_eps(eps, -1.0), x_t, (t, previous))
     expected_mean, expected_variance = bayes_step(x0, x_t, t, previous)
     torch.testing.assert_close(predicted, x0)
     torch.testing.assert_close(mean, expected_mean)
-    torch.testing.assert_close(log_variance.exp(), expected_variance.expand_as(mean))
+    torch.testing.assert_close(deviation**2, expected_variance.expand_as(mean))
 
 
 def test_variance_values_run_from_the_posterior_to_beta_geometrically() -> None:
@@ -365,32 +399,62 @@ def test_variance_values_run_from_the_posterior_to_beta_geometrically() -> None:
     low = bayes_step(x_t, x_t, 500, 400)[1].item()
     high = (1 - alphas[500] / alphas[400]).item()
     for value, expected in ((-1.0, low), (0.0, math.sqrt(low * high)), (1.0, high)):
-        network = exact_eps(eps, value)
-        step = ancestral_step(LearnedVariance(), network, x_t, timestep(500), timestep(400))
-        torch.testing.assert_close(step[1].exp(), torch.full_like(x_t, expected))
+        _, deviation, _ = chain_step(LearnedVariance(), exact_eps(eps, value), x_t, (500, 400))
+        torch.testing.assert_close(deviation**2, torch.full_like(x_t, expected))
+
+
+@pytest.mark.parametrize(("t", "previous"), [(1, 0), (500, 499), (526, 473), (999, 0)])
+def test_the_deviation_of_a_step_is_that_of_its_log_variance(t: int, previous: int) -> None:
+    """In sigma the chain's scale is divided by sqrt(alpha_bar) of where the step goes to."""
+    parametrisation = LearnedVariance()
+    values = normal(2, 5, 2).tanh()
+    x = normal(2, 5, 2, seed=1)
+    denoise, std = parametrisation.denoiser(lambda x, labels: torch.cat([x, values], dim=-1))
+    sigmas = parametrisation.schedule.sigmas[torch.tensor([t, previous])]
+    denoise(x, sigmas[0])
+    log_variance = parametrisation.log_variance(values, timestep(t), timestep(previous))
+    alpha = parametrisation.schedule.alphas_cumprod[previous]
+    expected = (log_variance / 2).exp() / alpha.sqrt()
+    torch.testing.assert_close(std(sigmas[0], sigmas[1]), expected)
 
 
 def test_the_last_ancestral_step_goes_to_the_prediction() -> None:
     x0, eps, x_t = noisy_chain(40)
-    mean, log_variance, _ = ancestral_step(
-        LearnedVariance(), exact_eps(eps), x_t, timestep(40), timestep(-1)
-    )
+    mean, deviation, _ = chain_step(UNCLAMPED, exact_eps(eps), x_t, (40, -1))
     torch.testing.assert_close(mean, x0)
+    assert not deviation.any()
+    log_variance = UNCLAMPED.log_variance(torch.full_like(x0, 0.3), timestep(40), timestep(-1))
     assert bool(log_variance.isfinite().all())
 
 
 def test_the_ancestral_step_uses_the_changed_prediction() -> None:
     x0, eps, x_t = noisy_chain(500)
-    mean, _, predicted = ancestral_step(
-        LearnedVariance(),
+    mean, _, predicted = chain_step(
+        UNCLAMPED,
         exact_eps(eps),
         x_t,
-        timestep(500),
-        timestep(400),
-        lambda x: x.clamp(-0.5, 0.5),
+        (500, 400),
+        lambda denoise: lambda x, sigma: denoise(x, sigma).clamp(-0.5, 0.5),
     )
     assert predicted.abs().max().item() == 0.5
     torch.testing.assert_close(mean, bayes_step(x0.clamp(-0.5, 0.5), x_t, 500, 400)[0])
+
+
+@pytest.mark.parametrize("limits", [(-1.0, 2.0), (0.0, 3.0)])
+def test_predictions_are_clamped_in_network_units(limits: tuple[float, float]) -> None:
+    """The reference's -1 to 2 unless told otherwise."""
+    x0 = torch.tensor([[[-3.0, 0.5], [3.5, 1.9]]], dtype=torch.float64)
+    assert LearnedVariance().clamp == (-1.0, 2.0)
+    parametrisation = LearnedVariance(clamp=limits)
+    sigma = parametrisation.schedule.sigmas[500]
+    # Where x is 0, x0 = -sigma eps.
+    network, x = exact_eps(-x0 / sigma, 0.3), torch.zeros_like(x0)
+    clamped, values = parametrisation.predict(network, x, sigma)
+    low, high = limits
+    expected = torch.tensor([[[low, 0.5], [high, 1.9]]], dtype=torch.float64)
+    torch.testing.assert_close(clamped, expected)
+    assert bool((values == 0.3).all())
+    torch.testing.assert_close(UNCLAMPED.denoise(network, x, sigma), x0)
 
 
 def test_the_losses_of_exact_eps_are_zero() -> None:
@@ -491,7 +555,45 @@ def test_guidance_takes_networks_without_variance() -> None:
     torch.testing.assert_close(out, 2 * x.sin() - x.cos())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.5, 3.0])
+def test_guidance_by_a_weak_model_leads_away_from_it(weight: float) -> None:
+    """Karras et al. 2024, equation 3: D_weak + w (D - D_weak)."""
+    x, sigma = normal(3, 5, 2), torch.tensor(0.7)
+    guided = guided_by_weak(lambda x, s: x.sin() * s, lambda x, s: x.cos() / s, weight)
+    expected = x.cos() / 0.7 + weight * (x.sin() * 0.7 - x.cos() / 0.7)
+    torch.testing.assert_close(guided(x, sigma), expected)
+
+
+@pytest.mark.parametrize(
+    ("level", "inside"), [(0.25, False), (0.5, True), (1.0, True), (2.0, True), (2.25, False)]
+)
+def test_guidance_by_a_weak_model_acts_within_its_interval(level: float, inside: bool) -> None:
+    """Both ends included; outside, the weak model is not asked."""
+    x, asked = normal(3, 5, 2), []
+
+    def weak(x: Tensor, sigma: Tensor) -> Tensor:
+        asked.append(float(sigma))
+        return torch.zeros_like(x)
+
+    guided = guided_by_weak(lambda x, s: x, weak, 3.0, (0.5, 2.0))
+    torch.testing.assert_close(guided(x, torch.tensor(level)), 3 * x if inside else x)
+    assert asked == ([level] if inside else [])
+
+
+def test_guidance_of_weight_one_is_none() -> None:
+    """The weak model is never asked."""
+
+    def weak(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError
+
+    x = normal(3, 5, 2)
+    guided = guided_by_weak(lambda x, s: x.sin(), weak, 1.0)
+    assert torch.equal(guided(x, torch.tensor(1.0)), x.sin())
+
+
 # --- solvers --------------------------------------------------------------------------------------
+
+DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver.draws_noise]
 
 
 def solver_error(solver: str, steps: int) -> float:
@@ -504,7 +606,7 @@ def solver_error(solver: str, steps: int) -> float:
     places = torch.cat([torch.tensor([0, 1, 2], dtype=torch.float64) / steps**2, places[1:]])
     sigmas = (math.log(5.0) + places * math.log(0.1 / 5.0)).exp()
     x = normal(1, 6, 2) * 5 + MU
-    solved = DETERMINISTIC[solver](gaussian_denoise, x, sigmas, lambda step, x0: None)
+    solved = SOLVERS[solver].run(gaussian_denoise, x, sigmas, lambda step, x0: None)
     shrink = math.sqrt((SPREAD**2 + 0.1**2) / (SPREAD**2 + 5.0**2))
     return (solved - (MU + (x - MU) * shrink)).abs().max().item()
 
@@ -524,7 +626,7 @@ def test_solvers_meet_data_of_one_point_exactly(solver: str) -> None:
     x = normal(2, 4, 2) * 20
     target = normal(2, 4, 2, seed=1)
     sigmas = karras_sigmas(7, 0.005, 20.0)
-    solved = DETERMINISTIC[solver](lambda x, s: target, x, sigmas, lambda step, x0: None)
+    solved = SOLVERS[solver].run(lambda x, s: target, x, sigmas, lambda step, x0: None)
     torch.testing.assert_close(solved, target, rtol=0, atol=1e-12)
 
 
@@ -534,7 +636,7 @@ def test_solvers_carry_noise_to_the_data_distribution(solver: str) -> None:
     z = normal(1, 200, 2)
     sigmas = karras_sigmas(60, 0.005, 20.0)
     start = MU + z * math.sqrt(SPREAD**2 + 20.0**2)
-    solved = DETERMINISTIC[solver](gaussian_denoise, start, sigmas, lambda step, x0: None)
+    solved = SOLVERS[solver].run(gaussian_denoise, start, sigmas, lambda step, x0: None)
     torch.testing.assert_close(solved, MU + SPREAD * z, rtol=0, atol=0.1)
 
 
@@ -569,7 +671,7 @@ def test_dpmpp_3m_is_exact_for_predictions_that_are_a_parabola() -> None:
         return torch.full_like(x, float(times[i] ** 2))
 
     start = torch.zeros(1, 1, 2, dtype=torch.float64)
-    solved = DETERMINISTIC["dpmpp-3m"](denoise, start, sigmas, lambda step, x0: None)
+    solved = SOLVERS["dpmpp-3m"].run(denoise, start, sigmas, lambda step, x0: None)
     torch.testing.assert_close(solved, torch.full_like(solved, float(exact[4])))
 
 
@@ -608,7 +710,7 @@ def test_an_ancestral_step_draws_from_the_posterior() -> None:
     sigmas = torch.tensor([t, s], dtype=torch.float64)
     start = torch.full((1, 20_000, 2), 2.5, dtype=torch.float64)
     drawn = sample_ancestral(
-        lambda x, sigma: torch.full_like(x, 0.4), start, sigmas, generator=seeded()
+        lambda x, sigma: torch.full_like(x, 0.4), start, sigmas, noise=noise_source([seeded()])
     )
     assert drawn.mean().item() == pytest.approx(mean, abs=0.03)
     assert drawn.var().item() == pytest.approx(1 / precision, rel=0.03)
@@ -617,7 +719,7 @@ def test_an_ancestral_step_draws_from_the_posterior() -> None:
 def test_ancestral_sampling_gives_the_data_distribution() -> None:
     sigmas = karras_sigmas(300, 0.005, 20.0)
     drawn = sample_ancestral(
-        gaussian_denoise, normal(1, 15_000, 2) * 20, sigmas, generator=seeded()
+        gaussian_denoise, normal(1, 15_000, 2) * 20, sigmas, noise=noise_source([seeded()])
     )
     assert drawn.mean().item() == pytest.approx(MU, abs=0.015)
     assert drawn.std().item() == pytest.approx(SPREAD, rel=0.02)
@@ -627,7 +729,8 @@ def test_ancestral_sampling_depends_on_its_generator_alone() -> None:
     sigmas, start = karras_sigmas(5, 0.005, 20.0), normal(1, 4, 2)
 
     def draw(seed: int) -> Tensor:
-        return sample_ancestral(gaussian_denoise, start, sigmas, generator=seeded(seed))
+        noise = noise_source([seeded(seed)])
+        return sample_ancestral(gaussian_denoise, start, sigmas, noise=noise)
 
     torch.manual_seed(1)
     first = draw(8)
@@ -639,37 +742,32 @@ def test_ancestral_sampling_depends_on_its_generator_alone() -> None:
 def test_a_sample_with_its_own_generator_does_not_depend_on_the_others() -> None:
     sigmas, start = karras_sigmas(5, 0.005, 20.0), normal(2, 4, 2)
     generators = [seeded(3), seeded(4)]
-    both = sample_ancestral(gaussian_denoise, start, sigmas, generator=generators)
-    alone = sample_ancestral(gaussian_denoise, start[1:], sigmas, generator=[seeded(4)])
+    both = sample_ancestral(gaussian_denoise, start, sigmas, noise=noise_source(generators))
+    alone = sample_ancestral(gaussian_denoise, start[1:], sigmas, noise=noise_source([seeded(4)]))
     assert torch.equal(both[1:], alone)
     assert not torch.equal(both[:1], alone)
 
 
 def test_the_chain_and_the_sigma_form_of_the_ancestral_step_have_one_mean() -> None:
-    """x_t / sqrt(alpha_bar) turns one into the other."""
+    """Of Ho et al. 2020, equation 7; x_t / sqrt(alpha_bar) turns one into the other."""
     _, eps, x_t = noisy_chain(500)
     parametrisation = LearnedVariance()
     sigmas = parametrisation.schedule.sigmas[torch.tensor([500, 400])]
-    alphas = parametrisation.schedule.alphas_cumprod[torch.tensor([500, 400])]
+    alpha, alpha_to = parametrisation.schedule.alphas_cumprod[torch.tensor([500, 400])]
     network = exact_eps(eps + 0.2)
-    step = ancestral_step(parametrisation, network, x_t, timestep(500), timestep(400))
-    x = x_t / alphas[0].sqrt()
-    x0 = parametrisation.denoise(network, x, sigmas[0])
-    mean = x0 + (sigmas[1] / sigmas[0]) ** 2 * (x - x0)
-    torch.testing.assert_close(step[0] / alphas[1].sqrt(), mean)
-
-
-Solver = Callable[..., Tensor]
-SOLVERS: dict[str, Solver] = {**DETERMINISTIC, "ancestral": sample_ancestral}
+    x0 = parametrisation.denoise(network, x_t / alpha.sqrt(), sigmas[0])
+    ratio = alpha / alpha_to
+    mean = (1 - ratio) * alpha_to.sqrt() / (1 - alpha) * x0
+    mean = mean + (1 - alpha_to) * ratio.sqrt() / (1 - alpha) * x_t
+    torch.testing.assert_close(chain_step(parametrisation, network, x_t, (500, 400))[0], mean)
 
 
 def run_solver(
     name: str, denoise: Callable[[Tensor, Tensor], Tensor], callback: Callable[[int, Tensor], None]
 ) -> Tensor:
-    options = {"generator": seeded()} if name == "ancestral" else {}
-    return SOLVERS[name](
-        denoise, normal(1, 4, 2) * 20, karras_sigmas(6, 0.005, 20.0), callback, **options
-    )
+    sigmas = karras_sigmas(6, 0.005, 20.0)
+    noise = noise_source([seeded()])
+    return SOLVERS[name](denoise, normal(1, 4, 2) * 20, sigmas, callback, noise)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -714,14 +812,14 @@ def test_an_exception_of_the_callback_ends_the_run_at_once(solver: str) -> None:
 def test_levels_for_solvers_of_the_reference_chain_lie_within_it(steps: int) -> None:
     """Where the network was trained, and with most steps below the playfield's size."""
     parametrisation = LearnedVariance()
-    sigmas = parametrisation.solver_sigmas(steps)
+    sigmas = parametrisation.sigmas(steps)
     assert len(sigmas) == steps + 1 and sigmas[-1] == 0
     assert bool((sigmas.diff() < 0).all())
     chain = parametrisation.schedule.sigmas
     assert bool((sigmas[:-1] <= chain[-1]).all() and (sigmas[:-1] >= chain[0]).all())
     if steps >= 12:
         below = (sigmas * 512 < 384).double().mean()
-        even = (parametrisation.sigmas(steps) * 512 < 384).double().mean()
+        even = (parametrisation.chain_sigmas(steps) * 512 < 384).double().mean()
         assert below > 0.5 > even
 
 
@@ -745,17 +843,14 @@ def reference_network(arrays: dict[str, Tensor], guided: bool) -> tuple[LearnedV
     loaded = load_model(Path(FOLDER) / "osu_diffusion_tiny.pt", heads=3)
     assert isinstance(loaded.parametrisation, LearnedVariance)
     model, n = loaded.model, 1 if guided else 3
-    context = make_context(
-        model.config,
-        arrays["o"][:n].double(),
-        arrays["distance"][:n],
-        arrays["type"][:n],
-        arrays["y"][:n],
+    conditions = Conditions(
+        arrays["o"][:n].double(), arrays["distance"][:n], arrays["type"][:n], arrays["y"][:n]
     )
     if not guided:
+        context = make_context(model.config, conditions)
         return loaded.parametrisation, lambda x, labels: model(x, labels, context, 128)
-    doubled = context.repeat(2).with_classes(arrays["cfg_y"])
-    half_window = int(arrays["half_window"])
+    conditions = conditions.repeat(2)._replace(classes=arrays["cfg_y"])
+    doubled, half_window = make_context(model.config, conditions), int(arrays["half_window"])
     return loaded.parametrisation, guided_network(
         lambda x, labels: model(x, labels, doubled, half_window), float(arrays["cfg_scale"])
     )
@@ -798,18 +893,19 @@ def test_the_ancestral_step_is_that_of_the_reference(prefix: str, clamped: bool)
     parametrisation, network = reference_network(arrays, guided=True)
     index = int(arrays[f"{prefix}index"])
     previous, t = arrays["ddim_timesteps"][index - 1], arrays["ddim_timesteps"][index]
+    if not clamped:
+        parametrisation = replace(parametrisation, clamp=None)
+    x_t, sigma = arrays["cfg_x"][:1], parametrisation.schedule.sigmas[t]
     with torch.no_grad():
-        mean, log_variance, x0 = ancestral_step(
-            parametrisation,
-            network,
-            arrays["cfg_x"][:1],
-            t,
-            previous,
-            (lambda x: x.clamp(-1, 2)) if clamped else (lambda x: x),
-        )
+        steps = (int(t), int(previous))
+        mean, deviation, x0 = chain_step(parametrisation, network, x_t, steps)
+        noisy = x_t * (1 + sigma**2).sqrt().float()
+        _, values = parametrisation.predict(network, noisy, sigma)
+        log_variance = parametrisation.log_variance(values, t, previous)
     assert relative(mean, arrays[f"{prefix}mean"][:1]) < 1e-4
     assert relative(log_variance, arrays[f"{prefix}log_variance"][:1]) < 1e-4
-    assert relative(log_variance.exp(), arrays[f"{prefix}variance"][:1]) < 1e-4
+    assert relative(deviation.log() * 2, arrays[f"{prefix}log_variance"][:1]) < 1e-4
+    assert relative(deviation**2, arrays[f"{prefix}variance"][:1]) < 1e-4
     assert relative(x0, arrays[f"{prefix}pred_xstart"][:1]) < 1e-4
 
 
@@ -817,15 +913,14 @@ def reference_ddim(clamped: bool) -> tuple[Tensor, Tensor]:
     """Our 20 guided DDIM steps from the reference's start noise, and the reference's sample."""
     arrays = reference_arrays()
     parametrisation, network = reference_network(arrays, guided=True)
-    sigmas = parametrisation.sigmas(20)
+    if not clamped:
+        parametrisation = replace(parametrisation, clamp=None)
+    sigmas = parametrisation.chain_sigmas(20)
     # The chain starts at the noise itself; x0 + sigma eps is that over sqrt(alpha_bar).
     start = arrays["cfg_x"][:1] * (1 + sigmas[0] ** 2).sqrt().float()
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return parametrisation.denoise(network, x, sigma)
-
+    denoise, _ = parametrisation.denoiser(network)
     with torch.no_grad():
-        solved = sample_ddim(clamp_prediction(denoise) if clamped else denoise, start, sigmas)
+        solved = sample_ddim(denoise, start, sigmas)
     return solved, arrays["ddim_sample" if clamped else "ddim_sample_unclipped"][:1]
 
 

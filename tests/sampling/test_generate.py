@@ -19,10 +19,12 @@ from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
 from diffusion.parametrisation import EDM, LearnedVariance
 from metrics.spacing import spacing_errors
-from models import DiT_models
+from models import DiT_models, bind
 from sampling import generate as generation
 from sampling.controls import Controls
 from sampling.generate import SampleOptions, generate
+from sampling.network import part_conditions
+from sampling.options import start_level
 from sampling.remap import remapped_file
 from tests.conftest import (
     beatmap_text,
@@ -156,7 +158,7 @@ def test_a_range_is_sampled_as_in_the_whole_map(
     assert loaded.model.config.depth == 2
     beatmap, sequence = made_up(3)
     controls = Controls(some(beatmap, *where))
-    options = SampleOptions(steps=4, spacing=Spacing("model"), bounds="off")
+    options = SampleOptions(steps=4, spacing=Spacing("model"), bounds="off", structure="off")
     part = generate(loaded, beatmap, sequence, options, controls=controls)
     assert generation.context_points(loaded, options) == 33  # two bands, and a neighbour
     monkeypatch.setattr(generation, "context_points", lambda loaded, options: 10**6)
@@ -277,10 +279,10 @@ def test_runs_begin_at_the_level_asked_for() -> None:
         assert float(sigmas[-1]) == 0 and (sigmas.diff() <= 0).all()
     chain = LearnedVariance()
     for level in (1.0, 0.1):
-        sigmas = chain.sigmas(6, level)
+        sigmas = chain.chain_sigmas(6, level)
         assert float(sigmas[0]) == pytest.approx(level, rel=0.02) and len(sigmas) == 7
-        assert float(sigmas[-2]) == pytest.approx(float(chain.sigmas(1000)[-2]))
-    assert len(chain.sigmas(6, 0.0001)) == 2  # the chain has one level there
+        assert float(sigmas[-2]) == pytest.approx(float(chain.chain_sigmas(1000)[-2]))
+    assert len(chain.chain_sigmas(6, 0.0001)) == 2  # the chain has one level there
 
 
 def test_an_edit_takes_its_share_of_the_steps() -> None:
@@ -307,9 +309,9 @@ def test_an_edit_starts_from_the_source_with_noise(loaded: LoadedModel) -> None:
     """At the level that its strength names: strength 1 at 655 px, hardly any at 1.3 px."""
     for strength, px in ((0.999999, 655.0), (1e-9, 1.31)):
         options = SampleOptions(strength=strength)
-        level = generation.start_level(loaded, options)
+        level = start_level(loaded, options)
         assert level == pytest.approx(px / 131, rel=1e-3)
-    half = generation.start_level(loaded, SampleOptions(strength=0.5))
+    half = start_level(loaded, SampleOptions(strength=0.5))
     assert half is not None
     assert half ** (1 / 7) == pytest.approx((5 ** (1 / 7) + 0.01 ** (1 / 7)) / 2, rel=1e-6)
 
@@ -383,12 +385,16 @@ def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
     parametrisation = LearnedVariance()
     beatmap, sequence = made_up(8, 30, sliders=False)
     options = SampleOptions(
-        strength=0.0, refine_iterations=2, spacing=Spacing("model"), bounds="off"
+        strength=0.0,
+        refine_iterations=2,
+        spacing=Spacing("model"),
+        bounds="off",
+        structure="off",
     )
     raw, _ = generate(loaded, beatmap, sequence, options)
     every = np.ones(len(beatmap.objects), dtype=bool)
     part, _ = generation.choose_part(loaded, beatmap, sequence, options, every)
-    network = generation.make_network(loaded, part, options, Controls().style)
+    network = bind(loaded.model, part_conditions(loaded, part))
     a = float(parametrisation.schedule.alphas_cumprod[0])
     x = torch.from_numpy(sequence.xy).float()[None] / torch.tensor([512.0, 384.0])
     for _ in range(2):

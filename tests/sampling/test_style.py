@@ -21,16 +21,18 @@ from sampling import style
 from sampling.controls import Controls
 from sampling.generate import SampleOptions, generate
 from sampling.style import (
-    Learner,
-    Learning,
     Request,
     Style,
+    resolve,
+    weighted_parts,
+)
+from sampling.style_learning import (
+    Learner,
+    Learning,
     draw_windows,
     embeddings_of,
     learn_embedding,
     nearest_classes_mean,
-    resolve,
-    weighted_parts,
 )
 from tests.conftest import beatmap_text, draw_nothing, random_objects, read_json, run_command
 
@@ -181,10 +183,12 @@ def test_guidance_leads_from_the_negative_style(random_model: LoadedModel) -> No
 def test_windows_are_those_of_the_maps() -> None:
     """Every window is a piece of one of the maps, mirrored or not, with that piece's distances."""
     sequences = [made_up(1), made_up(2)]
-    windows = draw_windows(sequences, 40, 16, np.random.default_rng(0))
-    assert windows.xy.shape == (40, 16, 2) and bool(windows.valid.all())
+    windows = draw_windows(sequences, 40, 16, torch.arange(3.0), np.random.default_rng(0))
+    told = windows.conditions
+    assert windows.xy.shape == (40, 16, 2) and told.valid is not None and bool(told.valid.all())
+    assert told.classes.tolist() == [[0, 1, 2]] * 40
     flips = set()
-    for times, xy, distances in zip(windows.times, windows.xy, windows.distances, strict=True):
+    for times, xy, distances in zip(told.times, windows.xy, told.distances, strict=True):
         found = False
         for sequence in sequences:
             for start in range(len(sequence) - 15):
@@ -206,9 +210,10 @@ def test_windows_are_those_of_the_maps() -> None:
 def test_short_maps_are_padded_and_far_points_left_out() -> None:
     sequence = made_up(3, 5)
     far = replace(sequence, xy=sequence.xy + np.eye(len(sequence), 2) * 5000)
-    windows = draw_windows([far], 2, 20, np.random.default_rng(0))
+    windows = draw_windows([far], 2, 20, torch.zeros(3), np.random.default_rng(0))
     expected = [i > 1 and i < len(sequence) for i in range(20)]
-    assert windows.valid.tolist() == [expected, expected]
+    assert windows.conditions.valid is not None
+    assert windows.conditions.valid.tolist() == [expected, expected]
     assert float(windows.xy.abs().max()) < 1000
 
 

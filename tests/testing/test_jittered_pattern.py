@@ -13,8 +13,9 @@ from matplotlib.image import imread
 from toy_benchmark import FAMILIES
 
 from checkpoint import LoadedModel, load_model
-from diffusion.parametrisation import LearnedVariance
-from metrics.denoising import bind_denoiser
+from diffusion.parametrisation import Denoise, LearnedVariance
+from metrics.denoising import unstyled_conditions
+from models import Conditions
 from tests.conftest import call_main, run_command
 
 
@@ -79,7 +80,7 @@ def test_an_oracle_leaves_no_error(
     def oracle(*arguments: object, **options: object) -> Callable[..., torch.Tensor]:
         return lambda x, sigma: clean.expand_as(x).to(x)
 
-    monkeypatch.setattr(jittered_pattern, "bind_denoiser", oracle)
+    monkeypatch.setattr(LoadedModel, "denoiser", oracle)
     assert case.errors(ByModel(loaded, "true", steps, met)(case))[0] < 1e-3
 
 
@@ -109,16 +110,17 @@ def test_what_the_model_is_told(loaded: LoadedModel, monkeypatch: pytest.MonkeyP
     case = jitter("stream", 0, 20.0, 2, 0)
     told: list[np.ndarray] = []
 
-    def listen(*arguments: object, distances: np.ndarray) -> None:
-        told.append(distances)
+    def listen(loaded: LoadedModel, conditions: Conditions) -> None:
+        told.append(conditions.distances.numpy())
 
-    monkeypatch.setattr(jittered_pattern, "bind_denoiser", listen)
+    monkeypatch.setattr(LoadedModel, "denoiser", listen)
     for name in ("true", "jittered", "unknown"):
         ByModel(loaded, name, 1).denoiser(case)
     true, jittered, unknown = told
-    np.testing.assert_array_equal(true, [case.sequence.distances()] * 2)
+    own = case.sequence.distances().astype(np.float32)
+    np.testing.assert_array_equal(true, [own] * 2)
     steps = np.linalg.norm(np.diff(case.xy, axis=1), axis=-1)
-    np.testing.assert_allclose(jittered[:, 1:], steps)
+    np.testing.assert_allclose(jittered[:, 1:], steps, rtol=1e-6)
     assert (unknown == -1).all() and unknown.shape == case.xy.shape[:2]
 
 
@@ -127,11 +129,13 @@ def test_distances_that_are_the_maps_own_change_nothing(loaded: LoadedModel) -> 
     x = loaded.parametrisation.from_pixels(torch.from_numpy(case.xy).float())
     own = case.sequence.distances()
     sigma = torch.tensor(0.3)
-    plain = bind_denoiser(loaded, case.sequence, 3)(x, sigma)
-    torch.testing.assert_close(
-        bind_denoiser(loaded, case.sequence, 3, distances=np.stack([own] * 3))(x, sigma), plain
-    )
-    other = bind_denoiser(loaded, case.sequence, 3, distances=np.stack([own, own + 50, own]))
+
+    def told(*distances: np.ndarray) -> Denoise:
+        return loaded.denoiser(unstyled_conditions(loaded, case.sequence, np.stack(distances)))
+
+    plain = loaded.denoiser(unstyled_conditions(loaded, case.sequence).repeat(3))(x, sigma)
+    torch.testing.assert_close(told(own, own, own)(x, sigma), plain)
+    other = told(own, own + 50, own)
     changed = (other(x, sigma) - plain).abs().amax(dim=(1, 2))
     assert changed[1] > 1e-4 and changed[0] < 1e-5 and changed[2] < 1e-5
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from checkpoint import load_training_checkpoint
 from data_loading import Batch, PackedDataset
 from diffusion.parametrisation import EDM, LearnedVariance
-from models import DiT, DiTConfig
+from models import Conditions, DiT, DiTConfig
 from tests.conftest import SEQ_LEN, TRAIN_STEPS, call_train, run_train
 from training.log import measured_peak_flops, read_metrics, training_flops
 from training.objective import SIGMA_BANDS_PX, Noise, Objective, loss_by_band
@@ -88,7 +88,7 @@ def test_held_out_losses_are_written_and_repeat(packed: PackedDataset, validated
     validation = Validation(packed, rows, objective, SEQ_LEN, SEED)
     assert set(validation.loader.windows(0).rows) == set(rows)
     whole = validation.loader.windows(0)
-    batch = validation.loader.gather(whole.rows, whole.starts, whole.flips)
+    batch = validation.loader.gather(whole)
     with torch.no_grad():
         losses = objective.losses(model, batch, validation.noise)
     assert results[10]["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
@@ -156,7 +156,8 @@ def made_up_batch(length: int) -> Batch:
     xy = torch.rand(1, length, 2) * 300
     times = torch.arange(length, dtype=torch.float64)[None] * 200
     ones = torch.ones(1, length)
-    return Batch(xy, times, 50 * ones, ones.byte(), torch.zeros(1, dtype=torch.int64), ones.bool())
+    classes = torch.zeros(1, dtype=torch.int64)
+    return Batch(xy, Conditions(times, 50 * ones, ones.byte(), classes, ones.bool()))
 
 
 def test_the_peak_is_measured_and_can_be_given(packed: PackedDataset, tmp_path: Path) -> None:
