@@ -21,7 +21,7 @@ from torch import Tensor
 
 from conditions import second_generation
 from conditions.second_generation import TOKENIZER, WEIGHTS
-from conditions.vocabulary import Vocabulary, vocabulary_of
+from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
 from models import REFERENCE_ARCHITECTURE, SIZES, Conditions, DiT, DiTConfig, bind
@@ -176,6 +176,7 @@ def load_model(
     try:
         state, config, parametrisation, metadata = read(path)
         _require_fit(state, config, path)
+        vocabulary = saved_vocabulary(config, metadata)
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -186,7 +187,17 @@ def load_model(
     beside = load_model(weak, device) if weak is not None and weak.is_file() else None
     if beside is not None and beside.parametrisation.scale != parametrisation.scale:
         raise CheckpointError(f"{weak} has other units than {path}: it cannot guide it")
-    return LoadedModel(model, parametrisation, path, digest, metadata, beside)
+    return LoadedModel(model, parametrisation, path, digest, metadata, beside, vocabulary)
+
+
+def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary | None:
+    """The vocabulary that is saved with a model of ours, if it is one that is told of groups."""
+    if not config.class_groups:
+        return None
+    vocabulary = from_dict(metadata["vocabulary"])
+    if vocabulary.groups != config.class_groups:
+        raise ValueError("its vocabulary is of another model")
+    return vocabulary
 
 
 def _ready(state: dict[str, Tensor], config: DiTConfig, device: torch.device | str) -> DiT:
@@ -308,11 +319,12 @@ def _read_training(path: Path, heads: int | None) -> _Parts:
 def sampling_parts(checkpoint: dict[str, Any], path: Path, heads: int | None) -> _Parts:
     """EMA weights, configuration, parametrisation and metadata of ours or the reference's."""
     if "config" in checkpoint and "ema" in checkpoint:
+        said = {key: checkpoint[key] for key in ("vocabulary",) if key in checkpoint}
         return (
             checkpoint["ema"],
             DiTConfig.from_dict(checkpoint["config"]),
             parametrisation_from_dict(checkpoint["parametrisation"]),
-            {"step": checkpoint["step"], "args": checkpoint["args"]},
+            {"step": checkpoint["step"], "args": checkpoint["args"], **said},
         )
     # Files made for sharing hold the bare weights of the EMA.
     state = checkpoint.get("ema", checkpoint)

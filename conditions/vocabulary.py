@@ -176,6 +176,36 @@ def _nearest(value: float | None, largest: float, count: int) -> list[int]:
     return [min(max(round(value / largest * (count - 2)), 0), count - 2)]
 
 
+# --- in files of ours, as the tables of a tokenizer -----------------------------------------------
+
+
+NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors")
+"""Tables whose keys are numbers, which JSON writes as text."""
+
+
+def to_dict(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Plain values for JSON or a `weights_only` checkpoint."""
+    return {
+        "num_classes": vocabulary.num_beatmaps,
+        "num_diff_classes": vocabulary.difficulties,
+        "max_difficulty": vocabulary.max_difficulty,
+        "num_mapper_classes": vocabulary.num_mappers,
+        "num_descriptor_classes": vocabulary.num_descriptors,
+        "num_cs_classes": vocabulary.circle_sizes,
+        "beatmap_idx": dict(vocabulary.beatmaps),
+        "mapper_idx": dict(vocabulary.mappers),
+        "descriptor_idx": dict(vocabulary.descriptors),
+        "beatmap_mapper": dict(vocabulary.mapper_of),
+        "beatmap_descriptors": {k: list(v) for k, v in vocabulary.descriptors_of.items()},
+    }
+
+
+def from_dict(values: Mapping[str, Any]) -> Vocabulary:
+    """Inverse of `to_dict`, also after JSON; ValueError for anything else."""
+    tables = {name: {int(k): v for k, v in values[name].items()} for name in NUMBERED}
+    return vocabulary_of({**values, **tables})
+
+
 # --- tokenizer.pkl of osu-diffusion v2 ------------------------------------------------------------
 
 

@@ -83,6 +83,25 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="share of windows some of whose points are given, for remapping parts of a map",
     )
     add(
+        "--max-noise-px",
+        type=float,
+        metavar="PX",
+        help="train an expert for low noise, up to this much; default: all noise",
+    )
+    add(
+        "--augment-double-time",
+        type=float,
+        default=0.0,
+        help="share of windows at double speed",
+    )
+    add(
+        "--augment-distances",
+        type=float,
+        default=0.0,
+        help="the distances that are told are multiplied by 2 to the power of a normal number of "
+        "this deviation",
+    )
+    add(
         "--augment-rotation",
         type=float,
         default=0.0,
@@ -136,8 +155,15 @@ def add_start_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--ckpt",
         type=Path,
-        help="training checkpoint, also of the public osu-diffusion, or weights (.safetensors) "
-        "that a new run begins with",
+        help="training checkpoint, also of the public osu-diffusion, the folder of an "
+        "osu-diffusion v2, or weights (.safetensors) that a new run begins with",
+    )
+    add(
+        "--max-noise-step",
+        type=int,
+        metavar="STEP",
+        help="of 1000 timesteps, how many a --ckpt of osu-diffusion v2 was trained at, and is "
+        "from here on; default: 100, as the published one",
     )
     add(
         "--heads",
@@ -193,7 +219,7 @@ def add_watching_flags(group: argparse._ArgumentGroup) -> None:
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
-    *("half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
+    *("max_noise_px", "half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every"),
 )
 
@@ -202,6 +228,10 @@ def check_args(args: argparse.Namespace) -> None:
     """Refuses numbers that make no sense and flags that would be ignored: ValueError."""
     for name in POSITIVE:
         _require_positive(args, name)
+    if not 0 <= args.augment_double_time <= 1:
+        raise ValueError(f"--augment-double-time {args.augment_double_time}: give 0 to 1")
+    if not 0 <= args.augment_distances <= 1:
+        raise ValueError(f"--augment-distances {args.augment_distances}: give 0 to 1")
     if args.relearn_embeds and args.ckpt is None:
         raise ValueError("--relearn-embeds renews the class table of a --ckpt: give one")
     if args.sample_every and not args.validation_fraction:

@@ -25,10 +25,11 @@ NOT_OF_THE_RUN = {
 
 def make_parametrisation(args: argparse.Namespace) -> Parametrisation:
     """The parametrisation that the flags ask for."""
-    if args.parametrisation == "edm":
-        return EDM()
     schedule = SCHEDULES[args.noise_schedule or "squaredcos_cap_v2"]()
-    return LearnedVariance(schedule, args.l1_loss is not False)
+    whole: Parametrisation = EDM()
+    if args.parametrisation != "edm":
+        whole = LearnedVariance(schedule, args.l1_loss is not False)
+    return whole if args.max_noise_px is None else whole.limited(args.max_noise_px)
 
 
 def make_config(args: argparse.Namespace, dataset_classes: int) -> DiTConfig:
@@ -114,8 +115,22 @@ def starting_point(args: argparse.Namespace, checkpoint: Path | None) -> Trainin
         return read_training_state(checkpoint)
     if args.ckpt is None:
         return None
-    state = read_training_state(args.ckpt, args.heads)
+    state = read_training_state(args.ckpt, args.heads, args.max_noise_step)
+    state = state.at_noise_up_to(args.max_noise_px)
     return state.as_new_run() if args.relearn_embeds or args.fine_tune_ids else state
+
+
+def without_table(args: argparse.Namespace, state: TrainingState) -> DiTConfig:
+    """The configuration of a model that is told of maps in groups; ValueError for a table's flags.
+
+    It is what it began as, whatever the flags say of sizes and classes.
+    """
+    if args.relearn_embeds or args.embed_only_epochs:
+        raise ValueError(
+            f"{state.path} has no class table for --relearn-embeds and --embed-only-epochs: "
+            "it is told of a map by its mapper, descriptors, star rating and circle size"
+        )
+    return state.config
 
 
 def make_trainer(
@@ -128,7 +143,12 @@ def make_trainer(
         # A run is what it began as; the reference's commands have no flags for what it is.
         config = replace(state.config, num_classes=config.num_classes)
         parametrisation = state.parametrisation
-    trainer = Trainer(args, ranks, dataset, choose_rows(args, dataset), config, parametrisation)
+    vocabulary = None if state is None else state.vocabulary
+    if state is not None and vocabulary is not None:
+        config = without_table(args, state)
+        parametrisation = state.parametrisation
+    rows = choose_rows(args, dataset)
+    trainer = Trainer(args, ranks, dataset, rows, config, parametrisation, vocabulary)
     if state is None:
         return trainer
     if args.relearn_embeds and checkpoint is None:

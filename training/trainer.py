@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import export_weights, write_class_table
+from conditions.vocabulary import Vocabulary, to_dict
 from conventions import command_line
 from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader
@@ -24,6 +25,7 @@ from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
+from training.told import told_table
 from training.validation import Validation
 
 log = logging.getLogger("train")
@@ -40,7 +42,10 @@ class Trainer:
         rows: tuple[np.ndarray, np.ndarray],
         config: DiTConfig,
         parametrisation: Parametrisation,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
+        told = None if vocabulary is None else told_table(vocabulary, dataset)
         self.args, self.ranks, self.dataset = args, ranks, dataset
         self.device = command_line.pick_device(args.device, ranks.local_rank)
         self.dtype = getattr(torch, args.dtype)
@@ -59,12 +64,13 @@ class Trainer:
             world_size=ranks.world_size,
             turn=args.augment_rotation,
             stretch=args.augment_scale,
+            classes=told,
         )
         self.objective = self._objective(config, parametrisation)
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
-                dataset, rows[1], self.objective, args.seq_len, args.global_seed
+                dataset, rows[1], self.objective, args.seq_len, args.global_seed, told
             )
         self.step, self.updates, self.elapsed = 0, 0, 0.0
         self.saved_step: int | None = None
@@ -148,6 +154,9 @@ class Trainer:
             class_dropout=args.class_dropout,
             distance_dropout=args.distance_dropout,
             known_points=args.known_points,
+            groups=len(self.objective.config.class_groups),
+            double_time=args.augment_double_time,
+            distance_noise=args.augment_distances,
         )
 
     def progress(self) -> float:
@@ -223,7 +232,12 @@ class Trainer:
             },
             "rng": torch.get_rng_state(),
             "args": plain_options(self.args),
+            **self._vocabulary(),
         }
+
+    def _vocabulary(self) -> dict[str, Any]:
+        """What the model can be told, to save with it."""
+        return {} if self.vocabulary is None else {"vocabulary": to_dict(self.vocabulary)}
 
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes: the weights, their EMA and two moments."""
@@ -335,6 +349,7 @@ class Trainer:
             "maps": len(self.dataset),
             "data_points": len(self.dataset.points),
             "distance_dropout": self.args.distance_dropout,
+            **self._vocabulary(),
         }
         export_weights(
             folder / "model.safetensors",
