@@ -97,7 +97,7 @@ class TrainingState:
         if self.parametrisation != parametrisation:
             raise CheckpointError(
                 f"{self.path} was trained as {self.parametrisation.to_dict()}: give "
-                "the --parametrisation, --noise-schedule and --l1-loss it was trained with"
+                "the --parametrisation, --noise-schedule, --l1-loss and --max-noise-px of then"
             )
         if self.config.num_classes != config.num_classes:
             raise CheckpointError(
