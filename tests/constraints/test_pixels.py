@@ -10,7 +10,15 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
 from beatmaps.slider_path import PathSet
 from constraints.bounds import Bounds
-from constraints.pixels import Bodies, FloatArray, Placement, _choose_pixels, _rerouted, _settle
+from constraints.pixels import (
+    NEAR_COST,
+    Bodies,
+    FloatArray,
+    Placement,
+    _choose_pixels,
+    _rerouted,
+    _settle,
+)
 from constraints.shapes import SliderShapes
 from tests.conftest import beatmap_text, random_objects
 
@@ -352,28 +360,37 @@ def test_what_is_met_is_not_rerouted() -> None:
 # --- the search for pixels ------------------------------------------------------------------------
 
 AROUND = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2)
+ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 ORIGIN = np.array([256.0, 192.0])
 
 
 def chosen_greedily(bodies: Bodies, targets: FloatArray) -> FloatArray:
-    """One head after the other, at the pixel whose distances are met best: to the last end, and to
-    the next head where that stays. Nearness to the target decides between equals."""
-    heads, end = targets.copy(), ORIGIN
+    """One head after the other, at the pixel near the target whose distances are met best.
+
+    To the last end, and to the next head where that stays; a px of nearness to the target is worth
+    a tenth of a px of distance. All around the last end is looked at where nothing near is good.
+    """
+    heads, end, low, high = targets.copy(), ORIGIN, bodies.low, bodies.high
     for i, target in enumerate(targets):
         if not bodies.fixed[i]:
-            way = target - end
-            length = max(float(np.hypot(*way)), 1e-6)
-            middle = np.rint(end + way / length * bodies.distances[i])
-            angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-            circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * bodies.distances[i]
-            pixels = np.concatenate([middle + AROUND, np.rint(end + circle)])
-            pixels = np.clip(pixels, bodies.low[i], bodies.high[i])
-            cost = (np.hypot(*(pixels - end).T) - bodies.distances[i]) ** 2
+            centres, radii = [end], [bodies.distances[i]]
             if i + 1 < len(targets) and bodies.fixed[i + 1]:
-                after = heads[i + 1] - bodies.ends[i] - pixels
-                cost = cost + (np.hypot(*after.T) - bodies.distances[i + 1]) ** 2
-            order = np.lexsort((np.hypot(*(pixels - target).T), np.round(cost, 9)))
-            heads[i] = pixels[order[0]]
+                centres.append(heads[i + 1] - bodies.ends[i])
+                radii.append(bodies.distances[i + 1])
+
+            def off(pixels: FloatArray, centres: list = centres, radii: list = radii) -> FloatArray:
+                ways = [np.hypot(*(pixels - centre).T) for centre in centres]
+                return sum(np.abs(way - radius) for way, radius in zip(ways, radii, strict=True))
+
+            way = target - end
+            middle = np.rint(end + way / max(float(np.hypot(*way)), 1e-6) * radii[0])
+            pixels = np.clip(middle + AROUND, low[i], high[i])
+            if off(pixels).min() > len(radii):
+                circle = np.clip(np.rint(end + CIRCLE * radii[0]), low[i], high[i])
+                pixels = np.concatenate([pixels, circle])
+            away = np.hypot(*(pixels - target).T)
+            heads[i] = pixels[np.argmin(off(pixels) + 0.1 * away)]
         end = heads[i] + bodies.ends[i]
     return heads
 
@@ -393,17 +410,27 @@ def made_up_chain(seed: int, count: int = 30) -> tuple[Bodies, FloatArray]:
     return bodies, heads + noise
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_search_meets_distances_no_worse_than_one_choice_after_the_other(seed: int) -> None:
-    bodies, noisy_heads = made_up_chain(seed)
-    settled = _settle(replace(bodies, heads=noisy_heads), 60)
-    searched, greedy = _choose_pixels(bodies, settled), chosen_greedily(bodies, settled)
-    squares = [float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in (searched, greedy)]
-    assert squares[0] <= squares[1]
-    for heads in (searched, greedy):
-        assert (heads == np.rint(heads)).all()
-        assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
-        assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
+def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
+    """On no chain by what it weighs, and in all by distances alone, by half.
+
+    Single chains may lose a tenth of a px^2 of distance for targets that are nearer.
+    """
+    squares, costs = [], []
+    for seed in range(12):
+        bodies, noisy_heads = made_up_chain(seed)
+        settled = _settle(replace(bodies, heads=noisy_heads), 60)
+        ways = (_choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
+        for heads in ways:
+            assert (heads == np.rint(heads)).all()
+            assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
+            assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
+        squares.append([float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in ways])
+        away = [NEAR_COST * float(np.hypot(*(heads - settled).T).sum()) for heads in ways]
+        costs.append(np.add(squares[-1], away))
+    searched, greedy = np.transpose(costs)
+    assert (searched <= greedy).all()
+    searched, greedy = np.transpose(squares)
+    assert searched.sum() < 0.5 * greedy.sum() and (searched <= greedy + 0.1).all()
 
 
 def test_a_search_sees_what_one_choice_after_the_other_does_not() -> None:

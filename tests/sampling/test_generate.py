@@ -230,6 +230,47 @@ def test_the_command_line_remaps_a_part(trained: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.osu"))) == 2
 
 
+def test_the_model_is_told_where_kept_objects_are(loaded: LoadedModel) -> None:
+    """In its units; not of those absurdly far away, and nothing of those that are remapped."""
+    beatmap, sequence = made_up(3, 60)
+    sequence = replace(sequence, xy=sequence.xy.copy())
+    sequence.xy[0] = (9000, 100)
+    options = SampleOptions(steps=2)
+    part, points = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 5, 30))
+    known = part_conditions(loaded, part).known
+    assert known is not None and part.kept[0] and points.start == 0
+    told = ~known[0].isnan().any(-1).numpy()
+    assert told.tolist() == [False, *part.kept[1:].tolist()] and 0 < told.sum() < len(told)
+    xy = loaded.parametrisation.to_pixels(known)[0].numpy()
+    np.testing.assert_allclose(xy[told], part.sequence.xy[told], atol=1e-3)
+    every, _ = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 0, 59))
+    assert part_conditions(loaded, replace(every, kept=every.kept & False)).known is None
+
+
+# --- guidance by a weak model ---------------------------------------------------------------------
+
+
+def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> None:
+    """One step from noise is linear: D_weak + w (D - D_weak); weight 1 is the model alone."""
+    beatmap, sequence = made_up(4, 30)
+    weak = load_model(trained / "checkpoints" / "0000005.pt")
+    guided = replace(loaded, weak=weak)
+
+    def once(model: LoadedModel, guidance: float | None) -> np.ndarray:
+        options = SampleOptions(
+            steps=1, guidance=guidance, spacing=Spacing("model"), bounds="off", structure="off"
+        )
+        return generate(model, beatmap, sequence, options)[0][0]
+
+    good, bad = once(loaded, None), once(weak, None)
+    assert np.abs(good - bad).max() > 0.1
+    np.testing.assert_array_equal(once(guided, 1), good)
+    np.testing.assert_allclose(once(guided, 3), bad + 3 * (good - bad), atol=0.01)
+    np.testing.assert_allclose(once(guided, None), bad + 1.5 * (good - bad), atol=0.01)
+    with pytest.raises(ValueError, match=r"--guidance 2: .* has no weak model beside it"):
+        once(loaded, 2)
+
+
 # --- edits ----------------------------------------------------------------------------------------
 
 

@@ -19,8 +19,9 @@ from toy_benchmark import (
     to_beatmap,
 )
 
-from beatmaps.sequence import beatmap_to_sequence
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from diffusion.parametrisation import Denoise
 from tests.conftest import call_main
 
 
@@ -112,13 +113,15 @@ def test_an_oracle_always_hits(
     options = Options(count=2, steps=3, keep_spacing=keep_spacing, sampler=sampler)
     for sign, share in ((1, 1), (-1, 0)):
 
-        def bind(loaded: LoadedModel, sequence: object, n: int, sign: int = sign) -> object:
-            xy = torch.from_numpy(sequence.xy).float()  # type: ignore[attr-defined]
+        def oracle(
+            loaded: LoadedModel, sequence: Sequence, options: Options, sign: int = sign
+        ) -> Denoise:
+            xy = torch.from_numpy(sequence.xy).float()
             answer = xy[-2] + sign * (xy[-1] - xy[-2])
             x0 = loaded.parametrisation.from_pixels(torch.cat([0 * xy[:-1], answer[None]]))
-            return lambda x, sigma: x0.repeat(n, 1, 1)
+            return lambda x, sigma: x0.repeat(options.count, 1, 1)
 
-        monkeypatch.setattr(toy_benchmark, "bind_denoiser", bind)
+        monkeypatch.setattr(toy_benchmark, "complete", oracle)
         assert run_family(loaded, "polygon", 6, options)["hits"] == share
 
 

@@ -333,14 +333,14 @@ def test_a_run_with_known_points_starts_from_an_export_without(
 def test_a_run_goes_on_able_to_be_told(
     packed: PackedDataset, trained: Path, tmp_path: Path
 ) -> None:
-    """A model that can be told stays so; the flag alone decides how often it is."""
+    """A model that can be told is trained on as one; the flag says how often it is told."""
     newest = max((trained / "checkpoints").glob("*.pt"))
     assert load_training_checkpoint(newest)["config"]["known_points"]
     flags = ("--ckpt", newest, "--known-points", 0, "--max-steps", 12)
     with pytest.raises(CheckpointError, match="--known-points"):
         run_train(packed.folder, tmp_path, *flags)
-    flags = ("--ckpt", newest, "--known-points", 0.1, "--max-steps", 12)
-    folder = run_train(packed.folder, tmp_path, *flags)
+    more = ("--ckpt", newest, "--known-points", 0.1, "--max-steps", 12)
+    folder = run_train(packed.folder, tmp_path, *more)
     state = load_training_checkpoint(folder / "checkpoints" / "0000012.pt")
     assert state["config"]["known_points"] and state["model"][TABLE].isfinite().all()
 
