@@ -59,7 +59,7 @@ def run(units: Parametrisation, denoise: Denoise, steps: int = 30) -> tuple[Tens
     return units.to_pixels(x), seen
 
 
-EXPERTS = [
+EXPERTS: list[Parametrisation] = [
     EDM().limited(80.0),
     EDM(pixels=100.0).limited(80.0),
     LearnedVariance(centred=True, clamp=None, known_steps=100),

@@ -89,7 +89,8 @@ def test_what_comes_out_knows_what_the_folder_knew(packed: PackedDataset, tmp_pa
 
 
 def test_a_run_from_a_folder_resumes(packed: PackedDataset, tmp_path: Path) -> None:
-    flags = ("--ckpt", write_folder(tmp_path / "v2"), "--max-steps", 4, "--ckpt-every", 2)
+    flags: tuple[object, ...] = ("--ckpt", write_folder(tmp_path / "v2"), "--max-steps", 4)
+    flags += ("--ckpt-every", 2)
     flags += ("--augment-double-time", 0.5, "--augment-distances", 0.1)
     whole = run_train(packed.folder, tmp_path / "whole", *flags)
     half = run_train(packed.folder, tmp_path / "half", *flags)
@@ -120,7 +121,8 @@ def test_a_checkpoint_without_its_vocabulary_is_refused(
 
 
 def test_an_expert_of_ours_is_trained_and_says_so(packed: PackedDataset, tmp_path: Path) -> None:
-    flags = ("--max-noise-px", 80, "--max-steps", 2, "--validation-fraction", 0.5)
+    flags: tuple[object, ...] = ("--max-noise-px", 80, "--max-steps", 2)
+    flags += ("--validation-fraction", 0.5)
     flags += ("--sample-every", 2, "--val-every", 2)
     folder = run_train(packed.folder, tmp_path / "low", *flags)
     loaded = load_model(folder / "model.safetensors")
