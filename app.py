@@ -80,7 +80,11 @@ def check_address(host: str, port: int | None) -> None:
         family = socket.getaddrinfo(host, 0)[0][0]
         socket.create_server((host, 0), family=family).close()
     except OSError as error:
-        raise ValueError(f"--host {host}: this computer cannot listen there ({error})") from error
+        reason = error.strerror or error
+        raise ValueError(
+            f"--host {host}: this computer cannot listen there ({reason}): give one of its own "
+            "addresses, or leave --host out"
+        ) from error
 
 
 def main() -> int:

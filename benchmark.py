@@ -10,6 +10,7 @@ from benchmarks import data as benchmark_data
 from benchmarks import sampling as benchmark_sample
 from benchmarks.training import add_train_flags, benchmark_train
 from conventions import command_line
+from conventions.errors import naming
 
 Benchmark = Callable[[argparse.Namespace], int]
 
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     return make_parser().parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     run: Benchmark = args.run

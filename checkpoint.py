@@ -22,6 +22,7 @@ from torch import Tensor
 from conditions import second_generation
 from conditions.second_generation import TOKENIZER, WEIGHTS
 from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
 from models import REFERENCE_ARCHITECTURE, SIZES, Conditions, DiT, DiTConfig, bind
@@ -80,8 +81,8 @@ class LoadedModel:
         for candidate in candidates:
             if (candidate / "beatmap_idx.pickle").is_file():
                 return candidate / "beatmap_idx.pickle"
-        raise ValueError(
-            f"there is no beatmap_idx.pickle with {self.path}: name its index with --beatmap-idx"
+        raise FieldError(
+            "there is no beatmap_idx.pickle with {0}: name its index with {beatmap_idx}", self.path
         )
 
 
@@ -233,7 +234,8 @@ def folder_parts(
                 f"{folder} lacks {name}: the folder of an osu-diffusion v2 holds {WEIGHTS} and "
                 f"{TOKENIZER}"
             )
-    parametrisation = second_generation.parametrisation_of(known_steps)
+    known = second_generation.parametrisation_of(known_steps)
+    parametrisation = parametrisation_from_dict(known)
     path = folder / TOKENIZER
     try:
         vocabulary = vocabulary_of(_read_pickle(path, MOST_TOKENIZER_BYTES))

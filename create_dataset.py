@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from conventions import command_line
+from conventions.errors import naming
 from datasets import filters
 from datasets.pack import default_workers, pack
 from datasets.sources import WHAT_IS_FOUND, find_beatmaps
@@ -50,11 +51,13 @@ def parse_args() -> argparse.Namespace:
     return make_parser().parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     chosen = filters.from_arguments(args)
     paths = [path.absolute() for path in args.sources]  # by which the next run knows them
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
+    command_line.check_folder(args.output)
     report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)
     print(*report.lines(args.output), sep="\n")
     return 0

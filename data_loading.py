@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from conventions.playfield import PLAYFIELD
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -161,7 +163,7 @@ def turn_within(xy: np.ndarray, moved: np.ndarray, turns: np.ndarray) -> np.ndar
     weights = moved[..., None] / np.maximum(moved.sum(axis=1), 1)[:, None, None]
     mean = (xy * weights).sum(axis=1, keepdims=True, dtype=np.float32)
     turned = np.where(moved[..., None], (xy - mean) @ turns.transpose(0, 2, 1) + mean, xy)
-    size = np.array([512, 384], np.float32)
+    size = np.array(PLAYFIELD, np.float32)
     low = np.minimum(xy.min(axis=1), 0)
     high = np.maximum(xy.max(axis=1), size)
     fits = ((turned >= low[:, None]) & (turned <= high[:, None])).all(axis=(1, 2))
@@ -295,7 +297,7 @@ class WindowLoader:
         index = self._offsets[rows][:, None] + np.clip(inside, 0, counts[:, None] - 1)
         points = self._bytes.take(index).view(POINT_DTYPE)
         xy = np.empty((*index.shape, 2), np.float32)
-        for axis, (name, size) in enumerate((("x", 512), ("y", 384))):
+        for axis, (name, size) in enumerate(zip("xy", PLAYFIELD, strict=True)):
             low, high = np.float32(-MARGIN_PX), np.float32(size + MARGIN_PX)
             given = points[name]  # (N, T + 1)
             values = np.clip(given, low, high)

@@ -1,8 +1,9 @@
 """Remaps a folder of held-out beatmaps and measures the written files, read back.
 
 Measured are what must not change, spacing, the playfield, shapes and stacks (`fidelity`), how
-far the remaps' placement is from that of real maps (`realism`), whether a classifier can tell them
-apart (`classifier`), and with --denoising the network alone.
+far the remaps' placement is from that of real maps (`realism`), whether two judges can tell them
+apart, one by features of placement (`classifier`), one by bare geometry (`geometry_judge`), and
+with --denoising the network alone. --remaps measures files that exist already.
 """
 
 from conventions import requirements_check  # noqa: F401  (first: says what is missing)
@@ -11,200 +12,96 @@ from conventions import requirements_check  # noqa: F401  (first: says what is m
 import argparse
 import json
 import sys
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from beatmaps.osu_file import BeatmapError, parse_beatmap, read_beatmap, write_new_file
-from beatmaps.sequence import Sequence, beatmap_to_sequence
-from beatmaps.star_rating import star_rating
+from beatmaps.osu_file import BeatmapError, read_beatmap, write_new_file
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import Bounds, bounds_named
 from constraints.spacing import CHOICES, Spacing, wanted_distances
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import naming
 from datasets.sources import find_beatmaps
 from diffusion.samplers import SOLVERS
-from metrics import classifier
-from metrics.denoising import denoising_errors
-from metrics.fidelity import count_changes, count_faults, list_out_of_bounds
-from metrics.realism import collect, compare, object_features, realism_ratio
-from metrics.spacing import measure, spacing_errors, summarise_errors
-from sampling.generate import generate
+from metrics.denoising import Denoising
+from metrics.fidelity import count_changes
+from metrics.metric import Pair
+from metrics.registry import METRICS
 from sampling.options import DEFAULT_STEPS, SampleOptions
-from sampling.remap import remapped_file
+from sampling.remap import remap
+from sampling.request import RemapRequest
+from sampling.steering import Models
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
-MAX_LISTED = 200  # objects out of bounds in the report
-TELLING = 8  # features that are printed
-COUNTED = (
-    *("objects_lost", "objects_moved_in_time", "objects_of_other_kind", "other_bytes_changed"),
-    *("objects_out_of_bounds", "objects_drawn_out_of_bounds", "objects_out_of_bounds_avoidable"),
-    *("stacks", "sliders"),
-)
-SHARES = (
-    ("stacks_broken_share", "stacks_broken", "stacks"),
-    ("paths_too_short_share", "paths_too_short", "sliders_long_enough"),
-    ("paths_of_other_length_share", "paths_of_other_length", "sliders"),
-)
+NAMES = command_line.flag_names(steps="--num-sampling-steps")
 
 
-@dataclass
-class Pool:
-    """What is measured over all maps together.
+class Evaluation:
+    """All metrics, and the rows of the table that they have made of maps and remaps."""
 
-    Spacing errors before rounding (raw) and as written, in px; features of the maps and of their
-    remaps with the beatmapset of each; objects out of bounds; squared denoising errors.
-    """
+    def __init__(self, options: SampleOptions) -> None:
+        self.options = options
+        self.metrics = [metric(options.seed) for metric in METRICS]
+        self.denoising = Denoising()
+        self.rows: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
 
-    starts: list[np.ndarray] = field(default_factory=list)
-    raw: list[np.ndarray] = field(default_factory=list)
-    written: list[np.ndarray] = field(default_factory=list)
-    real: list[pd.DataFrame] = field(default_factory=list)
-    remapped: list[pd.DataFrame] = field(default_factory=list)
-    sets: list[str] = field(default_factory=list)
-    out_of_bounds: list[dict[str, Any]] = field(default_factory=list)
-    denoising: dict[float, list[np.ndarray]] = field(default_factory=dict)
+    def add_remap(
+        self, loaded: LoadedModel, path: Path, output: Path | None = None, overwrite: bool = False
+    ) -> None:
+        """Remaps the beatmap at `path` and measures the file that it gives, written to `output`."""
+        beatmap = read_beatmap(path)
+        request = RemapRequest(options=self.options)
+        (made,) = remap(Models(loaded), beatmap, [f"{beatmap.version} (AI remap)"], request)
+        sequence = beatmap_to_sequence(beatmap)
+        wanted = wanted_distances(sequence, self.options.spacing)
+        bounds = bounds_named(self.options.bounds, beatmap) or Bounds()
+        after = beatmap_to_sequence(made.beatmap)
+        self._measure(path, Pair(sequence, after, wanted, bounds, made.raw, made.seconds))
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_new_file(output, made.data, overwrite=overwrite)
 
-    def spacing(self) -> dict[str, float]:
-        """Median and p95 over all data points of all maps."""
-        starts = np.concatenate(self.starts)
-        raw = summarise_errors(np.concatenate(self.raw), starts)
-        written = summarise_errors(np.concatenate(self.written), starts)
-        return {f"raw_{name}": value for name, value in raw.items()} | written
+    def add_existing(self, path: Path, remap_path: Path) -> None:
+        """Measures a remap that exists, without what only sampling tells.
 
-    def denoising_rmse(self) -> dict[str, float]:
-        """Root mean square over all coordinates of all maps, by noise level, in px."""
-        return {
-            f"denoising_rmse_at_{level:g}_px": float(np.sqrt(np.concatenate(errors).mean()))
-            for level, errors in self.denoising.items()
-        }
+        Raises BeatmapError where it is no remap of the beatmap at `path`.
+        """
+        sequence, after = (beatmap_to_sequence(read_beatmap(p)) for p in (path, remap_path))
+        changes = count_changes(sequence.beatmap, after.beatmap)
+        names = ("objects_lost", "objects_moved_in_time", "objects_of_other_kind")
+        if any(changes[name] for name in names) or len(after) != len(sequence):
+            raise BeatmapError(f"{remap_path} is no remap of {path}: its objects are not the same")
+        wanted = wanted_distances(sequence, self.options.spacing)
+        bounds = bounds_named(self.options.bounds, sequence.beatmap) or Bounds()
+        self._measure(path, Pair(sequence, after, wanted, bounds))
 
+    def _measure(self, path: Path, pair: Pair) -> None:
+        row: dict[str, Any] = {"file": path.name, "points": len(pair.before)}
+        for metric in self.metrics:
+            row |= metric.measure(pair)
+        self.rows.append(row)
 
-def evaluate_one(
-    loaded: LoadedModel,
-    path: Path,
-    options: SampleOptions,
-    pool: Pool,
-    output: Path | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """One row of the table: a remap of the beatmap at `path`, measured on the file it gives.
+    def summarise(self) -> dict[str, Any]:
+        """The numbers of all maps."""
+        table, result = self.table, {}
+        if self.rows:
+            result = {"maps": len(table), "points": int(table["points"].sum())}
+            for metric in self.metrics:
+                result |= metric.summarise(table)
+        return result | self.denoising.summarise() | {"failed": len(self.failed)}
 
-    What is judged over all maps is added to `pool`; the file is written to `output`, if given.
-    """
-    beatmap = read_beatmap(path)
-    sequence = beatmap_to_sequence(beatmap)
-    started = time.perf_counter()
-    raw, placed = generate(loaded, beatmap, sequence, options)
-    seconds = time.perf_counter() - started
-    version = f"{beatmap.version} (AI remap)"
-    data = remapped_file(beatmap, sequence, placed[0], version, options.seed)
-    after = parse_beatmap(data, path.name)
-    written: Sequence = beatmap_to_sequence(after)
-    row: dict[str, Any] = {"file": path.name, "points": len(sequence)}
-    wanted = wanted_distances(beatmap, sequence, options.spacing)
-    row |= {f"raw_{k}": v for k, v in measure(sequence, raw[0], wanted).items()}
-    row |= measure(sequence, written.xy, wanted)
-    row |= count_changes(beatmap, after)
-    row |= count_faults(beatmap, sequence, written.xy)
-    bounds = bounds_named(options.bounds, beatmap) or Bounds()
-    out = list_out_of_bounds(beatmap, sequence, written.xy, wanted, bounds)
-    row["objects_out_of_bounds"] = sum(entry["beyond"] > 0 for entry in out)
-    row["objects_drawn_out_of_bounds"] = sum(entry["drawn_beyond"] > 0 for entry in out)
-    row["objects_out_of_bounds_avoidable"] = sum(not entry["impossible"] for entry in out)
-    stars = star_rating(beatmap.raw), star_rating(data)
-    row["stars_before"], row["stars_after"] = stars
-    if stars[0] and stars[1] is not None:
-        row["star_rating_change"] = stars[1] / stars[0] - 1
-    row["seconds_per_1000_points"] = 1000 * seconds / len(sequence)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_new_file(output, data, overwrite=overwrite)
-    pool.starts.append(sequence.object_starts)
-    pool.raw.append(spacing_errors(sequence, raw[0], wanted))
-    pool.written.append(spacing_errors(sequence, written.xy, wanted))
-    pool.out_of_bounds += [{"file": path.name, **entry} for entry in out]
-    pool.real.append(object_features(beatmap, sequence))
-    pool.remapped.append(object_features(after, written))
-    # Difficulties that were never submitted belong to the song by its name.
-    submitted = beatmap.set_id > 0
-    pool.sets.append(str(beatmap.set_id) if submitted else f"{beatmap.artist} - {beatmap.title}")
-    return row
-
-
-def denoise_one(loaded: LoadedModel, path: Path, options: SampleOptions, pool: Pool) -> None:
-    """Adds the denoising errors of the beatmap at `path` to `pool`; the noise is the seed's."""
-    beatmap = read_beatmap(path)
-    generator = torch.Generator().manual_seed(int(beatmap.md5[:12], 16) + options.seed)
-    errors = denoising_errors(
-        loaded, beatmap_to_sequence(beatmap), generator, half_window=options.half_window
-    )
-    for level, squares in errors.items():
-        pool.denoising.setdefault(level, []).append(squares)
-
-
-def summarise(table: pd.DataFrame, pool: Pool) -> dict[str, float]:
-    """Spacing over all points; shares weighted by points; sums of what must not happen."""
-    weight = table["points"] / table["points"].sum()
-    result: dict[str, float] = {"maps": len(table), "points": int(table["points"].sum())}
-    result |= pool.spacing()
-    for name in ("raw_points", "raw_centres", "points", "centres"):
-        name += "_off_playfield"
-        if name in table:
-            result[name] = float((table[name] * weight).sum())
-    for name in COUNTED:
-        if name in table:
-            result[name] = int(table[name].sum())
-    for name, part, whole in SHARES:
-        if part in table and table[whole].sum():
-            result[name] = float(table[part].sum() / table[whole].sum())
-    if "star_rating_change" in table:
-        change = table["star_rating_change"]
-        result["star_rating_change_median"] = float(change.median())
-        result["star_rating_change_median_absolute"] = float(change.abs().median())
-    result["seconds_per_1000_points"] = float(table["seconds_per_1000_points"].median())
-    return result
-
-
-def judge(pool: Pool, seed: int) -> dict[str, Any]:
-    """The distances to real maps by feature, and what a classifier makes of the remaps."""
-    real = collect(pool.real, pool.real, pool.sets)
-    distances = compare(real, collect(pool.remapped, pool.real, pool.sets), seed=seed)
-    verdict: dict[str, Any] = {"skipped": "scikit-learn is not installed"}
-    if classifier.available():
-        found = classifier.classify(pool.real, pool.remapped, pool.sets, seed)
-        verdict = {"skipped": "too few beatmapsets"} if found is None else asdict(found)
-    ratio = realism_ratio(distances)
-    return {
-        "realism_ratio": ratio if np.isfinite(ratio) else None,
-        "realism": distances,
-        "classifier": verdict,
-    }
-
-
-def print_judgement(judgement: dict[str, Any]) -> None:
-    """The table of distances and the classifier's verdict."""
-    print("\ndistances of distributions: remaps to their sources; to maps of other beatmapsets;")
-    print("real maps to maps of other beatmapsets (conditional: within bins of spacing and rhythm)")
-    table: pd.DataFrame = judgement["realism"]
-    print(table.to_string(float_format="{:.4g}".format, na_rep="-"))
-    if judgement["realism_ratio"] is not None:
-        print(f"{'realism_ratio':<42} {judgement['realism_ratio']:>12.4f}")
-    verdict = judgement["classifier"]
-    if "skipped" in verdict:
-        print(f"classifier skipped: {verdict['skipped']}")
-        return
-    print(f"{'classifier_auc':<42} {verdict['auc']:>12.4f} +- {verdict['auc_std']:.4f}")
-    print(f"{'classifier_map_auc':<42} {verdict['map_auc']:>12.4f} +- {verdict['map_auc_std']:.4f}")
-    for name, drop in list(verdict["importance"].items())[:TELLING]:
-        print(f"  without {name:<32} {-drop:>12.4f}")
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a map, a column a number."""
+        return pd.DataFrame(self.rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -220,11 +117,18 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("results/evaluation"), help="folder for the tables")
     add("--save-maps", action=boolean, default=False, help="also write the remapped files there")
     add("--overwrite", action=boolean, default=False, help="replace existing tables and maps")
+    add(
+        "--remaps",
+        type=Path,
+        help="measure the remaps in this folder, of the same names (--save-maps), and sample none",
+    )
     add("--limit", type=int, help="only so many maps, evenly spread")
     add("--seed", type=int, default=0, help="of the remaps and of what is drawn at random")
     add("--num-sampling-steps", type=int, default=DEFAULT_STEPS, help="as for sample.py")
     add("--sampler", choices=["auto", *SOLVERS], default="auto", help="as for sample.py")
     add("--spacing", default="keep", help=f"as for sample.py: {CHOICES}")
+    add("--structure", choices=["keep", "clean", "off"], default="keep", help="as for sample.py")
+    add("--guidance", type=float, metavar="WEIGHT", help="as for sample.py")
     add(
         "--bounds",
         choices=["playfield", "screen", "off"],
@@ -236,10 +140,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--sampling", action=boolean, default=True, help="remap; off with --denoising alone")
     add("--device", default="auto", help="cuda, mps, cpu or auto")
     return parser
-
-
-def parse_args() -> argparse.Namespace:
-    return make_parser().parse_args()
 
 
 def choose_paths(folder: Path, limit: int | None) -> list[Path]:
@@ -261,69 +161,84 @@ def prepare_output(args: argparse.Namespace) -> None:
         command_line.claim_output(args.output / name, args.overwrite)
 
 
-def report_results(
-    output: Path,
-    report: dict[str, Any],
-    rows: list[dict[str, Any]],
-    pool: Pool,
-    failed: list[dict[str, str]],
-) -> None:
+def report_results(output: Path, report: dict[str, Any], evaluation: Evaluation) -> None:
     """Prints what was found and writes the tables to `output`; `report` has what was run."""
-    table = pd.DataFrame(rows)
-    summary = summarise(table, pool) if rows else {}
-    summary |= pool.denoising_rmse() | {"failed": len(failed)}
+    summary = evaluation.summarise()
     for name, value in summary.items():
         print(
             f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"
         )
-    for entry in failed:
+    for entry in evaluation.failed:
         print(f"failed: {entry['file']}: {entry['reason']}")
-    report = report | {"summary": summary, "failed": failed}
-    if rows:
-        judgement = judge(pool, report["options"]["seed"])
-        print_judgement(judgement)
-        # NaN is not JSON; pandas writes null.
-        judgement["realism"] = json.loads(judgement["realism"].to_json(orient="index"))
-        worst = sorted(pool.out_of_bounds, key=lambda entry: -entry["beyond"])
-        report |= judgement | {"out_of_bounds": worst[:MAX_LISTED]}
+    report = report | {"summary": summary, "failed": evaluation.failed}
+    if evaluation.rows:
+        for metric in evaluation.metrics:
+            report |= metric.judge()
+            for line in metric.lines():
+                print(line)
+        table = evaluation.table
         table.to_csv(output / TABLE, index=False, encoding="utf-8", errors="backslashreplace")
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_new_file(output / REPORT, text.encode("utf-8", "backslashreplace"), overwrite=True)
 
 
-def main() -> int:
-    args = parse_args()
+def check_flags(args: argparse.Namespace) -> None:
+    """ValueError for flags that contradict each other."""
+    if args.remaps is not None and (args.denoising or args.save_maps):
+        raise ValueError("--remaps samples nothing: leave out --denoising and --save-maps")
+    if args.remaps is not None and not args.remaps.is_dir():
+        raise ValueError(f"--remaps {args.remaps} is not a folder")
     if not (args.sampling or args.denoising):
         raise ValueError("--no-sampling leaves nothing to do: add --denoising")
-    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
+
+
+def evaluate_paths(
+    loaded: LoadedModel | None, paths: list[Path], evaluation: Evaluation, args: argparse.Namespace
+) -> None:
+    """Measures the maps, or notes why that failed. Without a model: those of --remaps."""
+    seed, half_window = evaluation.options.seed, evaluation.options.half_window
+    for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
+        place = path.relative_to(args.folder)
+        try:
+            if loaded is None:
+                evaluation.add_existing(path, args.remaps / place)
+                continue
+            output = args.output / place if args.save_maps else None
+            if args.denoising:
+                sequence = beatmap_to_sequence(read_beatmap(path))
+                evaluation.denoising.add(loaded, sequence, seed, half_window)
+            if args.sampling:
+                evaluation.add_remap(loaded, path, output, args.overwrite)
+        except BeatmapError as error:
+            evaluation.failed.append({"file": str(path), "reason": str(error)})
+
+
+@naming(NAMES)
+def main() -> int:
+    args = make_parser().parse_args()
+    check_flags(args)
+    loaded = None if args.remaps else load_model(args.ckpt, command_line.pick_device(args.device))
     options = SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
         seed=args.seed,
         spacing=Spacing.parse(args.spacing),
         bounds=args.bounds,
+        structure=args.structure,
+        guidance=args.guidance,
         half_window=args.half_window,
     )
     paths = choose_paths(args.folder, args.limit)
     prepare_output(args)
-    rows, failed, pool = [], [], Pool()
-    for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
-        try:
-            output = args.output / path.relative_to(args.folder) if args.save_maps else None
-            if args.denoising:
-                denoise_one(loaded, path, options, pool)
-            if args.sampling:
-                rows.append(evaluate_one(loaded, path, options, pool, output, args.overwrite))
-        except BeatmapError as error:
-            failed.append({"file": str(path), "reason": str(error)})
-    if not (rows or pool.denoising):
+    evaluation = Evaluation(options)
+    evaluate_paths(loaded, paths, evaluation, args)
+    if not (evaluation.rows or evaluation.denoising.errors):
         raise ValueError(f"no beatmap could be evaluated in {args.folder}")
-    report = {
-        "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
-        "options": asdict(options),
-    }
-    report_results(args.output, report, rows, pool, failed)
-    return 1 if failed else 0
+    report: dict[str, Any] = {"options": asdict(options)}
+    if loaded is not None:
+        report = {"checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256}} | report
+    report_results(args.output, report, evaluation)
+    return 1 if evaluation.failed else 0
 
 
 if __name__ == "__main__":

@@ -12,17 +12,18 @@ import argparse
 import json
 import logging
 from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import Any
 
 from conventions import command_line
+from conventions.errors import naming
 from conventions.ranks import process_group
+from training.flags import training_options, training_parser
 from training.log import Metrics, start_logging
 from training.monitor import Watch
-from training.options import check_args, training_parser
+from training.options import TrainingOptions
 from training.run_folder import RunFolder, open_run
-from training.setup import make_trainer, open_data, run_options
-from training.trainer import Trainer, plain_options
+from training.setup import make_trainer, open_data, run_identity
+from training.trainer import Trainer
 
 log = logging.getLogger("train")
 
@@ -32,63 +33,54 @@ def make_parser() -> argparse.ArgumentParser:
     return training_parser(__doc__)
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    return make_parser().parse_args(argv)
-
-
-def warn_of_ignored(args: argparse.Namespace) -> None:
+def warn_of_ignored(options: TrainingOptions) -> None:
     """Names flags that have no effect."""
-    if args.parametrisation == "edm" and (args.noise_schedule or args.l1_loss is not None):
+    ignored = options.noise_schedule or options.l1_loss is not None
+    if options.parametrisation == "edm" and ignored:
         log.warning(
             "--noise-schedule and --l1-loss have no effect on edm; they belong to "
             "--parametrisation learned-variance"
         )
 
 
-def describe(trainer: Trainer, folder: RunFolder | None, options: dict[str, Any]) -> None:
+def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any]) -> None:
     """The first lines of the log."""
-    args, loader = trainer.args, trainer.loader
+    options, loader = trainer.options, trainer.loader
     if folder is not None:
         log.info("Experiment directory: %s", folder.path)
-        for name, (before, now) in folder.differences(options).items():
+        for name, (before, now) in folder.differences(identity).items():
             log.warning("--%s was %s, is %s now", name.replace("_", "-"), before, now)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    log.info("%s Parameters: %s on %s", args.model, f"{parameters:,}", trainer.device)
+    log.info("%s Parameters: %s on %s", options.model, f"{parameters:,}", trainer.device)
     log.info("Dataset: %d maps, %d data points", len(loader.rows), loader.num_points)
-    log.info("Options: %s", json.dumps(plain_options(args)))
+    log.info("Options: %s", json.dumps(options.plain()))
     length = f"{trainer.total_steps} steps"
-    if args.max_minutes is not None:
-        length = f"{args.max_minutes:g} minutes, at most {length},"
+    if options.max_minutes is not None:
+        length = f"{options.max_minutes:g} minutes, at most {length},"
     log.info("Training for %s of %d in an epoch", length, loader.batches_per_epoch)
 
 
+@naming(command_line.flag_names())
 def main() -> int:
-    args = parse_args()
-    check_args(args)
-    with process_group(args.dist) as ranks:
-        dataset = open_data(args, ranks)
-        options = run_options(args, dataset)
-        folder: RunFolder | None = None
-
-        def open_folder() -> Path | None:
-            nonlocal folder
-            folder = open_run(args.results_dir, args.model, options, args.resume)
-            start_logging(ranks.is_main, folder.path)
-            return folder.newest_checkpoint()
-
-        checkpoint = ranks.from_main(open_folder)
-        if not ranks.is_main:
-            start_logging(False, None)
+    options = training_options(make_parser().parse_args())
+    with process_group(options.dist) as ranks:
+        dataset = open_data(options, ranks)
+        identity = run_identity(options, dataset)
+        folder = ranks.only_on_main(
+            lambda: open_run(options.results_dir, options.model, identity, options.resume)
+        )
+        start_logging(ranks.is_main, None if folder is None else folder.path)
         with closing(folder) if folder is not None else nullcontext():
-            warn_of_ignored(args)
-            trainer = make_trainer(args, ranks, dataset, checkpoint)
-            describe(trainer, folder, options)
+            checkpoint = ranks.from_main(lambda: folder.newest_checkpoint() if folder else None)
+            warn_of_ignored(options)
+            trainer = make_trainer(options, ranks, dataset, checkpoint)
+            describe(trainer, folder, identity)
             metrics = None
             if folder is not None:
-                folder.require_space(trainer.checkpoint_bytes(), args.keep_last)
-                metrics = Metrics(folder.path, trainer.step, args.tensorboard)
+                folder.require_space(trainer.checkpoint_bytes(), options.keep_last)
+                metrics = Metrics(folder.path, trainer.step, options.tensorboard)
             trainer.connect()
-            watch = Watch(args, ranks, trainer.loader, trainer.objective, metrics)
+            watch = Watch(options, ranks, trainer.loader, trainer.objective, metrics)
             return trainer.run(folder, watch)
 
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from conventions.arrays import FloatArray
 
 if TYPE_CHECKING:  # constraints and validation need no reader of beatmaps
     from beatmaps.osu_file import Beatmap
 
-PLAYFIELD = (512.0, 384.0)
-STACK_DISTANCE = 3.0
+STACK_DISTANCE = 3.0  # px; nearer objects are stacked
 STACK_STEP = 0.1  # of a circle's radius
 FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
 
-FloatArray = NDArray[np.float64]
 Colour = tuple[int, int, int]
 DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
 
@@ -142,10 +141,3 @@ def format_time(ms: float) -> str:
     whole = int(np.floor(abs(ms)))
     sign = "-" if ms < 0 and whole else ""
     return f"{sign}{whole // 60_000:02}:{whole // 1000 % 60:02}:{whole % 1000:03}"
-
-
-def editor_time(ms: float) -> str:
-    """A time as the editor writes it, mm:ss:mmm."""
-    total = round(abs(ms))
-    sign = "-" if ms < 0 and total else ""
-    return f"{sign}{total // 60000:02d}:{total // 1000 % 60:02d}:{total % 1000:03d}"

@@ -7,20 +7,35 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from beatmaps.file_names import below_a_set, find_name, is_hidden
 from beatmaps.osu_file import (
     MAX_FILE_BYTES,
     Beatmap,
     BeatmapError,
     GameModeError,
+    LeftOutError,
     parse_beatmap,
     read_beatmap,
 )
 from beatmaps.osz import Archive, ArchiveError, Member, pack_folder
+from conventions.errors import FieldError
+from conventions.identity import INDIFFERENT
 
 SUFFIXES = {".osu", ".osz"}
 MAX_SONG_BYTES = 64 * 2**20
+SONGS = {".mp3", ".ogg", ".wav"}
+"""What songs end in; a folder with a song and a difficulty is a set's."""
+
+
+class ChoiceError(FieldError, BeatmapError):
+    """A file does not have the one difficulty that was asked for."""
+
+
+class SongError(FieldError, ArchiveError):
+    """A beatmap that cannot be packed with its song's folder."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +46,16 @@ class Choice:
     none of the old difficulties.
     """
 
-    difficulty: str | None = None
-    all_difficulties: bool = False
-    format: str | None = None
+    difficulty: str | None = field(default=None, metadata=INDIFFERENT)
+    all_difficulties: bool = field(default=False, metadata=INDIFFERENT)
+    format: str | None = field(default=None, metadata=INDIFFERENT)
     separate_set: bool = False
 
     def __post_init__(self) -> None:
         if self.difficulty is not None and self.all_difficulties:
-            raise ValueError("--difficulty and --all-difficulties: give one of them")
+            raise FieldError("{difficulty} and {all_difficulties}: give one of them")
         if self.separate_set and self.format == "osu":
-            raise ValueError("--separate-set makes an .osz: leave out --format osu")
+            raise FieldError("{separate_set} makes an .osz: leave out {format} osu")
 
     def into_archive(self, from_archive: bool) -> bool:
         """Whether the results of an input are written as an .osz."""
@@ -66,16 +81,24 @@ class Job:
 
     def song(self, beatmap: Beatmap) -> bytes | None:
         """The song of one of the beatmaps where it lies in the archive."""
-        wanted = beatmap.audio_filename.replace("\\", "/").casefold()
-        for member in self.archive.members if self.archive is not None else []:
-            if member.name.casefold() == wanted and member.size <= MAX_SONG_BYTES:
-                return self.archive.read(member) if self.archive is not None else None
+        if self.archive is None or not beatmap.has_song:
+            return None
+        files = {id(b): m.name for b, m in zip(self.beatmaps, self.members, strict=False)}
+        # It is beside the beatmap, or above one in a sub-folder.
+        for folder in PurePosixPath(files.get(id(beatmap), "x.osu")).parents:
+            member = self.archive.find(str(folder / beatmap.audio_filename.replace("\\", "/")))
+            try:
+                if member is not None:
+                    return self.archive.read(member, MAX_SONG_BYTES)
+            except ArchiveError:
+                break  # one that is damaged, or too large to be shown, is not needed
         return None
 
     def __str__(self) -> str:
         return self.beatmaps[0].name if len(self.beatmaps) == 1 else str(self.path)
 
 
+IN_SUB_FOLDER = "is in a sub-folder of its set, where osu! does not show it"
 LeftOut = list[BeatmapError]
 """Why difficulties of an archive were left out; each names its file."""
 
@@ -83,24 +106,56 @@ LeftOut = list[BeatmapError]
 # --- files ----------------------------------------------------------------------------------------
 
 
-def find_inputs(patterns: Sequence[Path], output: Path) -> tuple[list[Path], list[Path]]:
-    """(files, copies): the .osu and .osz files that the patterns mean, in a fixed order.
+class Inputs(NamedTuple):
+    """The files to work on, and those that are left out: which, and why."""
+
+    paths: list[Path]
+    left_out: list[tuple[Path, str]]
+
+
+def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
+    """The .osu and .osz files that the patterns mean, in a fixed order.
 
     A pattern is a file, a folder (searched with all below it) or a name with * and ?, which not
     every shell resolves. Files below `output` are results and count only when they are named.
-    Copies have the same content as a file before them.
+    Hidden files, companions that a system made and empty files are passed over unless they are
+    named. Left out are copies, which have the same content as a file before them, and in a searched
+    folder the difficulties below a set's own folder. Raises ValueError for a pattern without any
+    file, and OSError.
     """
     found: dict[Path, Path] = {}
+    below: dict[Path, Path] = {}
     for pattern in patterns:
         files = list(_expand(pattern, output.resolve()))
         if not files:
             raise ValueError(f"{pattern}: there is no .osu or .osz file there")
-        for path in files:
-            found.setdefault(path.resolve(), path)
-    return _without_copies(list(found.values()))
+        for path, is_below in files:
+            (below if is_below else found).setdefault(path.resolve(), path)
+    paths, copies = _without_copies(list(found.values()))
+    left_out = [(path, "the same file again") for path in copies]
+    named = [path for key, path in below.items() if key not in found]
+    left_out += [(path, f"{IN_SUB_FOLDER}: name the file to have it") for path in named]
+    return Inputs(paths, left_out)
 
 
-def _expand(pattern: Path, output: Path) -> Iterator[Path]:
+def _is_companion(path: Path, folder: Path) -> bool:
+    """Whether a file that a search in `folder` has found is none that somebody put there."""
+    empty = path.is_file() and path.stat().st_size == 0
+    return empty or is_hidden(str(path.relative_to(folder)))
+
+
+def _set_folders(paths: list[Path], folder: Path) -> set[str]:
+    """Those of the beatmaps' folders, relative to `folder`, that have a song too."""
+    parents = {path.parent for path in paths if path.suffix.lower() == ".osu"}
+    return {
+        str(PurePosixPath(parent.relative_to(folder)))
+        for parent in parents
+        if any(path.suffix.lower() in SONGS for path in parent.iterdir())
+    }
+
+
+def _expand(pattern: Path, output: Path) -> Iterator[tuple[Path, bool]]:
+    """(file, whether it is below a set's folder) of all that a pattern means."""
     matches = [pattern]
     if set("*?") & set(str(pattern)) and not pattern.exists():
         # Brackets are part of most beatmaps' names, never a choice of letters.
@@ -108,15 +163,23 @@ def _expand(pattern: Path, output: Path) -> Iterator[Path]:
         matches = sorted(root.glob(str(pattern.relative_to(root)).replace("[", "[[]")))
     for match in matches:
         if not match.is_dir():
-            if match == pattern or match.suffix.lower() in SUFFIXES:
-                yield match
+            wanted = match.suffix.lower() in SUFFIXES and not _is_companion(match, match.parent)
+            if match == pattern or wanted:
+                yield match, False
             continue
         may_be_results = not match.resolve().is_relative_to(output)
-        for path in sorted(match.rglob("*")):
-            if path.suffix.lower() not in SUFFIXES or not path.is_file():
-                continue
-            if not (may_be_results and path.resolve().is_relative_to(output)):
-                yield path
+        paths = [
+            path
+            for path in sorted(match.rglob("*"))
+            if path.suffix.lower() in SUFFIXES
+            and path.is_file()
+            and not _is_companion(path, match)
+            and not (may_be_results and path.resolve().is_relative_to(output))
+        ]
+        sets = _set_folders(paths, match)
+        for path in paths:
+            is_loose = path.suffix.lower() == ".osu"
+            yield path, is_loose and below_a_set(path.relative_to(match).as_posix(), sets)
 
 
 def _without_copies(paths: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -172,9 +235,10 @@ def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]
         beatmap = read_beatmap(path)
         wanted = choice.difficulty
         if wanted is not None and not matching([beatmap.version], wanted):
-            raise BeatmapError(
-                f"{path} is the difficulty {beatmap.version!r}, not --difficulty {wanted!r}: "
-                "leave that flag out, or give the other difficulty's file"
+            raise ChoiceError(
+                "{0} is the difficulty {1!r}, not {difficulty} {2!r}: "
+                "leave that flag out, or give the other difficulty's file",
+                *(path, beatmap.version, wanted),
             )
         if not choice.into_archive(from_archive=False):
             yield [Job(path, beatmap.md5, [beatmap])], []
@@ -193,45 +257,70 @@ def read_beatmaps(path: Path) -> list[Beatmap]:
 
 def _job_of_folder(path: Path, beatmap: Beatmap, archive: Archive, choice: Choice) -> Job:
     """A beatmap with its song's folder around it, packed as `archive`."""
-    names = {member.name.casefold(): member for member in archive.members}
-    audio = beatmap.audio_filename.replace("\\", "/").casefold()
-    if audio not in names or path.name.casefold() not in names:
-        raise ArchiveError(
-            f"{path}: its song {beatmap.audio_filename!r} is not beside it, which an .osz needs: "
-            "take the file in the song's folder, or --format osu"
+    if beatmap.has_song and archive.find(beatmap.audio_filename) is None:
+        raise SongError(
+            "{0}: its song {1!r} is not beside it, which an .osz needs: "
+            "take the file in the song's folder, or {format} osu",
+            *(path, beatmap.audio_filename),
+        )
+    member = archive.find(path.name)
+    if member is None:
+        raise SongError(
+            "{0}: only a .osu file that is not hidden and no link is packed: rename or copy it, "
+            "or take {format} osu",
+            path,
         )
     title = path.resolve().parent.name
-    members = [names[path.name.casefold()]]
-    return Job(path, beatmap.md5, [beatmap], archive, members, title, choice.separate_set)
+    return Job(path, beatmap.md5, [beatmap], archive, [member], title, choice.separate_set)
 
 
 def _jobs_of_archive(path: Path, archive: Archive, choice: Choice) -> tuple[list[Job], LeftOut]:
-    found, left_out = _difficulties(archive)
+    found, left_out = _difficulties(archive, choice.difficulty)
     if not found:
-        other_modes = left_out and all(isinstance(e, GameModeError) for e in left_out)
+        other_modes = left_out and all(isinstance(e, LeftOutError) for e in left_out)
         kind = GameModeError if other_modes else BeatmapError
-        reasons = "; ".join(str(error) for error in left_out) or "no .osu file in it"
+        reasons = (
+            "; ".join(str(error) for error in left_out) or "no .osu file in it that has content"
+        )
         raise kind(f"{path} has no osu!standard difficulty: {reasons}")
     if not choice.all_difficulties:
-        found = [found[choose(path, [b.version for _, b in found], choice.difficulty)]]
+        versions, files = [b.version for _, b in found], [m.name for m, _ in found]
+        found = [found[choose(path, versions, choice.difficulty, files)]]
     if choice.into_archive(from_archive=True):
-        archive.check()
         members, beatmaps = [m for m, _ in found], [b for _, b in found]
         job = Job(path, file_md5(path), beatmaps, archive, members, path.stem, choice.separate_set)
         return [job], left_out
     return [Job(path, beatmap.md5, [beatmap]) for _, beatmap in found], left_out
 
 
-def _difficulties(archive: Archive) -> tuple[list[tuple[Member, Beatmap]], LeftOut]:
-    """The osu!standard beatmaps of an archive in its order, and why others are none."""
-    found, left_out = [], []
+def _difficulties(
+    archive: Archive, wanted: str | None
+) -> tuple[list[tuple[Member, Beatmap]], LeftOut]:
+    """The osu!standard beatmaps of an archive in its order, and why others are none.
+
+    Those in sub-folders of a set are none unless `wanted` is the name of the file.
+    """
+    found: list[tuple[Member, Beatmap]] = []
+    left_out: LeftOut = []
+    sets = {str(PurePosixPath(member.name).parent) for member in archive.beatmaps}
     for member in archive.beatmaps:
+        name = f"{archive.name}: {member.name}"
+        if below_a_set(member.name, sets) and not _is_file(member.name, wanted):
+            advice = f"--difficulty with {member.name!r} takes it"
+            left_out.append(LeftOutError(f"{name} {IN_SUB_FOLDER}: {advice}"))
+            continue
         try:
-            data = archive.read(member, MAX_FILE_BYTES)
-            found.append((member, parse_beatmap(data, f"{archive.name}: {member.name}")))
+            found.append((member, parse_beatmap(archive.read(member, MAX_FILE_BYTES), name)))
         except BeatmapError as error:
             left_out.append(error)
+        except ArchiveError as error:
+            left_out.append(BeatmapError(str(error)))
     return found, left_out
+
+
+def _is_file(name: str, wanted: str | None) -> bool:
+    """Whether `wanted` is the name of a file in an archive."""
+    return wanted is not None and find_name(wanted, [name]) is not None
 
 
 def matching(versions: list[str], wanted: str) -> list[int]:
@@ -250,17 +339,31 @@ def matching(versions: list[str], wanted: str) -> list[int]:
     return next((found for found in attempts if found), [])
 
 
-def choose(path: Path, versions: list[str], wanted: str | None) -> int:
+def choose(path: Path, versions: list[str], wanted: str | None, files: Sequence[str] = ()) -> int:
     """Which of the difficulties named `versions` is `wanted`; the error shows their list.
 
-    A single difficulty needs no choice.
+    `files` are their names in the archive, by which they may be wanted too. A single difficulty
+    needs no choice.
     """
+    file = None if wanted is None else find_name(wanted, files)
+    if file is not None:
+        return file
     matches = list(range(len(versions))) if wanted is None else matching(versions, wanted)
     if len(matches) == 1:
         return matches[0]
-    problem = "give --difficulty" if wanted is None else f"--difficulty {wanted!r} is not one"
-    names = ", ".join(f"{k}: {name}" for k, name in enumerate(versions, 1))
-    raise BeatmapError(
-        f"{path} has {len(versions)} difficulties, {problem} of them by name or number "
-        f"({names}), or take --all-difficulties"
+    if wanted is None:
+        problem = "choose one by {difficulty} with its name or number"
+    elif matches:
+        problem = "{difficulty} {3!r} means {4} of them: give the number of one"
+    else:
+        problem = "{difficulty} {3!r} is none of them by name or number"
+    # Of equal names the files tell which is which.
+    twice = {name for name in versions if versions.count(name) > 1}
+    names = [
+        f"{k}: {name}" + (f" in {files[k - 1]!r}" if files and name in twice else "")
+        for k, name in enumerate(versions, 1)
+    ]
+    raise ChoiceError(
+        f"{{0}} has {{1}} difficulties, {problem} ({{2}}), or take {{all_difficulties}}",
+        *(path, len(versions), ", ".join(names), wanted, len(matches)),
     )

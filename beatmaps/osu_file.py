@@ -34,6 +34,7 @@ from beatmaps.slider_path import (
     flatten,
     split_segments,
 )
+from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
 
 # Limits of ours, far above any map that people play: work and memory stay within bounds.
@@ -77,15 +78,18 @@ _EXTRA_LINE_BREAKS = re.compile("[\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n]")
 NO_POINTS: NDArray[np.float64] = np.empty((0, 2))
 Letters = tuple[tuple[int, str], ...]  # (index of a slider's point, curve letter from there on)
 Kind = Literal["circle", "slider", "spinner"]
-FloatArray = NDArray[np.float64]
 
 
 class BeatmapError(ValueError):
     """A file that cannot be used; the message says what, where and what to do."""
 
 
-class GameModeError(BeatmapError):
-    """A beatmap of another game mode: nothing is wrong with it, but it is not for this program."""
+class LeftOutError(BeatmapError):
+    """A beatmap that is passed over though nothing is wrong with it."""
+
+
+class GameModeError(LeftOutError):
+    """A beatmap of another game mode, which is not for this program."""
 
 
 def curve_segments(letters: Letters, points: FloatArray, version: int) -> list[Segment]:
@@ -229,6 +233,11 @@ class Beatmap:
     sample_set: str
     sample_volume: int
 
+    @property
+    def has_song(self) -> bool:
+        """Whether the map names a song; "virtual" says that all sounds are its hitsounds."""
+        return self.audio_filename.casefold() not in ("", "virtual")
+
     @cached_property
     def md5(self) -> str:
         """MD5 of the file, by which the game identifies it."""
@@ -272,7 +281,8 @@ def read_beatmap(path: str | os.PathLike[str]) -> Beatmap:
     except FileNotFoundError:
         raise BeatmapError(f"{path} does not exist: check the path") from None
     except OSError as error:
-        raise BeatmapError(f"{path} cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise BeatmapError(f"{path} cannot be read: {reason}: check the file") from error
     return parse_beatmap(data, str(path))
 
 
@@ -1041,4 +1051,5 @@ def write_new_file(path: str | os.PathLike[str], data: bytes, *, overwrite: bool
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise BeatmapError(f"{path} cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise BeatmapError(f"{path} cannot be written: {reason}: choose another place") from error

@@ -1,30 +1,37 @@
 """Beatmap archives (`.osz`, a ZIP of one song's folder): read safely, extended without unpacking.
 
-Nothing is ever extracted by name. Writing copies the stored bytes of the members that stay, headers
-included, so that names in old code pages, timestamps, order and content survive as they are.
+What other programs open is opened: only what is dangerous (names that lead out of the folder,
+links, encryption, bombs) and what cannot be carried over is refused. Nothing is ever extracted by
+name, and only the members that are needed are unpacked. Writing copies the stored bytes of all
+members that stay, headers included, so that names in old code pages, timestamps, order and content
+survive as they are, whatever they hold.
 """
 
 from __future__ import annotations
 
+import bz2
 import io
-import re
+import lzma
 import stat
 import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+from beatmaps.file_names import find_name, is_absolute, is_hidden, key_of, leads_out, normalised
 
 MAX_ARCHIVE_BYTES = 2**30
 MAX_UNPACKED_BYTES = 2**30
 MAX_MEMBERS = 10_000
 MAX_DIRECTORY_BYTES = 16 * 2**20
-# Blank bitmaps and silent samples compress further than this: small members are let through.
-MAX_RATIO, RATIO_FREE_BYTES = 200, 8 * 2**20
+# Blank bitmaps and silent songs compress further than this: members that are small enough to be
+# read into memory anyway are let through.
+MAX_RATIO, RATIO_FREE_BYTES = 200, 64 * 2**20
 CHUNK_BYTES = 2**20
 
 # What a song's folder may hold; anything else there is not packed.
@@ -35,15 +42,22 @@ SONG_SUFFIXES = {
     *(".avi", ".mp4", ".m4v", ".flv", ".mpg", ".wmv"),
 }
 
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # also strong encryption and masked headers
-_UTF8, _DESCRIPTOR = 0x800, 0x8
 _UNKNOWN_16, _UNKNOWN_32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 record"
-# Layouts of PKWARE's APPNOTE.TXT, sections 4.3.7, 4.3.12 and 4.3.16.
+# Layouts and numbers of PKWARE's APPNOTE.TXT, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16, 4.4.5,
+# 4.5.3 and 4.6.9.
 _LOCAL = struct.Struct("<4s5H3L2H")
 _RECORD = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
 _OFFSET_AT = 42  # of the local header's offset within a record of the directory
+_ZIP64_FIELD, _UNICODE_NAME_FIELD = 0x0001, 0x7075
+_METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+# In what old programs wrote names, osu! first; cp437 has a character for every byte. The second
+# byte of a character may be what "\\" is in ASCII.
+_OLD_ENCODINGS = ("cp932", "big5", "gbk", "cp437")
+_MORE_ENCODINGS = ("cp949", "cp1251", "cp1252")  # for names that are looked for
 
 Date = tuple[int, int, int, int, int, int]
 
@@ -54,42 +68,62 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive: its name, unpacked size in bytes, and where its stored bytes lie.
+    """One file of an archive.
 
-    `record` is its entry in the archive's directory; [start, end) are its local header, data and
-    what follows up to the next member.
+    `name` has slashes between its folders, `raw_name` is as it is stored. `size` and `packed` are
+    bytes unpacked and stored. `record` is its entry in the archive's directory, where `offset_at`
+    is the place of its local header's offset, of `offset_size` bytes; [start, end) are its local
+    header, data (from `data_start` on) and what follows up to the next member.
     """
 
     name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
     size: int
-    info: zipfile.ZipInfo
+    attributes: int
     record: bytes
+    offset_at: int
+    offset_size: int
     start: int
-    end: int
+    data_start: int = 0
+    end: int = 0
 
     @property
     def date(self) -> Date:
         """Its timestamp, to two seconds, in an unknown time zone."""
-        return self.info.date_time
+        time, day = struct.unpack_from("<2H", self.record, 12)
+        clock = (time >> 11, time >> 5 & 63, (time & 31) * 2)
+        return ((day >> 9) + 1980, day >> 5 & 15, day & 31, *clock)
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """Where an archive's directory lies, in bytes, and what lies before the archive itself."""
+
+    start: int
+    size: int
+    stop: int
+    before: int
+    comment: bytes
+    is_split: bool
 
 
 class Archive:
     """An archive whose directory has been checked; members are read on demand.
 
-    Raises `ArchiveError` for what is no ZIP file, for the zip64 and multi-disk variants, and for
-    names, kinds of members or sizes that a beatmap archive has no use for.
+    Raises `ArchiveError` for what is no ZIP file, and for names, kinds of members or sizes that
+    would be dangerous to somebody who unpacks it.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
         self._file = file
-        self.directory_start, size, self.comment = self._end_record()
-        try:
-            self._zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            raise self.refuse(f"has a damaged directory ({error}): get it again") from error
-        file.seek(self.directory_start)
-        self.members = self._read_members(file.read(size))
+        self._directory = self._find_directory()
+        self.comment = self._directory.comment
+        self.members = self._read_members()
 
     @classmethod
     def open(cls, path: Path) -> Archive:
@@ -97,7 +131,8 @@ class Archive:
         try:
             file = path.open("rb")
         except OSError as error:
-            raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise ArchiveError(f"{path} cannot be read: {reason}: check the path") from error
         try:
             return cls(file, str(path))
         except BaseException:
@@ -106,7 +141,6 @@ class Archive:
 
     def close(self) -> None:
         """Closes the file."""
-        self._zip.close()
         self._file.close()
 
     def __enter__(self) -> Archive:
@@ -122,8 +156,33 @@ class Archive:
 
     @property
     def beatmaps(self) -> list[Member]:
-        """The members that are .osu files."""
-        return [member for member in self.members if member.name.lower().endswith(".osu")]
+        """The members that are .osu files.
+
+        Hidden files, what macOS puts beside them and empty ones are none. Of members with the same
+        name the last one counts, as for whoever unpacks them.
+        """
+        found = [
+            member
+            for member in self.members
+            if member.name.lower().endswith(".osu") and member.size and not is_hidden(member.name)
+        ]
+        last = {member.name: member for member in found}
+        return [member for member in found if last[member.name] is member]
+
+    def find(self, wanted: str) -> Member | None:
+        """The member that a `.osu` file calls `wanted`: in any letter case and normal form.
+
+        Raises nothing: None stands for one that is not there.
+        """
+        named = list(reversed([member for member in self.members if not is_hidden(member.name)]))
+        index = find_name(wanted, [member.name for member in named])
+        if index is not None:
+            return named[index]
+        for encoding in (*_OLD_ENCODINGS, *_MORE_ENCODINGS):
+            names = [member.raw_name.decode(encoding, "replace") for member in named]
+            if (index := find_name(wanted, names)) is not None:
+                return named[index]
+        return None
 
     def refuse(self, reason: str) -> ArchiveError:
         """The error that says what is wrong with this archive."""
@@ -132,30 +191,31 @@ class Archive:
     # --- reading ----------------------------------------------------------------------------------
 
     def read(self, member: Member, limit: int = MAX_UNPACKED_BYTES) -> bytes:
-        """The content of a member of at most `limit` bytes, whatever the headers say."""
+        """The content of a member of at most `limit` bytes, whatever the headers say.
+
+        `ArchiveError` for a larger one, one that is damaged, or packed by a method that is not
+        among those of Python's zipfile.
+        """
         if member.size > limit:
             raise self.refuse(f"has {member.name!r} with {member.size} bytes, more than {limit}")
-        data = io.BytesIO()
-        self._unpack(member, data)
-        return data.getvalue()
-
-    def check(self) -> None:
-        """Unpacks every member to nowhere: `ArchiveError` if one is damaged or lies of its size."""
-        for member in self.members:
-            self._unpack(member, None)
-
-    def _unpack(self, member: Member, output: IO[bytes] | None) -> None:
-        size = 0
+        self._file.seek(member.data_start)
+        # Nothing sensible is stored in so much more than it unpacks to.
+        stored = self._file.read(min(member.packed, 2 * member.size + CHUNK_BYTES))
         try:
-            with self._zip.open(member.info) as source:
-                while chunk := source.read(CHUNK_BYTES):
-                    size += len(chunk)
-                    if output is not None:
-                        output.write(chunk)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise self.refuse(f"has a damaged member {member.name!r} ({error})") from error
-        if size != member.size:
-            raise self.refuse(f"has {size} bytes in {member.name!r}, not {member.size} as it says")
+            data = _unpack(stored, member.method, member.size)
+        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, struct.error) as error:
+            raise self.refuse(
+                f"has a damaged member {member.name!r} ({error}): get it again"
+            ) from error
+        if data is None:
+            method = _METHOD_NAMES.get(member.method, f"method {member.method}")
+            raise self.refuse(
+                f"has {member.name!r} compressed by {method}, which cannot be unpacked here: "
+                "pack it again with Deflate"
+            )
+        if zlib.crc32(data) != member.crc:
+            raise self.refuse(f"has a damaged member {member.name!r} (its CRC): get it again")
+        return data
 
     def copy_stored(self, member: Member, output: IO[bytes]) -> None:
         """Writes the member's local header and stored bytes to `output` as they are."""
@@ -170,136 +230,243 @@ class Archive:
 
     # --- checks -----------------------------------------------------------------------------------
 
-    def _end_record(self) -> tuple[int, int, bytes]:
-        """Start and size of the directory, and the archive's comment."""
+    def _find_directory(self) -> _Directory:
+        """The directory; other bytes may lie before the archive, and after its end."""
         total = self._file.seek(0, io.SEEK_END)
         if total > MAX_ARCHIVE_BYTES:
             raise self.refuse(f"has {total} bytes, more than the limit of {MAX_ARCHIVE_BYTES}")
-        tail_start = max(0, total - _END.size - _UNKNOWN_16)
-        self._file.seek(tail_start)
-        tail = self._file.read()
-        at = tail.rfind(b"PK\5\6")
-        if at < 0 or at + _END.size > len(tail):
-            self._file.seek(0)
-            begins = self._file.read(4) == b"PK\3\4"
+        tail_start = max(0, total - _END.size - _UNKNOWN_16 - 1)
+        tail = self._read_at(tail_start, total - tail_start)
+        at = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
+        if at < 0:
+            begins = self._read_at(0, 4) == b"PK\3\4"
             what = "is cut off: get it again" if begins else "is not a ZIP archive: is it a .osz?"
             raise self.refuse(what)
-        _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, at)
-        if at + _END.size + comment != len(tail):
-            raise self.refuse("has other data after its end: get it again")
-        zip64 = tail[max(0, at - 20) : at].startswith(b"PK\6\7")
-        if zip64 or _UNKNOWN_16 in (here, count) or _UNKNOWN_32 in (size, start):
-            raise self.refuse("is in the zip64 format, which beatmaps do not need: pack it again")
-        if (disk, first_disk) != (0, 0) or here != count:
-            raise self.refuse("is part of a split archive: pack it again")
-        if count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
-            raise self.refuse(f"has {count} members, more than the limit of {MAX_MEMBERS}")
-        if start + size != tail_start + at:
-            raise self.refuse("has a directory that is not where it should be: pack it again")
-        self._count = count
-        return start, size, tail[at + _END.size :]
+        _, disk, first_disk, _, _, size, offset, comment = _END.unpack_from(tail, at)
+        after = at + _END.size
+        stop = tail_start + at
+        if record := self._zip64_end(stop):
+            size, offset = record
+            stop -= _LOCATOR.size + _END64.size
+        if size > MAX_DIRECTORY_BYTES:
+            raise self.refuse(f"has {size} bytes of names, more than {MAX_DIRECTORY_BYTES}")
+        start, before = stop - size, stop - size - offset
+        if self._read_at(start, 4) != b"PK\1\2" and self._read_at(offset, 4) == b"PK\1\2":
+            start, before = offset, 0  # something lies between the directory and the end
+        if start < 0:
+            raise self.refuse("has a directory that is not where it should be: get it again")
+        is_split = (disk, first_disk) != (0, 0)
+        return _Directory(start, size, stop, before, tail[after : after + comment], is_split)
 
-    def _read_members(self, directory: bytes) -> list[Member]:
+    def _zip64_end(self, end: int) -> tuple[int, int] | None:
+        """(size, offset) of the directory of a zip64 archive whose end is there."""
+        locator = self._read_at(end - _LOCATOR.size, _LOCATOR.size)
+        record = self._read_at(end - _LOCATOR.size - _END64.size, _END64.size)
+        if locator[:4] != b"PK\6\7" or record[:4] != b"PK\6\6" or len(record) < _END64.size:
+            return None
+        size, offset = _END64.unpack(record)[-2:]
+        return size, offset
+
+    def _read_at(self, start: int, size: int) -> bytes:
+        """Up to so many bytes from there on; none before the file's beginning."""
+        if not 0 <= start <= MAX_ARCHIVE_BYTES:
+            return b""
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def _read_members(self) -> list[Member]:
         """The members in the order of the directory, each of them checked."""
-        infos = self._zip.infolist()
-        if len(infos) != self._count:
-            raise self.refuse(f"lists {len(infos)} members and says {self._count}: pack it again")
-        starts = sorted(info.header_offset for info in infos)
-        if len(set(starts)) < len(starts):
-            raise self.refuse("has members that overlap: pack it again")
-        ends = dict(zip(starts, [*starts, self.directory_start][1:], strict=True))
-        members, names, at = [], set(), 0
-        for info in infos:
-            length = _RECORD.size + sum(struct.unpack_from("<3H", directory, at + 28))
-            record = directory[at : at + length]
-            at += length
-            start = info.header_offset
-            name = decode_name(info)
-            member = Member(name, info.file_size, info, record, start, ends[start])
-            self._check_name(member)
-            self._check_kind(member)
-            self._check_place(member)
-            unique = _unique_key(name)
-            if unique in names:
-                raise self.refuse(f"has {name!r} twice: remove one and pack it again")
-            names.add(unique)
-            members.append(member)
+        directory = self._directory
+        listed = list(self._records(self._read_at(directory.start, directory.size)))
+        stops = sorted({*(m.start for m in listed), directory.start, directory.stop})
+        ends = dict(zip(stops, [*stops[1:], directory.stop], strict=True))
+        members, starts = [], set()
+        for entry in listed:
+            self._check_kind(entry)
+            if entry.start in starts:
+                raise self.refuse(f"has members that overlap ({entry.name!r} and another one)")
+            starts.add(entry.start)
+            members.append(self._placed(entry, ends[entry.start]))
         total = sum(member.size for member in members)
         if total > MAX_UNPACKED_BYTES:
             raise self.refuse(f"unpacks to {total} bytes, more than {MAX_UNPACKED_BYTES}")
         return members
 
-    def _check_name(self, member: Member) -> None:
-        """Refuses names that lead out of the folder on any system."""
-        name = member.name
-        # A second byte of Shift-JIS may be a backslash: for programs that take it for one, what
-        # stands between must not lead out either.
-        single_bytes = _raw_name(member.info).decode("latin-1").replace("\\", "/")
-        if not name.strip("/. ") or any(ord(c) < 32 for c in name):
-            raise self.refuse(f"has a member with the name {name!r}, which is no file's")
-        if "\\" in name or name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            raise self.refuse(f"has a member {name!r} with an absolute or Windows path")
-        if ".." in (*name.split("/"), *single_bytes.split("/")):
-            raise self.refuse(f"has a member {name!r} that leads out of its folder")
+    def _records(self, directory: bytes) -> Iterator[Member]:
+        """What the directory says of each member; how many it says there are does not count."""
+        at = number = 0
+        while at < len(directory):
+            number += 1
+            if number > MAX_MEMBERS:
+                raise self.refuse(f"has more members than the limit of {MAX_MEMBERS}")
+            fixed = directory[at : at + _RECORD.size]
+            if len(fixed) < _RECORD.size or fixed[:4] != b"PK\1\2":
+                raise self._misplaced()
+            lengths = list(struct.unpack_from("<3H", fixed, 28))
+            record = bytearray(directory[at : at + _RECORD.size + sum(lengths)])
+            if missing := _RECORD.size + sum(lengths) - len(record):
+                if self._directory.start + self._directory.size < self._directory.stop:
+                    raise self._misplaced()
+                # Others ignore that the last one ends before it says; copied, it must not.
+                lengths = _shortened(lengths, missing)
+                struct.pack_into("<3H", record, 28, *lengths)
+            yield self._member(bytes(record), lengths[0], lengths[1])
+            at += len(record)
+
+    def _misplaced(self) -> ArchiveError:
+        if self._directory.is_split:
+            return self.refuse("is part of a split archive: join the parts")
+        return self.refuse("has a damaged directory: get it again")
+
+    def _member(self, record: bytes, name_length: int, extra_length: int) -> Member:
+        """A member by its record, before its local header has been looked at."""
+        _, _, _, flags, method, _, _, crc, *sizes, _, _, _, _, _, attributes, offset = (
+            _RECORD.unpack_from(record)
+        )
+        raw = record[_RECORD.size : _RECORD.size + name_length]
+        extra_start = _RECORD.size + name_length
+        fields = _extra_fields(record[extra_start : extra_start + extra_length])
+        # What does not fit is in a field of its own, in this order.
+        values = {"size": sizes[1], "packed": sizes[0], "offset": offset}
+        at, offset_at, offset_size = fields.get(_ZIP64_FIELD, (0, b""))[0], _OFFSET_AT, 4
+        long = fields.get(_ZIP64_FIELD, (0, b""))[1]
+        for key in [key for key, value in values.items() if value == _UNKNOWN_32]:
+            if len(long) < 8:
+                break  # then that is its size, or it is damaged
+            values[key] = int.from_bytes(long[:8], "little")
+            if key == "offset":
+                offset_at, offset_size = extra_start + at, 8
+            at, long = at + 8, long[8:]
+        name = _name(_raw_name(raw, fields))
+        return Member(
+            name=normalised(name.partition("\0")[0]),
+            raw_name=raw,
+            flags=flags,
+            method=method,
+            crc=crc,
+            packed=values["packed"],
+            size=values["size"],
+            attributes=attributes,
+            record=record,
+            offset_at=offset_at,
+            offset_size=offset_size,
+            start=values["offset"] + self._directory.before,
+        )
 
     def _check_kind(self, member: Member) -> None:
-        """Refuses links, encryption, rare compression, zip64 and what unpacks to far too much."""
-        name, info = member.name, member.info
-        if stat.S_ISLNK(info.external_attr >> 16):
+        """Refuses links, encryption and what unpacks to far too much."""
+        name, size = member.name, member.size
+        self._check_name(member.record, _RECORD.size, 28)
+        if stat.S_ISLNK(member.attributes >> 16):
             raise self.refuse(f"has a link {name!r}: replace it by the file and pack it again")
-        if info.flag_bits & _ENCRYPTED:
+        if member.flags & _ENCRYPTED:
             raise self.refuse(f"has an encrypted member {name!r}: pack it without a password")
-        if info.compress_type not in _METHODS:
-            raise self.refuse(f"has {name!r} compressed with method {info.compress_type}")
-        packed, size, *_, offset = _RECORD.unpack_from(member.record)[8:]
-        if _UNKNOWN_32 in (packed, size, offset):
-            raise self.refuse(f"has {name!r} in the zip64 format: pack it again")
-        if size > RATIO_FREE_BYTES and size > MAX_RATIO * packed:
-            raise self.refuse(f"has {name!r} of {packed} bytes that would unpack to {size}")
+        if size > RATIO_FREE_BYTES and size > MAX_RATIO * member.packed:
+            raise self.refuse(f"has {name!r} of {member.packed} bytes that would unpack to {size}")
 
-    def _check_place(self, member: Member) -> None:
-        """The local header must say the same as the directory, and members must not overlap."""
-        info = member.info
-        self._file.seek(member.start)
-        head = self._file.read(_LOCAL.size)
+    def _check_name(self, header: bytes, fixed: int, lengths_at: int) -> None:
+        """Refuses a header of `fixed` bytes before a name that leads out of the folder."""
+        name_length, extra_length = struct.unpack_from("<2H", header, lengths_at)
+        raw = header[fixed : fixed + name_length]
+        extra = header[fixed + name_length : fixed + name_length + extra_length]
+        # Whatever a program takes the name for, it must not lead out.
+        readings = _readings(_raw_name(raw, _extra_fields(extra))) + _readings(raw)
+        for name in (*readings, raw.decode("latin-1")):
+            if is_absolute(name):
+                raise self.refuse(f"has a member {name!r} with an absolute path: pack it again")
+            if leads_out(name):
+                raise self.refuse(f"has a member {name!r} that leads out of its folder")
+
+    def _placed(self, member: Member, end: int) -> Member:
+        """`member` with the place of its data, which must be its own.
+
+        Its sizes in the local header do not count: those of the directory do.
+        """
+        head = self._read_at(member.start, _LOCAL.size)
         if len(head) < _LOCAL.size or head[:4] != b"PK\3\4":
-            raise self.refuse(f"has no member where it says that {member.name!r} is")
-        _, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack(head)
-        data_start = member.start + _LOCAL.size + name_length + extra
-        if data_start + info.compress_size > member.end:
+            if self._directory.is_split:
+                raise self._misplaced()
+            raise self.refuse(f"has no member where it says that {member.name!r} is: get it again")
+        _, _, flags, *_, name_length, extra_length = _LOCAL.unpack(head)
+        self._check_name(head + self._file.read(name_length + extra_length), _LOCAL.size, 26)
+        if flags & _ENCRYPTED:
+            raise self.refuse(
+                f"has an encrypted member {member.name!r}: pack it without a password"
+            )
+        data_start = member.start + _LOCAL.size + name_length + extra_length
+        if data_start + member.packed > end:
             raise self.refuse(f"has members that overlap ({member.name!r} and the next one)")
-        known = (info.CRC, info.compress_size, info.file_size)
-        agree = (
-            method == info.compress_type
-            and not flags & _ENCRYPTED
-            and self._file.read(name_length) == _raw_name(info)
-            and (member.name.isascii() or not (flags ^ info.flag_bits) & _UTF8)
-            and (bool(flags & _DESCRIPTOR) or (crc, packed, size) == known)
-        )
-        if not agree:
-            raise self.refuse(f"says two different things of {member.name!r}: pack it again")
+        return replace(member, data_start=data_start, end=end)
 
 
-def _raw_name(info: zipfile.ZipInfo) -> bytes:
-    """The member's name as it is stored; Python's cp437 maps every byte, and back."""
-    return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+def _shortened(lengths: Sequence[int], by: int) -> list[int]:
+    """The lengths with so much taken away, of the last ones first."""
+    short = list(lengths)
+    for k in reversed(range(len(short))):
+        taken = min(short[k], by)
+        short[k], by = short[k] - taken, by - taken
+    return short
 
 
-def decode_name(info: zipfile.ZipInfo) -> str:
-    """The member's name as text: UTF-8 if it is, else Shift-JIS as osu! wrote it, else cp437."""
-    raw = _raw_name(info)
-    for encoding in ("utf-8", "cp932"):
+def _extra_fields(extra: bytes) -> dict[int, tuple[int, bytes]]:
+    """(place in `extra`, content) of its fields by number, the first of each."""
+    fields: dict[int, tuple[int, bytes]] = {}
+    at = 0
+    while at + 4 <= len(extra):
+        number, length = struct.unpack_from("<2H", extra, at)
+        fields.setdefault(number, (at + 4, extra[at + 4 : at + 4 + length]))
+        at += 4 + length
+    return fields
+
+
+def _raw_name(raw: bytes, fields: Mapping[int, tuple[int, bytes]]) -> bytes:
+    """A member's name; one in Unicode beside it (APPNOTE.TXT 4.6.9) wins if it belongs to it."""
+    unicode = fields.get(_UNICODE_NAME_FIELD, (0, b""))[1]
+    return unicode[5:] if unicode[:5] == b"\1" + struct.pack("<L", zlib.crc32(raw)) else raw
+
+
+def _readings(raw: bytes) -> list[str]:
+    """What a member's name may be as text: UTF-8 if it is, else of the old code pages some."""
+    try:
+        return [raw.decode("utf-8")]
+    except UnicodeDecodeError:
+        pass
+    readings = []
+    for encoding in _OLD_ENCODINGS:
         try:
-            return raw.decode(encoding)
+            readings.append(raw.decode(encoding))
         except UnicodeDecodeError:
             continue
-    return raw.decode("cp437")
+    return readings
 
 
-def _unique_key(name: str) -> str:
-    """Names with the same key are one file on some system."""
-    parts = [part.rstrip(". ") for part in name.split("/") if part not in ("", ".")]
-    return unicodedata.normalize("NFC", "/".join(parts)).casefold()
+def _name(raw: bytes) -> str:
+    """The likeliest reading: the first of those in which the fewest backslashes part folders."""
+    return min(_readings(raw), key=lambda name: name.count("\\"))
+
+
+def _unpack(stored: bytes, method: int, size: int) -> bytes | None:
+    """At most `size` bytes of what is stored; None for a method that this program does not know."""
+    if method == zipfile.ZIP_STORED:
+        return stored[:size]
+    if not size:  # to the decompressors a limit of 0 is none
+        return (
+            b"" if method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) else None
+        )
+    if method == zipfile.ZIP_DEFLATED:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size)
+    if method == zipfile.ZIP_BZIP2:
+        return bz2.BZ2Decompressor().decompress(stored, size)
+    if method == zipfile.ZIP_LZMA:
+        _, length, packed, dictionary = struct.unpack_from("<2HBL", stored)
+        if len(stored) < 4 + length:
+            return b""
+        settings = {"id": lzma.FILTER_LZMA1, "lc": packed % 9, "lp": packed // 9 % 5}
+        # No more of the past is needed than there is, whatever the header asks for.
+        settings |= {"pb": packed // 45, "dict_size": max(4096, min(dictionary, size))}
+        reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[settings])
+        return reader.decompress(stored[4 + length :], size)
+    return None
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -307,10 +474,10 @@ def _unique_key(name: str) -> str:
 
 def free_name(wanted: str, taken: Sequence[str]) -> str:
     """`wanted`, or with a number before its suffix if it is among the `taken` names."""
-    keys = {_unique_key(name) for name in taken}
+    keys = {key_of(name) for name in taken}
     stem, dot, suffix = wanted.rpartition(".")
     name, number = wanted, 1
-    while _unique_key(name) in keys:
+    while key_of(name) in keys:
         number += 1
         name = f"{stem} ({number}){dot}{suffix}"
     return name
@@ -335,7 +502,8 @@ def write_archive(
     with path.open("wb") as output:
         for source, member in parts:
             record = bytearray(member.record)
-            struct.pack_into("<L", record, _OFFSET_AT, output.tell())
+            stop = member.offset_at + member.offset_size
+            record[member.offset_at : stop] = output.tell().to_bytes(member.offset_size, "little")
             source.copy_stored(member, output)
             directory += record
         start = output.tell()
@@ -346,12 +514,12 @@ def write_archive(
 
 
 def pack_folder(folder: Path, file: IO[bytes]) -> None:
-    """Packs a song's folder into `file`, a new archive: what osu! reads, links and the rest not."""
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SONG_SUFFIXES and path.is_file() and not _is_link(path, folder)
-    ]
+    """Packs a song's folder into `file`, a new archive: what osu! reads.
+
+    Links, hidden files and the rest are left out. Raises `ArchiveError` for a folder that is too
+    large, and OSError for a file that cannot be read.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if _belongs(path, folder)]
     total = sum(path.stat().st_size for path in paths)
     if total > MAX_UNPACKED_BYTES or len(paths) > MAX_MEMBERS:
         raise ArchiveError(
@@ -359,11 +527,41 @@ def pack_folder(folder: Path, file: IO[bytes]) -> None:
             "is it a song's folder?"
         )
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as new:
-        for path in paths:
+        for path, name in zip(paths, _packed_names(paths, folder), strict=True):
             try:
-                new.write(path, path.relative_to(folder).as_posix())
+                new.write(path, name)
             except UnicodeEncodeError as error:
                 raise ArchiveError(f"{path}: rename it, its name is no Unicode text") from error
+
+
+def _belongs(path: Path, folder: Path) -> bool:
+    """Whether osu! reads a file of a song's folder."""
+    if path.suffix.lower() not in SONG_SUFFIXES or is_hidden(str(path.relative_to(folder))):
+        return False
+    return path.is_file() and not _is_link(path, folder)
+
+
+def _packed_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """The names of a folder's files in an archive.
+
+    macOS takes the two normal forms of a name for one, other systems do not: a name that the maps
+    do not spell as the folder does becomes the composed one, in which they are written elsewhere.
+    """
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    if all(unicodedata.is_normalized("NFC", name) for name in names):
+        return names
+    texts = [
+        path.read_bytes().decode("utf-8", "replace").replace("\\", "/")
+        for path in paths
+        if path.suffix.lower() in (".osu", ".osb") and path.stat().st_size <= RATIO_FREE_BYTES
+    ]
+    taken = set(names)
+    for k, name in enumerate(names):
+        composed = unicodedata.normalize("NFC", name)
+        if composed not in taken and not any(name in text for text in texts):
+            names[k] = composed
+            taken.add(composed)
+    return names
 
 
 def _is_link(path: Path, folder: Path) -> bool:

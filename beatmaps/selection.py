@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from beatmaps.game import combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import Sequence
+from conventions.errors import FieldError
 
 Mask = NDArray[np.bool_]  # (M,) over a beatmap's objects
 
@@ -46,13 +47,13 @@ class Selection:
     def __post_init__(self) -> None:
         start, end = self.time_start, self.time_end
         if start is not None and end is not None and start > end:
-            raise ValueError(
-                f"--time-start {format_time(start)} is after --time-end {format_time(end)}"
+            raise FieldError(
+                "{time_start} {0} is after {time_end} {1}", format_time(start), format_time(end)
             )
         if self.align != "off" and start is None and end is None:
-            raise ValueError(
-                f"--align-combos {self.align} moves the ends of a range: give --time-start or "
-                "--time-end"
+            raise FieldError(
+                "{align_combos} {0} moves the ends of a range: give {time_start} or {time_end}",
+                self.align,
             )
 
     @property
@@ -137,8 +138,9 @@ def selected_objects(beatmap: Beatmap, text: str) -> list[int]:
     """
     stamps = list(_STAMP.finditer(text))
     if not stamps:
-        raise ValueError(
-            f"--keep-objects {text!r}: give what osu!'s editor copies, such as '00:51:123 (1,2) -'"
+        raise FieldError(
+            "{keep_objects} {0!r}: give what osu!'s editor copies, such as '00:51:123 (1,2) -'",
+            text,
         )
     return [index for stamp in stamps for index in _resolve(beatmap, stamp)]
 
@@ -186,8 +188,8 @@ def _combo_list(stamp: re.Match[str]) -> list[int]:
         return [int(part) for part in stamp["numbers"].split(",")]
     except ValueError:
         hint = " (that is a selection of osu!mania)" if "|" in stamp["numbers"] else ""
-        raise ValueError(
-            f"--keep-objects {stamp[0]!r}: give combo numbers such as (1,2,3){hint}"
+        raise FieldError(
+            "{keep_objects} {0!r}: give combo numbers such as (1,2,3){1}", stamp[0], hint
         ) from None
 
 
@@ -197,7 +199,7 @@ def _no_match(beatmap: Beatmap, text: str, why: str, time: float) -> ValueError:
     at = bisect_left([hit.time for hit in beatmap.objects], time)
     near = range(max(0, at - NEARBY // 2), min(len(numbers), at + NEARBY // 2))
     listed = ", ".join(f"{format_time(beatmap.objects[i].time)} ({numbers[i]})" for i in near)
-    return ValueError(f"--keep-objects {text!r}: {why}; near it are {listed}")
+    return FieldError("{keep_objects} {0!r}: {1}; near it are {2}", text, why, listed)
 
 
 def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int]:
@@ -212,9 +214,7 @@ def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int
     return int(points[low]), int(points[high]) + 1
 
 
-def excerpt(
-    beatmap: Beatmap, sequence: Sequence, first: int, stop: int
-) -> tuple[Beatmap, Sequence, slice]:
+def excerpt(sequence: Sequence, first: int, stop: int) -> tuple[Sequence, slice]:
     """The objects first to stop - 1 as a map of their own, and which data points they have."""
     low, high = np.searchsorted(sequence.objects, (first, stop)).tolist()
     points = slice(low, high)
@@ -224,5 +224,6 @@ def excerpt(
         types=sequence.types[points],
         objects=sequence.objects[points] - np.int32(first),
         anchors=sequence.anchors[points],
+        beatmap=replace(sequence.beatmap, objects=sequence.beatmap.objects[first:stop]),
     )
-    return replace(beatmap, objects=beatmap.objects[first:stop]), part, points
+    return part, points

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import isclose
 from typing import Literal
@@ -21,7 +21,6 @@ from beatmaps.osu_file import (
     MAX_COORDINATE,
     Beatmap,
     Change,
-    FloatArray,
     HitObject,
     Letters,
     TimingEdits,
@@ -30,8 +29,9 @@ from beatmaps.osu_file import (
 )
 from beatmaps.slider_path import NEARLY, PathSet, SliderPath, flatten
 from beatmaps.slider_velocity import VelocityPlan, earliest_fit, plan_velocities
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD_CENTRE
 
-PLAYFIELD_CENTRE = (256.0, 192.0)
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
@@ -72,20 +72,12 @@ _SPINNERS = (PointType.SPINNER, PointType.SPINNER_END)
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
-    """The T data points of a beatmap, object after object in the beatmap's order.
-
-    times (T,) ms, xy (T, 2) px, types (T,) `PointType`, objects (T,) index into the beatmap's
-    objects, anchors (T,) index into the slider's points of the file: 0 for the head, the first of
-    the pair for a red anchor, -1 for a slider's or spinner's end. Times do not decrease within an
-    object; a slider that overlaps the next object ends after that one's start.
-    """
+class Points:
+    """T data points: times (T,) ms, xy (T, 2) px, types (T,) `PointType`."""
 
     times: FloatArray
     xy: FloatArray
     types: NDArray[np.uint8]
-    objects: NDArray[np.int32]
-    anchors: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.times)
@@ -95,17 +87,12 @@ class Sequence:
         steps = np.diff(self.xy, axis=0, prepend=np.array([PLAYFIELD_CENTRE]))
         return np.hypot(steps[:, 0], steps[:, 1])
 
-    @property
+    @cached_property
     def object_starts(self) -> NDArray[np.bool_]:
         """(T,) true where a data point starts an object: circle, slider head, spinner."""
-        return np.isin(self.types, _STARTS)
-
-
-def slider_end_type(slides: int) -> PointType:
-    """Type of the end of a slider after `slides` slides."""
-    if slides <= 3:
-        return PointType(PointType.SLIDER_END_1 + slides - 1)
-    return PointType.SLIDER_END_ODD if slides % 2 else PointType.SLIDER_END_EVEN
+        starts = np.isin(self.types, _STARTS)
+        starts.flags.writeable = False  # all callers share it
+        return starts
 
 
 Slider = tuple[list[tuple[str, int | None, NDArray[np.intp]]], float | None]
@@ -125,6 +112,49 @@ class SliderTopology:
     heads: NDArray[np.intp]
     ends: NDArray[np.intp]
     objects: NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence(Points):
+    """The T data points of a beatmap, object after object in the beatmap's order.
+
+    objects (T,) index into the beatmap's objects, anchors (T,) index into the slider's points of
+    the file: 0 for the head, the first of the pair for a red anchor, -1 for a slider's or spinner's
+    end. Times do not decrease within an object; a slider that overlaps the next object ends after
+    that one's start. What is derived from the points is kept once it is asked for.
+    """
+
+    objects: NDArray[np.int32]
+    anchors: NDArray[np.int32]
+    beatmap: Beatmap
+
+    @cached_property
+    def topology(self) -> SliderTopology:
+        """Which data points make up each slider, to recompute slider ends for other coordinates."""
+        return _slider_topology(self)
+
+    @cached_property
+    def paths(self) -> PathSet:
+        """The paths of the sliders, with the lengths of the file, for any coordinates."""
+        return PathSet(self.topology.sliders)
+
+    def moved(self, xy: FloatArray) -> Sequence:
+        """The same points at xy (T, 2) px; what does not depend on coordinates is kept."""
+        result = replace(self, xy=xy)
+        kept = {name: self.__dict__[name] for name in _KEPT if name in self.__dict__}
+        result.__dict__.update(kept)
+        return result
+
+
+_KEPT = ("object_starts", "topology", "paths")
+"""Derived values of a sequence that do not depend on its coordinates."""
+
+
+def slider_end_type(slides: int) -> PointType:
+    """Type of the end of a slider after `slides` slides."""
+    if slides <= 3:
+        return PointType(PointType.SLIDER_END_1 + slides - 1)
+    return PointType.SLIDER_END_ODD if slides % 2 else PointType.SLIDER_END_EVEN
 
 
 @dataclass(frozen=True)
@@ -185,17 +215,18 @@ def beatmap_to_sequence(beatmap: Beatmap) -> Sequence:
         types=np.array(types, dtype=np.uint8),
         objects=np.array(objects, dtype=np.int32),
         anchors=np.array(anchors, dtype=np.int32),
+        beatmap=beatmap,
     )
-    return replace(sequence, xy=recompute_ends(beatmap, sequence, sequence.xy))
+    return sequence.moved(recompute_ends(sequence, sequence.xy))
 
 
-def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
-    """Which data points make up each slider, to recompute slider ends for other coordinates."""
+def _slider_topology(sequence: Sequence) -> SliderTopology:
+    """Which data points make up each slider."""
     starts = np.flatnonzero(sequence.object_starts)
     stops = np.append(starts[1:], len(sequence))
     sliders: list[Slider] = []
     chosen = []
-    for index, hit in enumerate(beatmap.objects):
+    for index, hit in enumerate(sequence.beatmap.objects):
         if hit.kind == "slider":
             layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)
             head = starts[index]
@@ -207,22 +238,18 @@ def slider_topology(beatmap: Beatmap, sequence: Sequence) -> SliderTopology:
     return SliderTopology(sliders, starts[objects], stops[objects] - 1, objects)
 
 
-def recompute_ends(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> FloatArray:
+def recompute_ends(sequence: Sequence, xy: FloatArray) -> FloatArray:
     """`xy` (T, 2) with every slider's end where head, anchors and pixel length put it."""
-    topology = slider_topology(beatmap, sequence)
     result = np.array(xy, dtype=np.float64)
-    if len(topology.ends):
-        result[topology.ends], _ = PathSet(topology.sliders).evaluate(result)
+    if len(sequence.topology.ends):
+        result[sequence.topology.ends], _ = sequence.paths.evaluate(result)
     return result
 
 
 def apply_coordinates(
-    beatmap: Beatmap,
-    sequence: Sequence,
-    xy: FloatArray,
-    slider_velocity: SliderVelocity = "keep",
+    sequence: Sequence, xy: FloatArray, slider_velocity: SliderVelocity = "keep"
 ) -> bytes:
-    """The file of `beatmap` with its data points at `xy` (T, 2) px.
+    """The file of the sequence's beatmap with its data points at `xy` (T, 2) px.
 
     Times and durations stay, and spinners, and sliders without a length in the file whose path is
     longer than one that could be written, stay where they are. Coordinates are clamped to
@@ -238,7 +265,8 @@ def apply_coordinates(
 
     Raises `ValueError` for another shape, NaN and infinity.
     """
-    target, limited = _targets(beatmap, sequence, xy)
+    beatmap = sequence.beatmap
+    target, limited = _targets(sequence, xy)
     moved = (target != sequence.xy).any(axis=1) & ~np.isin(sequence.types, _SPINNERS)
     fit = slider_velocity == "fit"
     if not fit:
@@ -271,7 +299,7 @@ def apply_coordinates(
     return patch_objects(beatmap, changes, plan.edits)
 
 
-def _targets(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _targets(sequence: Sequence, xy: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Coordinates (T, 2) as the file takes them, and as they are wanted; both within the limit."""
     xy = np.asarray(xy, dtype=np.float64)
     if xy.shape != sequence.xy.shape:
@@ -280,7 +308,7 @@ def _targets(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> tuple[Floa
         first = int(np.flatnonzero(~np.isfinite(xy).all(axis=1))[0])
         raise ValueError(f"data point {first} has coordinates {xy[first]}: they must be finite")
     limited = np.clip(xy, -COORDINATE_LIMIT, COORDINATE_LIMIT)
-    fractions = beatmap.format_version >= FIRST_LAZER_VERSION
+    fractions = sequence.beatmap.format_version >= FIRST_LAZER_VERSION
     target = limited.astype(np.float32).astype(np.float64) if fractions else np.rint(limited)
     return np.where(xy == sequence.xy, sequence.xy, target), limited
 

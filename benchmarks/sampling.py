@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap, write_new_file
@@ -26,14 +25,15 @@ from benchmarks.reference import NUM_CLASSES
 from checkpoint import load_model, save_training_checkpoint
 from constraints.spacing import Spacing
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from datasets.sources import find_beatmaps
 from metrics.spacing import spacing_errors
 from models import SIZES, DiT_models
 from sampling.generate import generate
 from sampling.options import DEFAULT_STEPS, SampleOptions
 
-FloatArray = NDArray[np.float64]
 POINTS_OF_REFERENCE = 2365
 QUALITY_STEPS = (4, 6, 8, 12, 16, 24)
 HEADER = (
@@ -126,14 +126,14 @@ def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> d
         if size != "bundled":
             path = write_reference_checkpoint(Path(folder) / "random.pt", size)
         loaded = load_model(path, device)
-    beatmap, sequence = made_up_map(points)
+    _, sequence = made_up_map(points)
     options = SampleOptions(steps=steps)
-    short = made_up_map(100)
-    generate(loaded, *short, options)  # warm
+    _, short = made_up_map(100)
+    generate(loaded, short, options)  # warm
     seconds = []
     for _ in range(args.repeats):
         started = time.perf_counter()
-        generate(loaded, beatmap, sequence, options)
+        generate(loaded, sequence, options)
         seconds.append(time.perf_counter() - started)
     return {
         "size": size,
@@ -149,7 +149,7 @@ def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> d
 def made_up_map(points: int, seed: int = 0) -> tuple[Beatmap, Sequence]:
     """A map of so many data points or a few less: two circles, then a slider, over and over."""
     rng = np.random.default_rng(seed)
-    lines, place = [], np.array([256, 192])
+    lines, place = [], np.array(PLAYFIELD_CENTRE, dtype=int)
     for index in range(max(1, points // 2)):  # a pair of circles or half a slider, two points each
         time_ms = 1000 + 200 * index
         if index % 3 != 2:
@@ -168,7 +168,7 @@ def write_reference_checkpoint(path: Path, size: str) -> Path:
     """A model of random weights in the public implementation's architecture and file format."""
     torch.manual_seed(0)
     state = DiT_models[size](architecture="reference", num_classes=NUM_CLASSES).state_dict()
-    state["xoc_embedder.playfield_size"] = torch.tensor([512.0, 384.0])
+    state["xoc_embedder.playfield_size"] = torch.tensor(PLAYFIELD)
     save_training_checkpoint(path, {"ema": state})
     return path
 
@@ -212,9 +212,7 @@ def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for steps in tqdm(QUALITY_STEPS, desc="quality", unit="steps"):
         options = SampleOptions(steps=steps, spacing=Spacing("model"), bounds="off")
-        raws = [
-            generate(loaded, *pair, options)[0][0] for pair in zip(maps, sequences, strict=True)
-        ]
+        raws = [generate(loaded, sequence, options)[0][0] for sequence in sequences]
         pairs = list(zip(sequences, raws, strict=True))
         errors = np.concatenate([spacing_errors(*pair) for pair in pairs])
         turns = np.concatenate([turning_angles(*pair) for pair in pairs])

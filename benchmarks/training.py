@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from conventions.playfield import PLAYFIELD
+
 Step = Callable[[], Any]
 OUR_MODULES = ("models", "diffusion", "data_loading", "train")
 FREQUENCIES, TYPES = 128, 16
@@ -73,14 +75,14 @@ def our_step(args: argparse.Namespace, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
     from conventions.ranks import Ranks
     from data_loading import PackedDataset
-    from training.options import training_parser
+    from training.flags import training_options, training_parser
     from training.setup import make_trainer
 
     pack_random_maps(folder / "packed", args)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
     flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
     flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
-    options = training_parser().parse_args([str(flag) for flag in flags])
+    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
     trainer = make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
     trainer.connect()
     batches = trainer.loader.batches()
@@ -104,7 +106,7 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
     generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
     points = np.zeros(maps * count, POINT_DTYPE)
     points["time"] = np.tile(np.arange(count) * 150.0, maps)
-    points["x"], points["y"] = generator.uniform((0, 0), (512, 384), (len(points), 2)).T
+    points["x"], points["y"] = generator.uniform((0, 0), PLAYFIELD, (len(points), 2)).T
     points["type"] = generator.integers(0, TYPES, len(points))
     numbers = np.arange(maps)
     table = pd.DataFrame({"class_index": numbers, "offset": numbers * count, "count": count})

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from conditions.vocabulary import Vocabulary
-from diffusion.parametrisation import LearnedVariance, learned_variance
-from diffusion.schedule import cosine_schedule
+from conventions.errors import FieldError
 from models import REFERENCE_ARCHITECTURE, SIZES, DiTConfig
 
 WEIGHTS, TOKENIZER = "model_ema.pkl", "tokenizer.pkl"
@@ -65,10 +64,19 @@ def config_of(
     )
 
 
-def parametrisation_of(known_steps: int | None = None) -> LearnedVariance:
-    """How it was trained, at the first `known_steps` of its timesteps: those published, or all."""
+def parametrisation_of(known_steps: int | None = None) -> dict[str, Any]:
+    """How it was trained, as `parametrisation_from_dict` takes it.
+
+    That is at the first `known_steps` of its timesteps: as many as the published one, or all.
+    """
     steps = KNOWN_STEPS if known_steps is None else known_steps
     if not 1 <= steps <= STEPS:
-        raise ValueError(f"--max-noise-step {steps}: give a number from 1 to {STEPS}")
+        raise FieldError("{max_noise_step} {0}: give a number from 1 to {1}", steps, STEPS)
     known = None if steps == STEPS else steps
-    return learned_variance(cosine_schedule(STEPS), l1=True, centred=True, known_steps=known)
+    return {
+        "name": "learned-variance",
+        "noise_schedule": "squaredcos_cap_v2",
+        "l1": True,
+        "centred": True,
+        "known_steps": known,
+    }

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from conventions.errors import FieldError
+
 LARGEST_CIRCLE_SIZE = 10.0
 MOST_PLACES = 10_000_000
 MOST_ENTRIES = 20_000_000
@@ -100,9 +102,9 @@ class Vocabulary:
         known = self.mapper_of.keys() | self.descriptors_of.keys() | self.beatmaps.keys()
         if beatmap_id not in known:
             near = sorted(known, key=lambda other: abs(other - beatmap_id))[:3]
-            raise ValueError(
-                f"--style-id {beatmap_id} is not among the model's {len(known)} beatmaps; "
-                f"the nearest IDs are {', '.join(map(str, near))}"
+            raise FieldError(
+                "{style_id} {0} is not among the model's {1} beatmaps; the nearest IDs are {2}",
+                *(beatmap_id, len(known), ", ".join(map(str, near))),
             )
         names = {place: name for name, place in self.descriptors.items()}
         said = self.descriptors_of.get(beatmap_id, ())
@@ -129,9 +131,10 @@ class Vocabulary:
         if wanted in users:
             return users[wanted]
         near = nearest_names(wanted, [str(user) for user in self.mappers] + list(users))
-        raise ValueError(
-            f"--style-mapper {text!r} is not among the model's {len(self.mappers)} mappers "
-            f"(their user IDs work best, names are known of {len(users)}); the nearest are {near}"
+        raise FieldError(
+            "{style_mapper} {0!r} is not among the model's {1} mappers "
+            "(their user IDs work best, names are known of {2}); the nearest are {3}",
+            *(text, len(self.mappers), len(users), near),
         )
 
     def _beatmap(self, beatmap_id: int) -> int:
@@ -153,9 +156,9 @@ class Vocabulary:
         ends = [place for known, place in folded.items() if known.rpartition("/")[2] == wanted]
         if len(ends) == 1:
             return ends[0]
-        raise ValueError(
-            f"--descriptors {name!r} is not among the model's {len(self.descriptors)}; "
-            f"the nearest are {nearest_names(wanted, self.descriptors)}"
+        raise FieldError(
+            "{descriptors} {0!r} is not among the model's {1}; the nearest are {2}",
+            *(name, len(self.descriptors), nearest_names(wanted, self.descriptors)),
         )
 
 
@@ -170,7 +173,11 @@ def nearest_names(wanted: str, known: Iterable[str]) -> str:
 
 
 def _nearest(value: float | None, largest: float, count: int) -> list[int]:
-    """The place of a value in 0..largest, over all places but the last; none for an unknown one."""
+    """The place of a value in 0..largest, over all places but the last; none for an unknown one.
+
+    For the published sizes that is the nearest half. The rule was inferred from one example of the
+    public format, whose own may differ by a place.
+    """
     if value is None or not math.isfinite(value) or count < 2:
         return []
     return [min(max(round(value / largest * (count - 2)), 0), count - 2)]

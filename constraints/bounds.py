@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, circle_radius
+from beatmaps.game import circle_radius
+from conventions.arrays import FloatArray
+from conventions.errors import FieldError
+from conventions.playfield import PLAYFIELD
 
 if TYPE_CHECKING:  # rules and validation need only `Bounds`, and no reader of beatmaps
     from beatmaps.osu_file import Beatmap
-
-FloatArray = NDArray[np.float64]
 
 
 SCREEN = ((-67.0, -60.0), (579.0, 428.0))
@@ -34,13 +34,13 @@ class Bounds:
 
 
 def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
-    """The rectangle of `--bounds`: "playfield", "screen" (the editor's limits) or "off", None."""
+    """The rectangle of the name "playfield", "screen" (the editor's limits) or "off", None."""
     if name == "off":
         return None
     if name == "playfield":
         return Bounds()
     if name != "screen":
-        raise ValueError(f"--bounds {name}: give playfield, screen or off")
+        raise FieldError("{bounds} {0}: give playfield, screen or off", name)
     radius = circle_radius(beatmap.circle_size)
     (left, top), (right, bottom) = SCREEN
     return Bounds((left + radius, top + radius), (right - radius, bottom - radius))

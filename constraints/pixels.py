@@ -5,106 +5,37 @@ sampler kept, so shapes are rounded first, relative to their heads; moved by who
 slider's end then moves exactly with its head, and heads can be chosen one after the other.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, stack_shifts
-from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import END, PLAYFIELD_CENTRE, Sequence, separate
+from beatmaps.game import stack_shifts
+from beatmaps.sequence import END, Sequence, separate
+from constraints.bodies import ORIGIN, Bodies, BoolArray
 from constraints.bounds import Bounds
+from constraints.pixel_search import choose_pixels
 from constraints.shapes import SliderShapes
 from constraints.structure import (
     BODY_SAMPLES,
-    BodyRelations,
     Structure,
     StructureMode,
     body_relations,
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
-ORIGIN = np.array(PLAYFIELD_CENTRE)
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
 FAR_OFF = 2.0  # px off its distance from which on another way is looked for
 REACH = 6  # bodies that may go another way for one that is far off
-BEAM = 12
-MEMORY = 40  # bodies back that a twin may be
-PARTED = 0.5
-"""px^2 of distance that it is worth to have twins on one place."""
-NEAR_COST = 0.02  # px^2 of distance that a px of nearness to the target is worth
 NEARNESS = 0.01  # px of distance that a px of nearness to the old place is worth
-_GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _COARSE = np.array([(x, y) for x in range(0, 513, 16) for y in range(0, 385, 16)], dtype=np.float64)
-_ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-LAST_SWEEPS = 4
-"""Sweeps at the end in which distances alone decide."""
 ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
 _BY_SIZE = np.radians(sorted(range(-180, 180, 5), key=abs))
 _TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _BY_SIZE])
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Bodies:
-    """The M rigid bodies of a map: its objects, stacks (distance 0) as one.
-
-    heads (M, 2) px, of each body's first object; ends (M, 2) px, the last object's last data point
-    relative to it; low and high (M, 2) px, where the head may be so that everything stays within
-    bounds; fixed (M,), what must not move; distances (M,) px wanted from the previous body's end.
-    Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from the body's head.
-    """
-
-    heads: FloatArray
-    ends: FloatArray
-    low: FloatArray
-    high: FloatArray
-    fixed: BoolArray
-    distances: FloatArray
-    owners: IntArray
-    offsets: FloatArray
-    relations: BodyRelations | None = None
-
-    def errors(self, heads: FloatArray, origin: FloatArray) -> FloatArray:
-        """(M,) px by which the distances of heads (M, 2) are off; the first one's to `origin`."""
-        before = np.concatenate([origin[None], (heads + self.ends)[:-1]])
-        return np.abs(np.hypot(*(heads - before).T) - self.distances)
-
-    def between(self, first: int, stop: int, heads: FloatArray) -> "Bodies":
-        """The bodies first to stop - 1 at `heads` (M, 2); the one that follows, if any, stays."""
-        part = slice(first, min(stop + 1, len(heads)))
-        fixed = self.fixed[part].copy()
-        fixed[stop - first :] = True
-        return Bodies(
-            heads[part],
-            self.ends[part],
-            self.low[part],
-            self.high[part],
-            fixed,
-            self.distances[part],
-            self.owners[:0],
-            self.offsets[:0],
-        )
-
-    def range(self) -> tuple[FloatArray, FloatArray]:
-        """Lowest and highest heads (M, 2); where a stack fits nowhere, halfway between."""
-        fits = self.low <= self.high
-        half = (np.where(fits, 0, self.low) + np.where(fits, 0, self.high)) / 2
-        return np.where(fits, self.low, half), np.where(fits, self.high, half)
-
-    def whole_range(self) -> tuple[FloatArray, FloatArray]:
-        """The same in whole pixels."""
-        low, high = np.ceil(self.low), np.floor(self.high)
-        fits = low <= high
-        nearest = np.rint(self.range()[0])
-        return np.where(fits, low, nearest), np.where(fits, high, nearest)
 
 
 class Placement:
@@ -117,7 +48,6 @@ class Placement:
 
     def __init__(
         self,
-        beatmap: Beatmap,
         sequence: Sequence,
         shapes: SliderShapes,
         distances: FloatArray | None,
@@ -127,7 +57,7 @@ class Placement:
         fitted: bool = True,
         structure: StructureMode = "off",
     ) -> None:
-        self.beatmap, self.sequence, self.shapes = beatmap, sequence, shapes
+        self.beatmap, self.sequence, self.shapes = sequence.beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
         self.starts = np.flatnonzero(sequence.object_starts)
         # The last point of an object, where the next one's distance is measured from.
@@ -158,7 +88,7 @@ class Placement:
         for _ in range(STACKING_PASSES):
             bodies = self._bodies(shaped, xy[self.starts], stacking, whole=True)
             if self.distances is not None:
-                heads = _choose_pixels(bodies, _settle(bodies, SETTLING_SWEEPS))
+                heads = choose_pixels(bodies, _settle(bodies, SETTLING_SWEEPS))
                 heads = _rerouted(bodies, heads)
             else:
                 heads = np.clip(np.rint(bodies.heads), *bodies.whole_range())
@@ -311,8 +241,8 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     low, high = bodies.range()
     for sweep in range(sweeps):
         if bodies.relations is not None:
-            # Distances have the last word.
-            if sweep < sweeps - LAST_SWEEPS:
+            # Distances, and twins, have the last word.
+            if sweep < sweeps // 2:
                 bodies.relations.part_pairs(heads[1:], mobile[1:, 0])
             bodies.relations.meet(heads[1:], mobile[1:, 0])
         for parity in (0, 1):
@@ -328,84 +258,6 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
             second -= correction * mobile[1:][half]
         heads[1:] = np.where(bodies.fixed[:, None], heads[1:], np.clip(heads[1:], low, high))
     return heads[1:]
-
-
-def _choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
-    """Whole-pixel heads (M, 2), each at its distance from the last end, twins on one place.
-
-    A beam search: of the ways to place the bodies so far the `BEAM` best are kept. What counts is
-    the errors of the distances, squared, and a little how near the targets are. Where a body's
-    place is decided already, as it stays or has a twin, the distance to it counts one body ahead.
-    """
-    count = len(targets)
-    low, high = bodies.whole_range()
-    twins = np.full(count, -1) if bodies.relations is None else bodies.relations.twins
-    shifts = np.zeros((count, 2)) if bodies.relations is None else bodies.relations.shifts
-    paths = np.empty((1, count, 2))  # (beam, M, 2), of which the last `MEMORY` bodies are right
-    costs = np.zeros(1)
-    steps: list[tuple[FloatArray, IntArray]] = []  # places (beam, 2) and where they came from
-    for i, target in enumerate(targets):
-        ends = paths[:, i - 1] + bodies.ends[i - 1] if i else np.repeat(origin[None], 1, axis=0)
-        if bodies.fixed[i]:
-            places = np.repeat(target[None, None], len(paths), axis=0)
-            extra = np.zeros((len(paths), 1))
-        else:
-            places, extra = _candidates(ends, bodies.distances[i], target, low[i], high[i])
-            if twins[i] >= 0:
-                own = paths[:, twins[i]] + shifts[i]
-                places = np.concatenate([places, own[:, None]], axis=1)
-                outside = ((own < low[i]) | (own > high[i])).any(axis=1)
-                extra = np.concatenate([extra + PARTED, 1e6 * outside[:, None]], axis=1)
-        error = np.hypot(*np.moveaxis(places - ends[:, None], -1, 0)) - bodies.distances[i]
-        total = costs[:, None] + error**2 + extra
-        ahead = np.zeros_like(total)
-        if i + 1 < count:
-            known: FloatArray | None = None
-            if bodies.fixed[i + 1]:
-                known = np.repeat(targets[i + 1][None, None], len(paths), axis=0)
-            elif twins[i + 1] >= 0:
-                known = (places if twins[i + 1] == i else paths[:, twins[i + 1], None]) + shifts[
-                    i + 1
-                ]
-            if known is not None:
-                offset = known - (places + bodies.ends[i])
-                away = np.hypot(*np.moveaxis(offset, -1, 0)) - bodies.distances[i + 1]
-                ahead = np.minimum(away**2, np.inf if bodies.fixed[i + 1] else PARTED)
-        order = np.argsort((total + ahead).ravel(), kind="stable")[:BEAM]
-        parents, choices = np.divmod(order, total.shape[1])
-        start = max(0, i - MEMORY)
-        kept = paths[parents, start:i]
-        if len(parents) != len(paths):
-            paths = np.repeat(paths[:1], len(parents), axis=0)
-        paths[:, start:i] = kept
-        paths[:, i] = places[parents, choices]
-        steps.append((paths[:, i].copy(), parents))
-        costs = total.ravel()[order]
-    heads, best = np.empty((count, 2)), int(np.argmin(costs))
-    for i in range(count - 1, -1, -1):
-        places, parents = steps[i]
-        heads[i], best = places[best], int(parents[best])
-    return heads
-
-
-def _candidates(
-    ends: FloatArray, distance: float, target: FloatArray, low: FloatArray, high: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Pixels (B, K, 2) within bounds about `distance` px from ends (B, 2); their costs (B, K).
-
-    Those around the target, brought to the distance; where the bounds leave none that is good, also
-    some all around.
-    """
-    offset = target - ends
-    length = np.hypot(*offset.T)[:, None]
-    direction = np.where(length > 1e-6, offset / np.maximum(length, 1e-6), (1.0, 0.0))
-    places = np.clip(np.rint(ends + direction * distance)[:, None] + _GRID, low, high)
-    error = np.abs(np.hypot(*np.moveaxis(places - ends[:, None], -1, 0)) - distance)
-    if error.min() > 1:
-        around = np.clip(np.rint(ends[:, None] + distance * _CIRCLE), low, high)
-        places = np.concatenate([places, around], axis=1)
-    away = np.hypot(*np.moveaxis(places - target, -1, 0))
-    return places, NEAR_COST * away
 
 
 def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
@@ -425,7 +277,7 @@ def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
         origin = heads[first - 1] + bodies.ends[first - 1] if first else ORIGIN
         part = bodies.between(first, stop, heads)
         route = replace(part, heads=_best_route(part, stop - first, origin))
-        tried = _choose_pixels(route, _settle(route, SETTLING_SWEEPS, origin), origin)
+        tried = choose_pixels(route, _settle(route, SETTLING_SWEEPS, origin), origin)
         if part.errors(tried, origin).max() < part.errors(part.heads, origin).max():
             heads[first:stop] = tried[: stop - first]
     return heads

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from constraints.bounds import Bounds
+from conventions.playfield import PLAYFIELD_CENTRE
 from diffusion.parametrisation import Denoise, Parametrisation
 
 SPACED_BELOW_PX = 60.0
-ARRANGED_BELOW_PX = 300.0
+ARRANGED_BELOW_PX = 1000.0
 
 Rule = Callable[[Tensor, float], Tensor]
 """(predicted coordinates (N, T, 2) px, noise in px) -> the same, changed so that a rule holds."""
@@ -38,7 +39,7 @@ class Chain:
     fixed_xy: Tensor
     settle: Settle
     bounds: Bounds | None = None
-    origin: tuple[float, float] = (256.0, 192.0)
+    origin: tuple[float, float] = PLAYFIELD_CENTRE
     mobility: Tensor = field(init=False)
 
     def __post_init__(self) -> None:

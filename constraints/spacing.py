@@ -5,18 +5,17 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import PointType, Sequence
+from conventions.arrays import FloatArray
+from conventions.errors import FieldError
+from conventions.playfield import PLAYFIELD
 
 PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")
 FACTOR_LIMITS = {"scale": 10.0, "snap": 1000.0}
-LONGEST_SNAP = 256.0
+LONGEST_SNAP = PLAYFIELD[0] / 2
 """px: half the playfield's width, which is within reach from everywhere on it."""
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,17 @@ class Spacing:
 
     def __post_init__(self) -> None:
         if self.mode not in PLAIN + WITH_FACTOR:
-            raise ValueError(f"--spacing {self.mode}: give {CHOICES}")
+            raise FieldError("{spacing} {0}: give {1}", self.mode, CHOICES)
         limit = FACTOR_LIMITS.get(self.mode, math.inf)
         if not 0 < self.factor <= limit:
-            raise ValueError(
-                f"--spacing {self.mode}:{self.factor:g}: the number must be above 0 and at most "
-                f"{limit:g}"
+            raise FieldError(
+                "{spacing} {0}:{1:g}: the number must be above 0 and at most {2:g}",
+                *(self.mode, self.factor, limit),
             )
 
     @classmethod
     def parse(cls, text: str) -> "Spacing":
-        """From what `--spacing` takes: keep, model, free, scale:1.2 or snap:120."""
+        """From its name: keep, model, free, scale:1.2 or snap:120."""
         mode, *rest = re.split(r"[:\s]+", text.strip())
         if mode in WITH_FACTOR and len(rest) == 1:
             try:
@@ -53,7 +52,7 @@ class Spacing:
                     raise
         elif mode in PLAIN and not rest:
             return cls(mode)
-        raise ValueError(f"--spacing {text}: give {CHOICES}")
+        raise FieldError("{spacing} {0}: give {1}", text, CHOICES)
 
     def __str__(self) -> str:
         """What `parse` takes."""
@@ -69,7 +68,7 @@ KEEP = Spacing()
 CHOICES = "keep, model, free, scale:FACTOR or snap:PX (px a beat)"
 
 
-def wanted_distances(beatmap: Beatmap, sequence: Sequence, spacing: Spacing) -> FloatArray:
+def wanted_distances(sequence: Sequence, spacing: Spacing) -> FloatArray:
     """(T,) px wanted from each data point to the previous one; -1 where none is asked for.
 
     Only the distances of points that start an object depend on the mode. With `snap` the first
@@ -82,6 +81,7 @@ def wanted_distances(beatmap: Beatmap, sequence: Sequence, spacing: Spacing) -> 
     if spacing.mode == "scale":
         distances[starts] *= spacing.factor
     if spacing.mode == "snap":
+        beatmap = sequence.beatmap
         before, after = beatmap.objects[:-1], beatmap.objects[1:]
         beats = [
             max(0.0, b.time - a.end_time) / beatmap.beat_length_at(a.end_time)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap
+from conventions.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 StructureMode = Literal["keep", "clean", "off"]
@@ -23,6 +23,8 @@ LOOK_BACK = 16
 SAME_PLACE = 1.0  # px between objects that share a place
 CLEARANCE = 1.03
 """Diameters that clear objects are kept apart by: a little more, as pixels are chosen later."""
+NEARBY = 1.2
+"""Diameters up to which objects stay as far apart as they were; any further, and all is well."""
 MERGED = 0.3  # of a diameter; nearer than that, unplaced objects are meant to share a place
 BODY_SAMPLES = 5
 
@@ -32,20 +34,20 @@ class Structure:
     """Relations between the O objects of a map, each named by its number.
 
     twins (O,): the latest earlier object at the same place, -1 where there is none.
-    earlier, later (P,): objects seen together of which the later one's head is to be `clear` px
-    away from the earlier one's body.
+    earlier, later (P,): objects seen together of which the later one's head is to be at least
+    `clear` (P,) px away from the earlier one's body.
     """
 
     twins: IntArray
     earlier: IntArray
     later: IntArray
-    clear: float
+    clear: FloatArray
 
 
 def kept_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
     """The relations that a map has at heads (O, 2) px and bodies (O, samples, 2) px."""
     diameter = 2 * circle_radius(beatmap.circle_size)
-    return _structure(beatmap, heads, bodies, same=SAME_PLACE, apart=diameter)
+    return _structure(beatmap, heads, bodies, same=SAME_PLACE, apart=diameter, upto=NEARBY)
 
 
 def clean_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
@@ -54,13 +56,21 @@ def clean_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> 
     Those that nearly share a place are to share it, all others that are seen are to be clear.
     """
     diameter = 2 * circle_radius(beatmap.circle_size)
-    return _structure(beatmap, heads, bodies, same=MERGED * diameter, apart=0.0)
+    return _structure(beatmap, heads, bodies, same=MERGED * diameter, apart=0.0, upto=1.0)
 
 
 def _structure(
-    beatmap: Beatmap, heads: FloatArray, bodies: FloatArray, *, same: float, apart: float
+    beatmap: Beatmap,
+    heads: FloatArray,
+    bodies: FloatArray,
+    *,
+    same: float,
+    apart: float,
+    upto: float,
 ) -> Structure:
     """Objects less than `same` px apart share a place, those at least `apart` stay clear.
+
+    Clear means as far apart as they are, from one diameter on, `upto` diameters at most.
 
     The object just before is left out: how far away it is, is the spacing.
     """
@@ -72,6 +82,7 @@ def _structure(
     lead = preempt(beatmap.approach_rate)
     twins = np.full(count, -1, dtype=np.intp)
     pairs: list[IntArray] = []  # (seen, 2)
+    clear: list[FloatArray] = []  # (seen,) px
     for lag in range(2, min(LOOK_BACK, count - 1) + 1):
         later = np.arange(lag, count)
         earlier = later - lag
@@ -82,10 +93,12 @@ def _structure(
         away = np.hypot(*np.moveaxis(heads[later, None] - bodies[earlier], -1, 0)).min(axis=1)
         chosen = seen & (away >= max(apart, same))
         pairs.append(np.stack([earlier[chosen], later[chosen]], axis=1))
+        clear.append(away[chosen])
     nothing = np.empty((0, 2), dtype=np.intp)
     earlier, later = np.concatenate([nothing, *pairs]).T
-    clear = CLEARANCE * 2 * circle_radius(beatmap.circle_size)
-    return Structure(twins, earlier, later, clear)
+    diameter = 2 * circle_radius(beatmap.circle_size)
+    away = np.clip(np.concatenate([np.empty(0), *clear]), diameter, upto * diameter)
+    return Structure(twins, earlier, later, CLEARANCE * away)
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class BodyRelations:
     twins (M,): an earlier body of which this one is at a fixed vector, shifts (M, 2) px, or -1;
     groups (M,): the first of those that hang together, group_shifts (M, 2) px from its head.
     earlier, later (P,) bodies to be kept apart: the point of `later` at `heads` (P, 2) px from its
-    head, `clear` px from those of `earlier` at `bodies` (P, samples, 2).
+    head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2).
     """
 
     twins: IntArray
@@ -106,7 +119,7 @@ class BodyRelations:
     later: IntArray
     heads: FloatArray
     bodies: FloatArray
-    clear: float
+    clear: FloatArray
 
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Puts twins together where they are on average; heads (M, 2), in place.
@@ -149,7 +162,10 @@ class BodyRelations:
         direction = np.where(
             length[:, None] > 1e-6, offset / np.maximum(length, 1e-6)[:, None], (0.6, 0.8)
         )
-        move = direction * ((self.clear - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
+        move = (
+            direction
+            * ((self.clear[rows] - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
+        )
         bodies = np.concatenate([a, b])
         moves = np.concatenate([-move, move])
         count = np.bincount(bodies, minlength=len(heads))
@@ -194,5 +210,5 @@ def body_relations(
         b[wanted],
         offsets[later],
         offsets[earlier][:, None] + bodies[earlier],
-        structure.clear,
+        structure.clear[wanted],
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +73,11 @@ def _in_words(value: object) -> str:
     return value.as_posix() if isinstance(value, Path) else str(value)
 
 
+def flag_names(**special: str) -> Callable[[str], str]:
+    """What errors call fields here: --time-start for time_start, or what `special` has."""
+    return lambda field: special.get(field, f"--{field.replace('_', '-')}")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: bad input becomes one line on stderr and exit code 2, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -80,20 +87,72 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
+ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file: check the path",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "check who may use it, or choose another place",
+    errno.EPERM: "check who may use it, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "make room, or choose another disk",
+    errno.EDQUOT: "make room, or choose another disk",
+    errno.EFBIG: "choose another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "close other programs, or raise the limit of open files",
+    errno.ENFILE: "close other programs, or raise the limit of open files",
+    errno.EEXIST: "choose another name",
+    errno.EADDRINUSE: "choose another --port",
+    errno.EIO: "look whether the disk is sound",
+}
+"""What to do about the errors of files that a user can cause."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error in one line; of a file's: which file, what is wrong with it, what to do."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return " ".join(str(error).split())
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    what = f"{' or '.join(names)} cannot be used: " if names else ""
+    advice = ADVICE.get(error.errno or 0, "choose another file or folder")
+    return " ".join(f"{what}{error.strerror}: {advice}".split())
+
+
+def check_folder(path: Path) -> None:
+    """Before the work: whether a folder of results can be made, or written in. Leaves nothing.
+
+    Raises ValueError where it cannot, also for a file in its place.
+    """
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            part = "" if there == path else f", {path} cannot be made in it"
+            raise ValueError(f"{there} is a file{part}: name a folder for the results")
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = (
+            f"{error.strerror or error}: {ADVICE.get(error.errno or 0, 'choose another place')}"
+        )
+        raise ValueError(f"{path} cannot be written: {reason}") from error
+
+
 def claim_output(path: Path, overwrite: bool) -> None:
-    """Before the work: refuses to replace a file that is there (ValueError), makes its folder."""
+    """Before the work: refuses to replace a file that is there, and makes its folder.
+
+    Raises ValueError, also for a folder that cannot be made or written in.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the file to write")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists: add --overwrite or choose another name")
+    check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 

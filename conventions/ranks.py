@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from conventions.errors import FieldError
+
 T = TypeVar("T")
 
 
@@ -63,6 +65,12 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[return-value]
 
+    def only_on_main(self, make: Callable[[], T]) -> T | None:
+        """What `make` gives on the main rank, there alone; errors are those of `from_main`."""
+        made: list[T] = []
+        self.from_main(lambda: made.append(make()))
+        return made[0] if made else None
+
     def largest(self, *values: float) -> list[float]:
         """The largest of each value over all ranks. A sum on the CPU: no device waits for it."""
         if self.world_size == 1:
@@ -91,7 +99,7 @@ def process_group(backend: str, hours: float = 4) -> Iterator[Ranks]:
         yield Ranks()
         return
     if backend == "nccl" and not torch.cuda.is_available():
-        raise ValueError("--dist nccl needs CUDA, which is not available here: use --dist gloo")
+        raise FieldError("{dist} nccl needs CUDA, which is not available here: use {dist} gloo")
     # The rank counts over all nodes; the device is one of this node's.
     local_rank = int(os.environ["LOCAL_RANK"])
     if backend == "nccl":

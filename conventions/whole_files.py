@@ -11,7 +11,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`, renamed to it if the block ends without an exception.
 
-    Raises OSError as writing and renaming do; the temporary file never stays.
+    Raises OSError as writing and renaming do, of `path`; the temporary file never stays.
     """
     temporary = path.with_name(f".osu-diffusion-{secrets.token_hex(8)}.tmp")
     try:
@@ -19,5 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # The temporary name says nothing to a user.
+        if str(temporary) in (error.filename, error.filename2):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)

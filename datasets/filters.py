@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from conventions.errors import FieldError
+
 _GUESTS = re.compile(r"(.+?)(?:['’]s|(?<=[sSzZxX])['’])(?=\s|$)")
 _BETWEEN_GUESTS = re.compile(r"\s*[&+,/]\s*|\s+(?:x|and|vs\.?|feat\.?)\s+", re.IGNORECASE)
 
@@ -19,7 +21,7 @@ Dates = dict[tuple[str, int], date]
 
 
 @dataclass(frozen=True)
-class Selection:
+class Filters:
     """Filters on the rows that `create_dataset.py` makes; None and empty sets let everything pass.
 
     `mappers`, `exclude_mappers` and `exclude` are names in the form of `normal_name`.
@@ -43,13 +45,13 @@ class Selection:
             self._require_order(f"min_{name}", f"max_{name}")
         self._require_order("since", "until")
         if (self.since or self.until) and not self.dates:
-            raise ValueError("--since and --until need --dates: beatmaps hold no date themselves")
+            raise FieldError("{since} and {until} need {dates}: beatmaps hold no date themselves")
 
     def _require_order(self, low: str, high: str) -> None:
         a, b = getattr(self, low), getattr(self, high)
         if a is not None and b is not None and a > b:
-            flags = f"--{low.replace('_', '-')} {a} is above --{high.replace('_', '-')} {b}"
-            raise ValueError(f"{flags}: nothing would be left")
+            text = f"{{{low}}} {{0}} is above {{{high}}} {{1}}: nothing would be left"
+            raise FieldError(text, a, b)
 
     @property
     def needs_stars(self) -> bool:
@@ -192,10 +194,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def from_arguments(args: argparse.Namespace) -> Selection:
+def from_arguments(args: argparse.Namespace) -> Filters:
     """The filters that the command line asks for; ValueError for files that cannot be read."""
     plain = ("min_objects", "max_objects", "min_stars", "max_stars", "min_id", "max_id")
-    return Selection(
+    return Filters(
         **{name: getattr(args, name) for name in (*plain, "since", "until")},
         mappers=_names(args.mappers),
         exclude_mappers=_names(args.exclude_mappers),

@@ -19,9 +19,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from beatmaps.star_rating import star_ratings_available
+from conventions.errors import FieldError
 from data_loading import COLUMNS, PackedDataset
 from datasets.class_tables import save_beatmap_idx
-from datasets.filters import Selection
+from datasets.filters import Filters
 from datasets.read import Packed, Result, Skipped, count_reasons, pack_file, readable
 from datasets.sources import WHAT_IS_FOUND, Source, find_beatmaps
 from datasets.writer import DatasetWriter, writing_dataset
@@ -58,8 +59,8 @@ def results_of(
     try:
         yield from pool.map(read, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:
-        raise ValueError(
-            "a worker process was killed, perhaps for want of memory: use fewer --num-workers"
+        raise FieldError(
+            "a worker process was killed, perhaps for want of memory: use fewer {num_workers}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -150,7 +151,7 @@ class Table:
         self.known_files: set[str] = set()
         self._row_of: dict[bytes, int] = {}
 
-    def keep(self, dataset: PackedDataset, selection: Selection) -> int:
+    def keep(self, dataset: PackedDataset, selection: Filters) -> int:
         """Takes over a dataset but for excluded mappers; returns how many maps they had."""
         old = dataset.beatmaps.reindex(columns=COLUMNS, fill_value="").to_dict("records")
         for row in old:
@@ -191,10 +192,11 @@ class Table:
         table = pd.DataFrame(self.rows)[COLUMNS]
         twice = table["class_index"].duplicated()
         if twice.any():
-            raise ValueError(
-                f"class {table['class_index'][twice].iloc[0]} is given twice: a Mapperator dataset "
-                "must come first, or with the others in one run with --overwrite, and two of them "
-                "need outputs of their own"
+            raise FieldError(
+                "class {0} is given twice: a Mapperator dataset "
+                "must come first, or with the others in one run with {overwrite}, and two of them "
+                "need outputs of their own",
+                table["class_index"][twice].iloc[0],
             )
         return table
 
@@ -208,7 +210,7 @@ def pack(
     sources: list[Source],
     output: Path,
     workers: int,
-    chosen: Selection | None = None,
+    chosen: Filters | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Packs what is new in `sources` into the dataset folder `output`.
@@ -216,7 +218,7 @@ def pack(
     A dataset there is extended, or replaced with `overwrite`; until the end it stays as it was.
     Maps whose files are gone stay in it, with their classes.
     """
-    chosen = chosen or Selection()
+    chosen = chosen or Filters()
     _require_stars(sources, chosen)
     exists = (output / "dataset.json").exists() and not overwrite
     old = PackedDataset(output) if exists else None
@@ -260,7 +262,7 @@ def _take(
     source: Source,
     results: list[Packed | Skipped],
     table: Table,
-    chosen: Selection,
+    chosen: Filters,
     records: Records,
     report: Report,
 ) -> int:
@@ -287,13 +289,14 @@ def _take(
     return there
 
 
-def _require_stars(sources: list[Source], chosen: Selection) -> None:
+def _require_stars(sources: list[Source], chosen: Filters) -> None:
     if chosen.needs_stars and not star_ratings_available():
         unknown = sum(source.known.star_rating is None for source in sources)
         if unknown:
-            raise ValueError(
-                f"--min-stars and --max-stars: the star ratings of {unknown} files are not known; "
-                "install rosu-pp-py, or leave the filter out"
+            raise FieldError(
+                "{min_stars} and {max_stars}: the star ratings of {0} files are not known; "
+                "install rosu-pp-py, or leave the filter out",
+                unknown,
             )
 
 

@@ -70,8 +70,13 @@ def each_beatmap(
     try:
         with Archive.open(source.path) as archive:
             for member in sorted(archive.beatmaps, key=lambda member: member.name):
-                name, data = member.name, archive.read(member, MAX_FILE_BYTES)
-                results.append(_use_beatmap(readable(f"{source.path}/{name}"), source, use, data))
+                file = readable(f"{source.path}/{member.name}")
+                try:
+                    data = archive.read(member, MAX_FILE_BYTES)
+                except ArchiveError as error:
+                    results.append(Skipped.by(readable(source.path), error)._replace(file=file))
+                    continue
+                results.append(_use_beatmap(file, source, use, data))
     except (ArchiveError, OSError) as error:
         results.append(Skipped.by(readable(source.path), error))
     return results

@@ -1,7 +1,8 @@
 """Where beatmaps are found: song folders, archives, osu!lazer's store, Mapperator datasets.
 
 Looking for beatmaps reads names, sizes and, in osu!lazer's store, first bytes; their content is
-read by whoever packs them, in another process.
+read by whoever packs them, in another process. Hidden files, and companions that systems make, are
+passed over.
 """
 
 import json
@@ -16,7 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from beatmaps.file_names import is_hidden
 from beatmaps.osu_file import MAX_FILE_BYTES
+from conventions.errors import FieldError
 
 TRACK = re.compile(r"Track(\d{5})")
 ARCHIVE_SUFFIX = ".osz"
@@ -68,9 +71,10 @@ def find_beatmaps(
     """
     tracks = [_tracks(path) for path in paths]
     if not any(tracks) and (data_start is not None or data_end is not None):
-        raise ValueError(
-            f"{paths[0]} is no Mapperator dataset (no folders Track00000, ...): "
-            "leave out --data-start and --data-end"
+        raise FieldError(
+            "{0} is no Mapperator dataset (no folders Track00000, ...): "
+            "leave out {data_start} and {data_end}",
+            paths[0],
         )
     found: dict[Path, Source] = {}
     for path, numbered in zip(paths, tracks, strict=True):
@@ -96,7 +100,13 @@ def _below(path: Path) -> list[Source]:
     for store in (path / "files", path):
         if _is_store(store):
             return _in_store(store)
-    return [_source(p) for p in _walk(path, set()) if p.suffix.casefold() in SUFFIXES]
+    return [_source(p) for p in _walk(path, set()) if _is_wanted(p, path, SUFFIXES)]
+
+
+def _is_wanted(path: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file in `folder` has one of the suffixes, and is no system's companion of one."""
+    is_meant = path.suffix.casefold() in suffixes
+    return is_meant and not is_hidden(str(path.relative_to(folder)))
 
 
 def _source(path: Path, class_index: int | None = None, known: Known | None = None) -> Source:
@@ -176,7 +186,7 @@ def _in_tracks(tracks: list[Path], start: int, end: int | None) -> list[Source]:
             continue
         metadata = _read_metadata(track / "metadata.json")
         for path in _walk(track, set()):
-            if path.suffix.casefold() != ".osu":
+            if not _is_wanted(path, track, (".osu",)):
                 continue
             digits = path.name[:6]
             if not re.fullmatch(r"[0-9]{6}", digits):

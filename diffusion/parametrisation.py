@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
 
 SOLVER_PX = (10.24, 2560.0)
@@ -157,11 +158,11 @@ class EDM:
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Network units -> playfield px."""
-        return x * self.pixels + x.new_tensor([256.0, 192.0])
+        return x * self.pixels + x.new_tensor(PLAYFIELD_CENTRE)
 
     def from_pixels(self, xy: Tensor) -> Tensor:
         """Playfield px -> network units, unit variance about the playfield's centre."""
-        return (xy - xy.new_tensor([256.0, 192.0])) / self.pixels
+        return (xy - xy.new_tensor(PLAYFIELD_CENTRE)) / self.pixels
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 from x (N, T, 2) at sigma (N,) or () (EDM, equation 7, with sigma_data = 1)."""
@@ -262,7 +263,7 @@ class LearnedVariance:
 
     @property
     def scale(self) -> tuple[float, float]:
-        return (256.0, 192.0) if self.centred else (512.0, 384.0)
+        return PLAYFIELD_CENTRE if self.centred else PLAYFIELD
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Network units -> playfield px."""

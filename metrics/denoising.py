@@ -4,15 +4,13 @@ from collections.abc import Sequence as Levels
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from data_loading import MARGIN_PX
 from models import Conditions
-
-FloatArray = NDArray[np.float64]
 
 SIGMAS_PX = (30.0, 100.0, 300.0)
 
@@ -61,3 +59,26 @@ def denoising_errors(
             error = parametrisation.to_pixels(found).cpu() - xy
             errors[level] = error[0].double().numpy()[near].ravel() ** 2
     return errors
+
+
+class Denoising:
+    """The denoising errors of many maps; it needs the network and no remaps."""
+
+    def __init__(self) -> None:
+        self.errors: dict[float, list[FloatArray]] = {}
+
+    def add(
+        self, loaded: LoadedModel, sequence: Sequence, seed: int, half_window: int | None = None
+    ) -> None:
+        """Measures a map, with noise of its own for every seed."""
+        generator = torch.Generator().manual_seed(int(sequence.beatmap.md5[:12], 16) + seed)
+        found = denoising_errors(loaded, sequence, generator, half_window=half_window)
+        for level, squares in found.items():
+            self.errors.setdefault(level, []).append(squares)
+
+    def summarise(self) -> dict[str, float]:
+        """Root mean square over all coordinates of all maps, by noise level, in px."""
+        return {
+            f"denoising_rmse_at_{level:g}_px": float(np.sqrt(np.concatenate(errors).mean()))
+            for level, errors in self.errors.items()
+        }

@@ -1,22 +1,24 @@
 """What a remap must leave as it was, and what it should keep: stacks, slider paths, bounds."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, Sequence, slider_topology
-from beatmaps.slider_path import PathSet
+from beatmaps.sequence import PointType, Sequence
 from constraints.bounds import Bounds
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD_CENTRE
+from metrics.metric import Metric, Pair, sums
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05
+MAX_LISTED = 200  # objects out of bounds in a report
 EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
-
-FloatArray = NDArray[np.float64]
 
 
 def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
@@ -57,7 +59,7 @@ def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
     }
 
 
-def count_faults(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> dict[str, int]:
+def count_faults(sequence: Sequence, xy: FloatArray) -> dict[str, int]:
     """How many stacks and sliders there are, and how many of them coordinates xy (T, 2) spoil.
 
     A stack is an object at distance 0 from the previous one's end, and should be on the pixel
@@ -68,10 +70,8 @@ def count_faults(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> dict[s
     stacked = sequence.object_starts & (sequence.distances() == 0)
     stacked[0] = False  # its distance is to the playfield's centre
     apart = np.append(True, np.abs(np.diff(xy, axis=0)).max(axis=1) > 0.5 + TOLERANCE)
-    topology = slider_topology(beatmap, sequence)
-    lengths = np.array([length for _, length in topology.sliders])
-    paths = PathSet(topology.sliders)
-    before, after = paths.evaluate(sequence.xy)[1], paths.evaluate(xy)[1]
+    lengths = np.array([length for _, length in sequence.topology.sliders])
+    before, after = (sequence.paths.evaluate(points)[1] for points in (sequence.xy, xy))
     long_enough = before >= lengths - TOLERANCE
     ratio = after / np.maximum(before, TOLERANCE)
     return {
@@ -85,7 +85,7 @@ def count_faults(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> dict[s
 
 
 def out_of_bounds(
-    beatmap: Beatmap, sequence: Sequence, xy: FloatArray, bounds: Bounds
+    sequence: Sequence, xy: FloatArray, bounds: Bounds
 ) -> tuple[FloatArray, FloatArray]:
     """(M,) px by which each object, centre and body, is outside: unstacked, and as it is drawn.
 
@@ -94,11 +94,11 @@ def out_of_bounds(
     starts = np.flatnonzero(sequence.object_starts)
     stops = np.append(starts[1:], len(sequence)) - 1
     low, high = xy[starts], xy[starts]
-    topology = slider_topology(beatmap, sequence)
-    body_low, body_high = PathSet(topology.sliders).extents(xy)
+    topology = sequence.topology
+    body_low, body_high = sequence.paths.extents(xy)
     low[topology.objects] = np.minimum(low[topology.objects], body_low)
     high[topology.objects] = np.maximum(high[topology.objects], body_high)
-    shift = stack_shifts(beatmap, xy[starts], xy[stops])[:, None]
+    shift = stack_shifts(sequence.beatmap, xy[starts], xy[stops])[:, None]
     movable = sequence.types[starts] != PointType.SPINNER
     plain, drawn = (
         np.maximum(bounds.excess(low - by), bounds.excess(high - by)) * movable
@@ -108,7 +108,7 @@ def out_of_bounds(
 
 
 def list_out_of_bounds(
-    beatmap: Beatmap, sequence: Sequence, xy: FloatArray, wanted: FloatArray, bounds: Bounds
+    sequence: Sequence, xy: FloatArray, wanted: FloatArray, bounds: Bounds
 ) -> list[dict[str, Any]]:
     """Every object of which coordinates xy (T, 2) put the centre or body outside.
 
@@ -116,21 +116,21 @@ def list_out_of_bounds(
     `impossible` says that nothing could be done: the slider, as it is shaped, is larger than the
     bounds, or no place in them has the distance `wanted` (T,) from where the previous object ends.
     """
-    plain, drawn = out_of_bounds(beatmap, sequence, xy, bounds)
-    source = np.maximum(*out_of_bounds(beatmap, sequence, sequence.xy, bounds))
+    plain, drawn = out_of_bounds(sequence, xy, bounds)
+    source = np.maximum(*out_of_bounds(sequence, sequence.xy, bounds))
     starts = np.flatnonzero(sequence.object_starts)
     low, high = np.array(bounds.low), np.array(bounds.high)
     previous = np.concatenate([[PLAYFIELD_CENTRE], xy[:-1]])[starts]
     farthest = np.hypot(*np.maximum(previous - low, high - previous).T)
     nearest = np.hypot(*np.maximum(np.maximum(low - previous, previous - high), 0.0).T)
     impossible = (wanted[starts] > farthest) | (wanted[starts] >= 0) & (wanted[starts] < nearest)
-    topology = slider_topology(beatmap, sequence)
-    body_low, body_high = PathSet(topology.sliders).extents(xy)
+    topology = sequence.topology
+    body_low, body_high = sequence.paths.extents(xy)
     impossible[topology.objects] |= (body_high - body_low > high - low).any(axis=1)
     return [
         {
-            "time": round(beatmap.objects[i].time),
-            "kind": beatmap.objects[i].kind,
+            "time": round(sequence.beatmap.objects[i].time),
+            "kind": sequence.beatmap.objects[i].kind,
             "beyond": round(float(plain[i]), 2),
             "drawn_beyond": round(float(drawn[i]), 2),
             "source_beyond": round(float(source[i]), 2),
@@ -138,3 +138,85 @@ def list_out_of_bounds(
         }
         for i in np.flatnonzero(np.maximum(plain, drawn) > TOLERANCE)
     ]
+
+
+# --- the metrics ----------------------------------------------------------------------------------
+
+
+class Changes(Metric):
+    """How often a remap changed what it must not."""
+
+    name = "changes"
+    columns: ClassVar = {
+        "objects_lost": "objects",
+        "objects_moved_in_time": "objects",
+        "objects_of_other_kind": "objects",
+        "other_bytes_changed": "lines",
+    }
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        return count_changes(pair.before.beatmap, pair.after.beatmap)
+
+    def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
+        return sums(table, tuple(self.columns))
+
+
+class OutOfBounds(Metric):
+    """Objects out of bounds, the furthest of which the report lists."""
+
+    name = "out_of_bounds"
+    columns: ClassVar = {
+        "objects_out_of_bounds": "objects",
+        "objects_drawn_out_of_bounds": "objects",
+        "objects_out_of_bounds_avoidable": "objects",
+    }
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.entries: list[dict[str, Any]] = []
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        out = list_out_of_bounds(pair.before, pair.after.xy, pair.wanted, pair.bounds)
+        file = Path(pair.before.beatmap.name).name
+        self.entries += [{"file": file, **entry} for entry in out]
+        return {
+            "objects_out_of_bounds": sum(entry["beyond"] > 0 for entry in out),
+            "objects_drawn_out_of_bounds": sum(entry["drawn_beyond"] > 0 for entry in out),
+            "objects_out_of_bounds_avoidable": sum(not entry["impossible"] for entry in out),
+        }
+
+    def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
+        return sums(table, tuple(self.columns))
+
+    def judge(self) -> dict[str, Any]:
+        worst = sorted(self.entries, key=lambda entry: -entry["beyond"])
+        return {"out_of_bounds": worst[:MAX_LISTED]}
+
+
+class Faults(Metric):
+    """Stacks and sliders, and how many of them were spoilt: see `count_faults`."""
+
+    name = "faults"
+    columns: ClassVar = {
+        "stacks": "stacks",
+        "stacks_broken": "stacks",
+        "sliders": "sliders",
+        "sliders_long_enough": "sliders",
+        "paths_too_short": "sliders",
+        "paths_of_other_length": "sliders",
+    }
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        return count_faults(pair.before, pair.after.xy)
+
+    def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
+        """How many stacks and sliders there are, and the shares that were spoilt."""
+        result: dict[str, Any] = sums(table, ("stacks", "sliders"))
+        for part, whole in (
+            ("stacks_broken", "stacks"),
+            ("paths_too_short", "sliders_long_enough"),
+            ("paths_of_other_length", "sliders"),
+        ):
+            if table[whole].sum():
+                result[f"{part}_share"] = float(table[part].sum() / table[whole].sum())
+        return result

@@ -13,18 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from beatmaps.game import PLAYFIELD, circle_radius, preempt
+from beatmaps.game import STACK_DISTANCE, circle_radius, preempt
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import END, PointType, Sequence, slider_topology
-from beatmaps.slider_path import PathSet
-
-FloatArray = NDArray[np.float64]
+from beatmaps.sequence import END, PointType, Sequence
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
 BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
 MIN_TURN = 0.05  # rad; on whole pixels, less is going straight on
 MAX_GAP = 4.0  # beats; over a longer gap two objects are not one movement
-STACK_DISTANCE = 3.0  # px, as the game has it
 LOOK_BACK = 16  # objects that are looked at for repeated places
 MIN_VALUES = 30  # of a bin, to be compared
 SPACING_BINS = (40.0, 80.0, 120.0, 200.0)  # px
@@ -89,17 +87,16 @@ class _Objects:
     even_slides: NDArray[np.bool_]
 
 
-def object_features(beatmap: Beatmap, sequence: Sequence) -> pd.DataFrame:
+def object_features(sequence: Sequence) -> pd.DataFrame:
     """A row for each hit object: the columns of `FEATURES` and `CONTEXT`, NaN where undefined."""
-    topology = slider_topology(beatmap, sequence)
-    paths = PathSet(topology.sliders)
-    objects = _objects(beatmap, sequence, topology.objects, paths)
-    columns = _movement(objects) | _places(objects) | _surroundings(objects, beatmap)
+    topology = sequence.topology
+    objects = _objects(sequence)
+    columns = _movement(objects) | _places(objects) | _surroundings(objects, sequence.beatmap)
     columns |= _slider_shapes(objects)
     shapes = np.full((2, len(objects.heads)), np.nan)
     if len(topology.objects):
         lengths = np.array([length for _, length in topology.sliders])
-        natural = paths.evaluate(sequence.xy)[1]
+        natural = sequence.paths.evaluate(sequence.xy)[1]
         usable = lengths > 0
         shapes[0, topology.objects[usable]] = natural[usable] / lengths[usable]
         shapes[1] = _anchor_turning(sequence, len(objects.heads))
@@ -107,15 +104,14 @@ def object_features(beatmap: Beatmap, sequence: Sequence) -> pd.DataFrame:
     return pd.DataFrame(columns)[[*FEATURES, *CONTEXT]]
 
 
-def _objects(
-    beatmap: Beatmap, sequence: Sequence, sliders: NDArray[np.intp], paths: PathSet
-) -> _Objects:
+def _objects(sequence: Sequence) -> _Objects:
+    beatmap, sliders = sequence.beatmap, sequence.topology.objects
     heads = sequence.xy[np.flatnonzero(sequence.object_starts)].copy()
     kinds = np.array([hit.kind for hit in beatmap.objects], dtype=object)
     heads[kinds == "spinner"] = np.nan
     bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
     if len(sliders):
-        bodies[sliders] = paths.bodies(sequence.xy, BODY_SAMPLES)
+        bodies[sliders] = sequence.paths.bodies(sequence.xy, BODY_SAMPLES)
     even = np.array([hit.slides % 2 == 0 for hit in beatmap.objects])
     times = np.array([hit.time for hit in beatmap.objects])
     end_times = np.array([hit.end_time for hit in beatmap.objects])

@@ -1,13 +1,11 @@
 """How far coordinates are from the distances that were asked for, and from the playfield."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from beatmaps.sequence import Sequence
-
-FloatArray = NDArray[np.float64]
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 
 
 def spacing_errors(
@@ -20,7 +18,7 @@ def spacing_errors(
     distances = source.distances()
     if wanted is not None:
         distances = np.where(wanted < 0, distances, wanted)
-    return np.abs(replace(source, xy=xy).distances() - distances)
+    return np.abs(source.moved(xy).distances() - distances)
 
 
 def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, float]:
@@ -39,7 +37,7 @@ def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) 
     Spacing errors in px, of all points, of those that start an object and of the inner ones;
     shares off the playfield of all points and of objects' centres.
     """
-    off = np.any((xy < 0) | (xy > (512, 384)), axis=1)
+    off = np.any((xy < 0) | (xy > PLAYFIELD), axis=1)
     starts = source.object_starts
     result = summarise_errors(spacing_errors(source, xy, wanted), starts)
     result["points_off_playfield"] = float(off.mean())

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from checkpoint import LoadedModel
+from conventions.errors import FieldError
 from diffusion.experts import expert_limit
 from sampling.style import Style
 
@@ -22,9 +23,10 @@ class Expert:
 
     def __post_init__(self) -> None:
         if math.isinf(self.takes_px):
-            raise ValueError(
-                f"--expert-ckpt: {self.loaded.path.name} was trained at all levels of noise: say "
-                "from which one it is to take over, for instance with --expert-below 80"
+            raise FieldError(
+                "{expert}: {0} was trained at all levels of noise: say from which one it is to "
+                "take over, for instance with {expert_below} 80",
+                self.loaded.path.name,
             )
 
     @property

@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, excerpt, hull
-from beatmaps.sequence import PointType, Sequence, SliderTopology, slider_topology
+from beatmaps.sequence import PointType, Sequence, SliderTopology
 from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
@@ -30,9 +28,9 @@ from constraints.rules import (
 )
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
+from conventions.arrays import FloatArray
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
-from sampling.controls import Controls
 from sampling.network import Part, make_denoiser
 from sampling.options import (
     SampleOptions,
@@ -42,29 +40,23 @@ from sampling.options import (
     solver,
     structure_mode,
 )
+from sampling.progress import Progress, no_progress
+from sampling.steering import Steering
 
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
 ARRANGE_SWEEPS = 4
 
-FloatArray = NDArray[np.float64]
-Progress = Callable[[int, int], None]
-"""(steps done, steps in all); what it raises ends the sampling."""
 Watch = Callable[[int, FloatArray], None]
 """(step, predicted coordinates (variants, T, 2) px); what it raises ends the sampling."""
 
 
-def _no_progress(done: int, total: int) -> None:
-    """For callers that do not watch."""
-
-
 def generate(
     loaded: LoadedModel,
-    beatmap: Beatmap,
     sequence: Sequence,
     options: SampleOptions,
-    progress: Progress = _no_progress,
-    controls: Controls | None = None,
+    progress: Progress = no_progress,
+    steering: Steering | None = None,
     watch: Watch | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
@@ -75,18 +67,18 @@ def generate(
     whatever their number. Of a long map only the chosen range and its surroundings are sampled.
     `watch` sees what every step predicts.
     """
-    controls = controls or Controls()
-    check_models(loaded, options, controls)
+    steering = steering or Steering()
+    check_models(loaded, options, steering)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
-    chosen = controls.chosen
+    chosen = steering.chosen
     if chosen is None:
-        chosen = np.ones(len(beatmap.objects), dtype=bool)
-    assert chosen.shape == (len(beatmap.objects),)
+        chosen = np.ones(len(sequence.beatmap.objects), dtype=bool)
+    assert chosen.shape == (len(sequence.beatmap.objects),)
     if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
         return raw, placed
-    expert = None if controls.expert is None else controls.expert.loaded
-    part, points = choose_part(loaded, beatmap, sequence, options, chosen, expert)
-    seeds = [f"{options.seed}/{beatmap.md5}/{k}" for k in range(options.variants)]
+    expert = None if steering.expert is None else steering.expert.loaded
+    part, points = choose_part(loaded, sequence, options, chosen, expert)
+    seeds = [f"{options.seed}/{sequence.beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
     placement = make_placement(part, options)
@@ -100,7 +92,7 @@ def generate(
         progress(step + 1, total)
 
     raw[:, points] = sample_part(
-        loaded, part, placement, noise[:, points], generators, options, controls, report
+        loaded, part, placement, noise[:, points], generators, options, steering, report
     )
     for k, xy in enumerate(raw[:, points]):
         if options.spacing.mode == "free":
@@ -109,17 +101,16 @@ def generate(
     return raw, placed
 
 
-def check_models(loaded: LoadedModel, options: SampleOptions, controls: Controls) -> None:
+def check_models(loaded: LoadedModel, options: SampleOptions, steering: Steering) -> None:
     """ValueError where a model cannot do what is asked of it."""
-    check_levels(loaded, options, None if controls.expert is None else controls.expert.takes_px)
+    check_levels(loaded, options, None if steering.expert is None else steering.expert.takes_px)
     check_spacing(loaded, options.spacing)
-    if controls.expert is not None:
-        check_spacing(controls.expert.loaded, options.spacing)
+    if steering.expert is not None:
+        check_spacing(steering.expert.loaded, options.spacing)
 
 
 def choose_part(
     loaded: LoadedModel,
-    beatmap: Beatmap,
     sequence: Sequence,
     options: SampleOptions,
     chosen: Mask,
@@ -128,16 +119,14 @@ def choose_part(
     """The chosen objects (M,) and what sampling must see around them, and their data points."""
     seeing = [loaded] if expert is None else [loaded, expert]
     around = max(context_points(model, options) for model in seeing)
-    kept, distances = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
+    kept, distances = kept_and_wanted(sequence, options.spacing, chosen)
     first, stop = hull(chosen, around, sequence.objects)
-    part_beatmap, part_sequence, points = excerpt(beatmap, sequence, first, stop)
+    part_sequence, points = excerpt(sequence, first, stop)
     times = part_sequence.times - sequence.times[0]
-    return Part(part_beatmap, part_sequence, times, distances[points], kept[points]), points
+    return Part(part_sequence, times, distances[points], kept[points]), points
 
 
-def kept_and_wanted(
-    beatmap: Beatmap, sequence: Sequence, spacing: Spacing, chosen: Mask
-) -> tuple[Mask, FloatArray]:
+def kept_and_wanted(sequence: Sequence, spacing: Spacing, chosen: Mask) -> tuple[Mask, FloatArray]:
     """(T,) which points stay where the objects of `chosen` (M,) are remapped, and (T,) px wanted.
 
     Distances are those of `wanted_distances`, but from one known point to the next what they are.
@@ -145,14 +134,15 @@ def kept_and_wanted(
     spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     kept = spinner | ~chosen[sequence.objects]
     known = kept & np.append(True, kept[:-1])
-    distances = wanted_distances(beatmap, sequence, spacing)
+    distances = wanted_distances(sequence, spacing)
     return kept, np.where(known, sequence.distances(), distances)
 
 
 def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
     """Data points on either side of a range that sampling sees: what two layers reach.
 
-    Through all layers a point is reached from further away, but to no effect: see NOTES.md.
+    Through all layers a point is reached from further away, but to no effect
+    (docs/notes/parts-and-edits.md).
     """
     config = loaded.model.config
     return 2 * (options.half_window or config.half_window) + int(config.neighbours)
@@ -165,7 +155,7 @@ def sample_part(
     noise: Tensor,
     generators: list[torch.Generator],
     options: SampleOptions,
-    controls: Controls,
+    steering: Steering,
     report: Callback,
 ) -> FloatArray:
     """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined.
@@ -179,16 +169,16 @@ def sample_part(
         xy = source
         if steps:
             watched = in_pixels(loaded, 0, report)
-            denoise, std = make_denoiser(loaded, part, options, controls.style, controls.expert)
+            denoise, std = make_denoiser(loaded, part, options, steering.style, steering.expert)
             denoise = obeying(denoise, loaded.parametrisation, rules)
             x = start(loaded, part, options, source, noise)
             sigmas, draw = noise_levels(loaded, options), noise_source(generators)
             x = solver(loaded, options)(denoise, x, sigmas, watched, draw, std)
             xy = loaded.parametrisation.to_pixels(x.float()).cpu()
         if options.refine_iterations:
-            refiner, style = loaded, controls.style
-            if controls.refiner is not None:
-                refiner, style = controls.refiner, controls.refiner_style
+            refiner, style = loaded, steering.style
+            if steering.refiner is not None:
+                refiner, style = steering.refiner, steering.refiner_style
             denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
             denoise = obeying(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
@@ -242,20 +232,19 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
     With coordinates `like` (T, 2) sliders keep the shapes that they have there, lengthened where
     their paths are too short.
     """
-    topology = slider_topology(part.beatmap, part.sequence)
+    topology = part.sequence.topology
     if options.slider_velocity == "fit":
         topology = with_free_lengths(part, topology)
     distances = part.distances
     if like is not None:
-        distances = replace(part.sequence, xy=like).distances()
+        distances = part.sequence.moved(like).distances()
     shapes = SliderShapes(part.sequence, topology, distances, part.kept, like)
     return Placement(
-        part.beatmap,
         part.sequence,
         shapes,
         distances if options.spacing.kept else None,
         part.kept,
-        bounds_named(options.bounds, part.beatmap),
+        bounds_named(options.bounds, part.sequence.beatmap),
         fitted=options.spacing.mode != "model",
         structure=structure_mode(options),
     )
@@ -263,9 +252,9 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
 
 def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
     """Sliders without a length where they are remapped and may get a velocity of their own."""
-    first = earliest_fit(part.beatmap)
+    first = earliest_fit(part.sequence.beatmap)
     sliders = [
-        (segments, length if kept or part.beatmap.objects[index].time < first else None)
+        (segments, length if kept or part.sequence.beatmap.objects[index].time < first else None)
         for (segments, length), index, kept in zip(
             topology.sliders, topology.objects, part.kept[topology.heads], strict=True
         )

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD
-from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD
 from data_loading import MARGIN_PX
 from diffusion.experts import taking_over
 from diffusion.guidance import guided_by_weak, guided_network
@@ -21,8 +20,6 @@ from models import Conditions, bind
 from sampling.experts import Expert
 from sampling.options import SampleOptions, guidance_weight
 from sampling.style import Style
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,6 @@ class Part:
     point or -1, kept (T,) marks points that stay.
     """
 
-    beatmap: Beatmap
     sequence: Sequence
     times: FloatArray
     distances: FloatArray

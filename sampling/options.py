@@ -9,6 +9,7 @@ from beatmaps.sequence import SliderVelocity
 from checkpoint import LoadedModel
 from constraints.spacing import KEEP, Spacing
 from constraints.structure import StructureMode
+from conventions.errors import FieldError
 from diffusion.samplers import SOLVERS, Solver
 
 DEFAULT_STEPS = 12
@@ -52,23 +53,21 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(
-                f"--num-sampling-steps {self.steps}: give a number from 1 to {MAX_STEPS}"
-            )
+            raise FieldError("{steps} {0}: give a number from 1 to {1}", self.steps, MAX_STEPS)
         if not 1 <= self.variants <= 64:
-            raise ValueError(f"--num-variants {self.variants}: give a number from 1 to 64")
+            raise FieldError("{variants} {0}: give a number from 1 to 64", self.variants)
         if self.half_window is not None and self.half_window < 1:
-            raise ValueError(f"--seq-len {self.half_window}: must be at least 1")
+            raise FieldError("{half_window} {0}: must be at least 1", self.half_window)
         if not 0 <= self.strength <= 1:
-            raise ValueError(f"--strength {self.strength}: give a number from 0 to 1")
+            raise FieldError("{strength} {0}: give a number from 0 to 1", self.strength)
         if not 0 <= self.refine_iterations <= MAX_STEPS:
-            raise ValueError(
-                f"--refine-iters {self.refine_iterations}: give a number from 0 to {MAX_STEPS}"
+            raise FieldError(
+                "{refine_iterations} {0}: give a number from 0 to {1}",
+                *(self.refine_iterations, MAX_STEPS),
             )
-
         if self.guidance is not None and not 1 <= self.guidance <= MAX_GUIDANCE:
-            raise ValueError(
-                f"--guidance {self.guidance}: give a number from 1 to {MAX_GUIDANCE:g}"
+            raise FieldError(
+                "{guidance} {0}: give a number from 1 to {1:g}", self.guidance, MAX_GUIDANCE
             )
 
     @property
@@ -101,19 +100,21 @@ def check_levels(loaded: LoadedModel, options: SampleOptions, taken_px: float | 
         return
     first_px = float(noise_levels(loaded, options)[0]) * max(parametrisation.scale)
     if first_px > max(known_px * (1 + 1e-6), taken_px or 0.0):
-        raise ValueError(
-            f"{loaded.path.name} was trained on noise up to {known_px:.0f} px alone, which this "
-            f"run begins above: give it with --expert-ckpt beside a whole model, or with --refine "
-            "or a lower --strength; --max-noise-step 1000 if an osu-diffusion v2 is whole"
+        raise FieldError(
+            "{0} was trained on noise up to {1:.0f} px alone, which this run begins above: "
+            "give it as {expert} beside a whole model, or with {refine} or a lower {strength}; "
+            "{max_noise_step} 1000 if an osu-diffusion v2 is whole",
+            *(loaded.path.name, known_px),
         )
 
 
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
     """ValueError where the model cannot do without distances and is asked to."""
     if spacing.mode == "free" and not can_lack_distances(loaded):
-        raise ValueError(
-            f"--spacing free: {loaded.path.name} was trained with all distances given; take a "
-            "model trained with --distance-dropout, or --spacing snap:120"
+        raise FieldError(
+            "{spacing} free: {0} was trained with all distances given; take a "
+            "model trained with {distance_dropout}, or {spacing} snap:120",
+            loaded.path.name,
         )
 
 
@@ -125,7 +126,12 @@ def can_lack_distances(loaded: LoadedModel) -> bool:
 
 
 def structure_mode(options: SampleOptions) -> StructureMode:
-    """What is kept of places: with distances of another kind the source's cannot be."""
+    """What is kept of places: with distances of another kind the source's cannot be.
+
+    Nothing is where the network's result is to be taken as it is.
+    """
+    if options.spacing.mode == "model":
+        return "off"
     if options.spacing.mode in ("snap", "free") and options.structure == "keep":
         return "clean"
     return options.structure
@@ -150,8 +156,9 @@ def guidance_weight(loaded: LoadedModel, options: SampleOptions) -> float:
     """
     if loaded.weak is None:
         if options.guidance not in (None, 1):
-            raise ValueError(
-                f"--guidance {options.guidance:g}: {loaded.path.name} has no weak model beside it"
+            raise FieldError(
+                "{guidance} {0:g}: {1} has no weak model beside it",
+                *(options.guidance, loaded.path.name),
             )
         return 1.0
     return DEFAULT_GUIDANCE if options.guidance is None else options.guidance

@@ -1,16 +1,21 @@
-"""One beatmap in, new difficulties out: sampled, named, written as files and measured."""
+"""One beatmap in, new difficulties out: sampled, named, written as files and measured.
 
+`remap` is the way from a request to results for the command, the web page and the evaluation.
+"""
+
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
-from checkpoint import LoadedModel
-from constraints.spacing import KEEP
+from conventions.arrays import FloatArray
 from metrics.spacing import measure
-from sampling.controls import Controls
-from sampling.generate import FloatArray, Progress, SampleOptions, generate, kept_and_wanted
+from sampling.generate import generate, kept_and_wanted
+from sampling.progress import Reports
+from sampling.request import RemapRequest
+from sampling.steering import Models, steer
 
 TAG = "osu-diffusion"
 
@@ -19,32 +24,27 @@ TAG = "osu-diffusion"
 class Remapped:
     """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
 
-    states are the coordinates (T, 2) px that every step predicted, and the result, if wanted.
+    raw (T, 2) px is the sample before it was put on whole pixels; states are the coordinates
+    (T, 2) px that every step predicted, and the result, if wanted; seconds are those of sampling
+    all variants.
     """
 
     data: bytes
     beatmap: Beatmap
+    raw: FloatArray
     states: list[FloatArray]
     written: dict[str, float]
     before_rounding: dict[str, float]
+    seconds: float
 
 
-def result_version(beatmap: Beatmap, options: SampleOptions, label: str) -> str:
-    """The new difficulty's name, which says what it is; `label` is that of the controls."""
-    return f"{beatmap.version} (AI remap{label and ' ' + label} seed {options.seed})"
-
-
-def option_words(options: SampleOptions) -> list[str]:
-    """What the result's name says of how it is to come out, where that is not the default."""
-    words = [f"spacing {options.spacing}"] if options.spacing != KEEP else []
-    words += [f"bounds {options.bounds}"] if options.bounds != "playfield" else []
-    words += ["sv fit"] if options.slider_velocity == "fit" else []
-    words += [f"guidance {options.cfg_scale:g}"] if options.cfg_scale != 1 else []
-    return words
+def result_version(beatmap: Beatmap, request: RemapRequest) -> str:
+    """The new difficulty's name, which says what it is."""
+    label = request.label()
+    return f"{beatmap.version} (AI remap{label and ' ' + label} seed {request.options.seed})"
 
 
 def remapped_file(
-    beatmap: Beatmap,
     sequence: Sequence,
     xy: FloatArray,
     version: str,
@@ -56,40 +56,44 @@ def remapped_file(
 
     The beatmapset's ID stays unless one is given.
     """
-    data = apply_coordinates(beatmap, sequence, xy, slider_velocity)
+    data = apply_coordinates(sequence, xy, slider_velocity)
     tags = [TAG, "ai-generated", f"seed{seed}"]
     return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
 
-def remap_beatmap(
-    loaded: LoadedModel,
+def remap(
+    models: Models,
     beatmap: Beatmap,
     versions: list[str],
-    options: SampleOptions,
-    steering: Controls,
-    progress: Progress,
-    *,
-    set_id: int | None = None,
-    watched: bool = False,
+    request: RemapRequest,
+    reports: Reports | None = None,
 ) -> list[Remapped]:
-    """The variants of one beatmap, named `versions`; `watched` ones know how they came to be.
+    """The variants of one beatmap that a request asks for, named `versions`.
 
-    What `progress` raises ends the sampling.
+    What `reports` raise ends the work. Raises ValueError where the request fits the beatmap or the
+    model not.
     """
+    reports, options = reports or Reports(), request.options
+    steering = steer(models, beatmap, request, reports.learning)
     sequence = beatmap_to_sequence(beatmap)
     everything = np.ones(len(beatmap.objects), dtype=bool)
     chosen = everything if steering.chosen is None else steering.chosen
-    _, wanted = kept_and_wanted(beatmap, sequence, options.spacing, chosen)
+    _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     states: list[FloatArray] = []
-    watch = (lambda _, xy: states.append(xy)) if watched else None
-    raw, placed = generate(loaded, beatmap, sequence, options, progress, steering, watch)
+    watch = (lambda _, xy: states.append(xy)) if request.pictures.denoising else None
+    reports.sampling(0, options.sampling_steps + options.refine_iterations)
+    started = time.perf_counter()
+    raw, placed = generate(models.sampler, sequence, options, reports.sampling, steering, watch)
+    seconds = time.perf_counter() - started
+    set_id = -1 if request.choice.separate_set else None
     result = []
     for k, version in enumerate(versions):
         data = remapped_file(
-            beatmap, sequence, placed[k], version, options.seed, set_id, options.slider_velocity
+            sequence, placed[k], version, options.seed, set_id, options.slider_velocity
         )
         written = parse_beatmap(data, beatmap.name)
         errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
-        mine = [xy[k] for xy in (*states, placed)] if watched else []
-        result.append(Remapped(data, written, mine, errors, measure(sequence, raw[k], wanted)))
+        mine = [xy[k] for xy in (*states, placed)] if watch else []
+        before = measure(sequence, raw[k], wanted)
+        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds))
     return result

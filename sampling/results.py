@@ -14,15 +14,11 @@ from typing import Any
 from beatmaps.inputs import Job
 from beatmaps.osu_file import Beatmap
 from beatmaps.osz import free_name, write_archive
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-ADVICE = "add --overwrite or choose another --seed or --output"
-# Arguments on which the bytes of the results do not depend. What was chosen of an archive is in
-# the source's description; formats have reports of their own.
-INDIFFERENT = {"beatmap", "ckpt", "refine_ckpt", "output", "overwrite", "device"}
-INDIFFERENT |= {"picture", "preview", "make_animation"}
-INDIFFERENT |= {"difficulty", "all_difficulties", "format"}
+ADVICE = "add {overwrite} or choose another {seed} or {output}"
 
 
 def safe_name(text: str, limit: int = 100) -> str:
@@ -72,7 +68,7 @@ class Outputs:
         chosen difficulties': results of two maps, or two states of one map, never meet.
         """
         if output.exists() and not output.is_dir():
-            raise ValueError(f"--output {output} is a file: give a folder")
+            raise FieldError("{output} {0} is a file: give a folder", output)
         first = job.beatmaps[0]
         tail = safe_name(versions[0].removeprefix(first.version))
         # One map and four variants of it are different runs, whose results may lie side by side.
@@ -96,8 +92,8 @@ class Outputs:
         results = _plan_results(job, folder, versions, variants, kinds)
         return cls(folder, results, archive, report)
 
-    def finished(self, key: dict[str, Any]) -> bool:
-        """Whether the results of the run with this `key` are there, whole.
+    def finished(self, is_same: Callable[[dict[str, Any]], bool]) -> bool:
+        """Whether the results of the same run are there, whole; `is_same` looks at a report.
 
         Raises ValueError when those of another run are in their place, or changed ones.
         """
@@ -105,19 +101,19 @@ class Outputs:
             return False  # files of a run that was broken off are compared when they are written
         try:
             report = json.loads(self.report.read_bytes())
-            same = run_key(report) == key
+            same = is_same(report)
             hashes = {entry["file"]: entry["sha256"] for entry in report["files"]}
         except (ValueError, KeyError, TypeError, AttributeError):
             same = False
         if not same:
-            raise ValueError(f"{self.report} exists, of a run with other options: {ADVICE}")
+            raise FieldError("{0} exists, of a run with other options: " + ADVICE, self.report)
         results = [result for row in self.results for result in row]
         whole = all(path.exists() for result in results for path in result.previews.values())
         for path in self.files():
             if not path.exists():
                 whole = False
             elif file_sha256(path) != hashes.get(path.name):
-                raise ValueError(f"{path} exists and was changed since it was written: {ADVICE}")
+                raise FieldError("{0} exists and was changed since it was written: " + ADVICE, path)
         return whole
 
     def files(self) -> list[Path]:
@@ -166,20 +162,6 @@ def _plan_results(
     return rows
 
 
-def run_key(report: dict[str, Any]) -> dict[str, Any]:
-    """What a report says of all that its results depend on; equal keys mean equal results."""
-    arguments = {k: v for k, v in report["arguments"].items() if k not in INDIFFERENT}
-    key = {
-        "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
-        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"], report.get("expert")],
-        "style_files": report["style_files"],
-        "options": report["options"],
-        "arguments": arguments,
-    }
-    result: dict[str, Any] = json.loads(json.dumps(key))  # as it reads after storing
-    return result
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
@@ -195,7 +177,7 @@ def put(path: Path, write: Callable[[Path], object], overwrite: bool) -> dict[st
     with replacing(path) as temporary:
         write(temporary)
         if path.exists() and not overwrite and not filecmp.cmp(temporary, path, shallow=False):
-            raise ValueError(f"{path} exists: {ADVICE}")
+            raise FieldError("{0} exists: " + ADVICE, path)
         digest = file_sha256(temporary)
     return {"file": path.name, "sha256": digest}
 

@@ -20,15 +20,11 @@ from torch import Tensor
 from beatmaps.inputs import read_beatmaps
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from datasets.class_tables import load_beatmap_idx
-from sampling.style_learning import (
-    Learning,
-    Progress,
-    embeddings_of,
-    learn_embedding,
-    no_progress,
-)
+from sampling.progress import Progress, no_progress
+from sampling.style_learning import Learning, embeddings_of, learn_embedding
 
 CACHE_FORMAT = 1
 
@@ -45,8 +41,8 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Request:
-    """The styles that one embedding is made of, as the command line names them.
+class StyleMix:
+    """The styles that one embedding is made of.
 
     Texts may hold several, separated by commas (IDs also by spaces), each with a weight:
     "1180619:2, 303335". Files are learnt together as one style of weight 1.
@@ -66,8 +62,8 @@ class Request:
         return " ".join([*ids, *mappers, *(path.stem for path in self.files)])
 
     @classmethod
-    def guess(cls, texts: list[str]) -> "Request":
-        """IDs, mappers and files told apart by how they look, for flags that take all of them."""
+    def guess(cls, texts: list[str]) -> "StyleMix":
+        """IDs, mappers and files told apart by how they look, where all of them may be named."""
         files = [text for text in texts if text.lower().endswith((".osu", ".osz"))]
         numbers = [t for t in texts if set(t) <= set("0123456789.:, ") and t not in files]
         names = [t for t in texts if t not in files and t not in numbers]
@@ -88,7 +84,7 @@ class ClassEntry:
 # --- the model's own classes ----------------------------------------------------------------------
 
 
-def weighted_parts(flag: str, text: str, separators: str) -> list[tuple[str, float]]:
+def weighted_parts(field: str, text: str, separators: str) -> list[tuple[str, float]]:
     """("a", 1), ("b", 0.5) from "a, b:0.5"; ValueError for a weight that is not above 0."""
     for separator in separators[1:]:
         text = text.replace(separator, separators[0])
@@ -103,10 +99,12 @@ def weighted_parts(flag: str, text: str, separators: str) -> list[tuple[str, flo
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise ValueError(f"{flag} {part!r}: the weight after the colon must be above 0")
+            raise FieldError(
+                f"{{{field}}} {{0!r}}: the weight after the colon must be above 0", part
+            )
         parts.append((name.strip(), value))
     if not parts:
-        raise ValueError(f"{flag} {text!r} names no style")
+        raise FieldError(f"{{{field}}} {{0!r}} names no style", text)
     return parts
 
 
@@ -116,24 +114,27 @@ def read_index(loaded: LoadedModel, path: Path | None) -> dict[int, int]:
     index = load_beatmap_idx(path)
     classes = loaded.model.config.num_classes
     if index and max(index.values()) >= classes:
-        raise ValueError(
-            f"{path} has class {max(index.values())}, the checkpoint only {classes} classes: "
-            "give the model's own index with --beatmap-idx"
+        raise FieldError(
+            "{0} has class {1}, the checkpoint only {2} classes: "
+            "give the model's own index with {beatmap_idx}",
+            *(path, max(index.values()), classes),
         )
     return index
 
 
-def class_of_id(text: str, index: dict[int, int], flag: str = "--style-id") -> int:
-    """The class of a beatmap ID; a ValueError names `flag` and the nearest IDs."""
+def class_of_id(text: str, index: dict[int, int], field: str = "style_id") -> int:
+    """The class of a beatmap ID; an error names the `field` it is of, and the nearest IDs."""
     try:
         wanted = int(text)
     except ValueError:
-        raise ValueError(f"{flag} {text!r}: give beatmap IDs, which are numbers") from None
+        raise FieldError(
+            f"{{{field}}} {{0!r}}: give beatmap IDs, which are numbers", text
+        ) from None
     if wanted not in index:
         near = sorted(index, key=lambda known: abs(known - wanted))[:3]
-        raise ValueError(
-            f"{flag} {wanted} is not among the model's {len(index)} styles; "
-            f"the nearest IDs are {', '.join(map(str, near))}"
+        raise FieldError(
+            f"{{{field}}} {{0}} is not among the model's {{1}} styles; the nearest IDs are {{2}}",
+            *(wanted, len(index), ", ".join(map(str, near))),
         )
     return index[wanted]
 
@@ -147,9 +148,10 @@ def class_table_path(loaded: LoadedModel) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise ValueError(
-        f"there is no class table {candidates[0].name} with {loaded.path}: mappers' names are "
-        "in it; use --style-id or --style-beatmap"
+    raise FieldError(
+        "there is no class table {0} with {1}: mappers' names are "
+        "in it; use {style_id} or {style_beatmap}",
+        *(candidates[0].name, loaded.path),
     )
 
 
@@ -182,9 +184,9 @@ def classes_of_mapper(name: str, table: list[ClassEntry]) -> list[int]:
     if not found:
         names = {entry.creator.casefold(): entry.creator for entry in table}
         near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.0)
-        raise ValueError(
-            f"--style-mapper {name!r} is not among the model's {len(names)} mappers; "
-            f"the nearest names are {', '.join(names[key] for key in near)}"
+        raise FieldError(
+            "{style_mapper} {0!r} is not among the model's {1} mappers; the nearest names are {2}",
+            *(name, len(names), ", ".join(names[key] for key in near)),
         )
     return found
 
@@ -194,7 +196,7 @@ def classes_of_mapper(name: str, table: list[ClassEntry]) -> list[int]:
 
 def resolve(
     loaded: LoadedModel,
-    request: Request,
+    request: StyleMix,
     *,
     index_path: Path | None = None,
     cache: Path | None = None,
@@ -211,12 +213,12 @@ def resolve(
     if request.ids:
         index = read_index(loaded, index_path)
         for text in request.ids:
-            for name, weight in weighted_parts("--style-id", text, ", "):
+            for name, weight in weighted_parts("style_id", text, ", "):
                 parts.append((table[class_of_id(name, index)], weight))
     if request.mappers:
         entries = read_class_table(loaded)
         for text in request.mappers:
-            for name, weight in weighted_parts("--style-mapper", text, ","):
+            for name, weight in weighted_parts("style_mapper", text, ","):
                 parts.append((table[classes_of_mapper(name, entries)].mean(dim=0), weight))
     if request.files:
         parts.append((style_of_files(loaded, request.files, cache, progress), 1.0))

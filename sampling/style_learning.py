@@ -4,26 +4,20 @@ Textual inversion (Gal et al. 2022, https://arxiv.org/abs/2208.01618), here of a
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence
+from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from data_loading import MARGIN_PX, Batch
 from models import Conditions
+from sampling.progress import Progress, no_progress
 from training.known_points import KnownDraw
 from training.objective import Noise, Objective
-
-Progress = Callable[[int, int], None]
-"""(steps done, steps in all); what it raises ends the learning."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """For callers that do not watch."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ def draw_windows(
         sign = 1.0 - 2.0 * rng.integers(0, 2, 2)
         xy[i, :count] = (sequence.xy[part] - PLAYFIELD_CENTRE) * sign + PLAYFIELD_CENTRE
         valid[i, :count] = True
-    low, high = -MARGIN_PX, np.array([512.0, 384.0]) + MARGIN_PX
+    low, high = -MARGIN_PX, np.add(PLAYFIELD, MARGIN_PX)
     valid &= ((xy >= low) & (xy <= high)).all(axis=-1)
     conditions = Conditions(
         torch.from_numpy(times),

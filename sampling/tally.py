@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from beatmaps.osu_file import GameModeError
+from beatmaps.osu_file import LeftOutError
+from conventions import command_line
 from conventions.ranks import Ranks
 
 EXPECTED = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
@@ -39,10 +40,10 @@ class Tally:
             self.leave_out(error, name)
 
     def leave_out(self, error: Exception, name: str) -> None:
-        """Other game modes are skipped, all else has failed."""
-        reason = " ".join(str(error).split()) or type(error).__name__
+        """Other game modes and the like are skipped, all else has failed."""
+        reason = command_line.in_words(error) or type(error).__name__
         line = reason if name in reason else f"{name}: {reason}"
-        if isinstance(error, GameModeError):
+        if isinstance(error, LeftOutError):
             self.skipped += 1
             tqdm.write(f"skipped {line}", file=sys.stderr)
         else:

@@ -1,8 +1,6 @@
-"""What models of osu-diffusion v2's kind are told of a map, and the flags that say it."""
+"""What models of osu-diffusion v2's kind are told of a map, as embeddings."""
 
-import argparse
 import csv
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,119 +13,52 @@ from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel
 from conditions.vocabulary import Told, Vocabulary
 from conventions.bundled import DEFAULT_MODEL
-from sampling.style import Progress, Request, Style, style_of_files, weighted_parts
+from conventions.errors import FieldError
+from sampling.progress import Progress
+from sampling.request import RemapRequest
+from sampling.style import Style, StyleMix, style_of_files, weighted_parts
+from sampling.wishes import Wishes
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of experts, and of models that are told of a map."""
-    part = parser.add_argument_group(
-        "a second model, and what models like osu-diffusion v2 are told of the map"
-    ).add_argument
-    part(
-        "--expert-ckpt",
-        type=Path,
-        metavar="FILE",
-        help="a model that takes over where there is little noise, such as an osu-diffusion v2",
-    )
-    part(
-        "--expert-below",
-        type=float,
-        metavar="PX",
-        help="the noise from which on it does; default: what it was trained at",
-    )
-    part(
-        "--max-noise-step",
-        type=int,
-        metavar="STEP",
-        help="of 1000 timesteps, how many an osu-diffusion v2 was trained at; default: 100, as the "
-        "published one",
-    )
-    part("--descriptors", nargs="+", metavar="NAME", help='user tags, such as "style/clean"')
-    part(
-        "--negative-descriptors",
-        nargs="+",
-        metavar="NAME",
-        help="user tags to keep away from; needs a --cfg-scale above 1",
-    )
-    part("--star-rating", type=float, metavar="STARS", help="default: the map's")
-    part("--circle-size", type=float, metavar="CS", help="default: the map's")
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Refuses values that mean nothing and flags that would have no effect: ValueError."""
-    for flag, value in (("--star-rating", args.star_rating), ("--circle-size", args.circle_size)):
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{flag} {value:g}: give a number from 0 on")
-    if args.expert_below is not None and not 0 < args.expert_below < math.inf:
-        raise ValueError(f"--expert-below {args.expert_below:g}: give a number above 0")
-    if args.expert_below is not None and args.expert_ckpt is None:
-        raise ValueError("--expert-below says when an expert takes over: give --expert-ckpt")
-    if args.negative_descriptors and args.cfg_scale <= 1:
-        raise ValueError(
-            "--negative-descriptors works through guidance: give a --cfg-scale above 1"
-        )
-
-
-def check_models(models: Sequence[LoadedModel | None], args: argparse.Namespace) -> None:
+def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
     """ValueError where something is to be told and none of the models can be told it."""
-    flags = ("descriptors", "negative_descriptors", "star_rating", "circle_size")
-    given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(args, flag) is not None]
-    if given and not any(model is not None and model.vocabulary is not None for model in models):
-        raise ValueError(
-            f"{given[0]}: {models[0].path.name if models[0] else 'the model'} knows beatmaps "
-            "alone; models like osu-diffusion v2 are told such things (--ckpt or --expert-ckpt)"
+    if wishes.given and not any(m is not None and m.vocabulary is not None for m in models):
+        raise FieldError(
+            f"{{{wishes.given[0]}}}: {{0}} knows beatmaps alone; models like osu-diffusion v2 are "
+            "told such things (as {model} or {expert})",
+            models[0].path.name if models[0] else "the model",
         )
 
 
-def says_style(args: argparse.Namespace) -> bool:
-    """Whether descriptors are asked for, or to be kept away from."""
-    return bool(args.descriptors or args.negative_descriptors)
-
-
-def describe(args: argparse.Namespace) -> list[str]:
-    """Words for the name of a result; none for the defaults."""
-    words = [" ".join(args.descriptors)] if args.descriptors else []
-    if args.negative_descriptors:
-        words.append(f"without {' '.join(args.negative_descriptors)}")
-    words += [f"{args.star_rating:g} stars"] if args.star_rating is not None else []
-    words += [f"CS {args.circle_size:g}"] if args.circle_size is not None else []
-    # Names of descriptors have slashes, names of files do not.
-    words = [text.replace("/", " ") for text in words]
-    return words + ([f"finished by {args.expert_ckpt.stem}"] if args.expert_ckpt else [])
-
-
-def of_beatmap(beatmap: Beatmap, args: argparse.Namespace) -> Told:
-    """The map's star rating and circle size, unless the flags give others."""
-    stars = star_rating(beatmap.raw) if args.star_rating is None else args.star_rating
-    size = beatmap.circle_size if args.circle_size is None else args.circle_size
+def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:
+    """The map's star rating and circle size, unless others are wished for."""
+    stars = star_rating(beatmap.raw) if wishes.star_rating is None else wishes.star_rating
+    size = beatmap.circle_size if wishes.circle_size is None else wishes.circle_size
     return Told(star_rating=stars, circle_size=size)
 
 
 def style(
-    loaded: LoadedModel,
-    told_of: Told,
-    requests: tuple[Request, Request],
-    args: argparse.Namespace,
-    progress: Progress,
+    loaded: LoadedModel, beatmap: Beatmap, request: RemapRequest, progress: Progress
 ) -> Style:
-    """The embeddings of what is wanted of a map, and of what is not, of which it is `told_of`.
+    """The embeddings of what is wanted of a map, and of what is not.
 
     Where nothing is unwanted guidance leads away from a style that is unknown.
     """
-    wanted, unwanted = requests
-    cache = args.output / ".cache"
-    liked, disliked = (
-        replace(told_of, descriptors=tuple(names or ()))
-        for names in (args.descriptors, args.negative_descriptors)
-    )
+    wishes, cache = request.wishes, request.output / ".cache"
+    told_of = of_beatmap(beatmap, wishes)
     return Style(
-        embedding(loaded, liked, wanted, cache, progress),
-        embedding(loaded, disliked, unwanted, cache, progress),
+        *(
+            embedding(loaded, replace(told_of, descriptors=names), mix, cache, progress)
+            for names, mix in (
+                (wishes.descriptors, request.style),
+                (wishes.negative_descriptors, request.unwanted),
+            )
+        )
     )
 
 
 def embedding(
-    loaded: LoadedModel, told_of: Told, request: Request, cache: Path, progress: Progress
+    loaded: LoadedModel, told_of: Told, request: StyleMix, cache: Path, progress: Progress
 ) -> Tensor:
     """The embedding (D,) of a map of which `told_of` is told, in the styles of a request.
 
@@ -137,10 +68,10 @@ def embedding(
     assert vocabulary is not None
     parts: list[tuple[Tensor, float]] = []
     for text in request.ids:
-        for name, weight in weighted_parts("--style-id", text, ", "):
+        for name, weight in weighted_parts("style_id", text, ", "):
             parts.append((embedded(loaded, as_beatmap(vocabulary, name, told_of)), weight))
     for text in request.mappers:
-        for name, weight in weighted_parts("--style-mapper", text, ","):
+        for name, weight in weighted_parts("style_mapper", text, ","):
             mapper = vocabulary.mapper_named(name, bundled_names())
             parts.append((embedded(loaded, replace(told_of, mapper=mapper)), weight))
     if request.files:
@@ -154,7 +85,7 @@ def embedding(
 def as_beatmap(vocabulary: Vocabulary, text: str, told_of: Told) -> Told:
     """`told_of` with the mapper and the descriptors of a beatmap of the training data."""
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"--style-id {text!r}: give beatmap IDs, which are numbers")
+        raise FieldError("{style_id} {0!r}: give beatmap IDs, which are numbers", text)
     known = vocabulary.of_beatmap(int(text))
     names = dict.fromkeys([*known.descriptors, *told_of.descriptors])
     return replace(told_of, beatmap=known.beatmap, mapper=known.mapper, descriptors=tuple(names))

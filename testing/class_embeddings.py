@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from tables import read_table
 
 from checkpoint import LoadedModel, load_model
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
 from datasets.filters import likely_mappers
 from sampling.style import class_table_path, read_class_table, read_index
 from sampling.style_learning import embeddings_of
-
-FloatArray = NDArray[np.float64]
 
 TEXTS = ("md5", "artist", "title", "creator", "version")
 NUMBERS = ("circle_size", "star_rating")

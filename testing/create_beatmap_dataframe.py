@@ -24,13 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tables import claim_table, write_table
 
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
+from beatmaps.sequence import Points, PointType, beatmap_to_sequence
 from beatmaps.star_rating import star_ratings_available
 from conventions import command_line
+from conventions.errors import naming
 from data_loading import PackedDataset
 from datasets import filters
 from datasets.class_tables import load_beatmap_idx
-from datasets.filters import Selection, date_of
+from datasets.filters import Filters, date_of
 from datasets.pack import FILTERED, default_workers, results_of
 from datasets.read import Skipped, beatmap_row, count_reasons, each_beatmap, readable
 from datasets.sources import WHAT_IS_FOUND, Known, Source, find_beatmaps
@@ -69,7 +70,7 @@ def describe(file: str, beatmap: Beatmap, known: Known) -> Row:
     }
 
 
-def describe_points(sequence: Sequence) -> Row:
+def describe_points(sequence: Points) -> Row:
     """What data points tell: length, objects by kind, spacing and velocity."""
     types, starts = sequence.types, np.flatnonzero(sequence.object_starts)
     heads = np.isin(types, (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC))
@@ -114,17 +115,17 @@ def packed_rows(folder: Path) -> Iterator[Row]:
     table["star_rating"] = table["star_rating"].where(table["star_rating"].notna(), None)
     for row in table.to_dict("records"):
         points = dataset.points[row["offset"] : row["offset"] + row["count"]]
-        unused = np.zeros(len(points), np.int32)
         xy = np.stack([points["x"], points["y"]], axis=1).astype(np.float64)
-        sequence = Sequence(points["time"], xy, points["type"], unused, unused)
-        yield {str(k): v for k, v in row.items()} | describe_points(sequence)
+        yield {str(k): v for k, v in row.items()} | describe_points(
+            Points(points["time"], xy, points["type"])
+        )
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
 def collect(
-    paths: list[Path], chosen: Selection, workers: int, start: int | None, end: int | None
+    paths: list[Path], chosen: Filters, workers: int, start: int | None, end: int | None
 ) -> tuple[list[Row], list[Skipped]]:
     """The rows of all sources that the filters let pass, each file once, and what was left out."""
     packed = [path for path in paths if (path / "dataset.json").is_file()]
@@ -215,6 +216,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     claim_table(args.output, args.overwrite)

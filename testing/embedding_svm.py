@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from class_embeddings import Classes, add_flags, classes_from, mappers
 
 from conventions import command_line
+from conventions.arrays import FloatArray
+from conventions.errors import naming
 from conventions.whole_files import replacing
 from data_loading import set_keys
-
-FloatArray = NDArray[np.float64]
 
 NUMBERS = (
     *("star_rating", "circle_size", "approach_rate", "overall_difficulty", "bpm", "length_s"),
@@ -261,6 +261,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     if find_spec("sklearn") is None:

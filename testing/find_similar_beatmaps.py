@@ -21,7 +21,8 @@ from tables import claim_table, save_table
 
 from checkpoint import LoadedModel
 from conventions import command_line
-from sampling.controls import learning_bar
+from conventions.errors import naming
+from sampling.progress import bar
 from sampling.style import class_of_id, style_of_files
 
 
@@ -30,12 +31,12 @@ def wanted_embedding(
 ) -> tuple[np.ndarray, str, int | None]:
     """The embedding (D,) of the beatmap that the flags name, its name, its class if it has one."""
     if args.beatmap is not None:
-        with learning_bar() as progress:
+        with bar("learning the style") as progress:
             embedding = style_of_files(loaded, (args.beatmap,), args.cache, progress)
         return embedding.double().cpu().numpy(), args.beatmap.name, None
     known = classes.table[classes.table["beatmap_id"] > 0][::-1]
     index = dict(zip(known["beatmap_id"].tolist(), known["class_index"].tolist(), strict=True))
-    number = class_of_id(str(args.beatmap_id), index, flag="--beatmap-id")
+    number = class_of_id(str(args.beatmap_id), index, "beatmap_id")
     row = int(np.flatnonzero(classes.table["class_index"] == number)[0])
     return classes.vectors[row], names(classes.table.iloc[[row]])[0], number
 
@@ -78,6 +79,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     if args.top < 1:

@@ -19,6 +19,7 @@ from class_embeddings import Classes, add_flags, classes_from, names, nearest_ne
 from tables import claim_table, save_table
 
 from conventions import command_line
+from conventions.errors import naming
 
 
 def by_uniqueness(classes: Classes, neighbours: int) -> pd.DataFrame:
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     if args.top < 1:

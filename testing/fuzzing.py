@@ -8,6 +8,9 @@ is a finding. `python testing/fuzzing.py --examples 200000` runs all targets for
 import argparse
 import faulthandler
 import io
+import random
+import re
+import struct
 import sys
 import tempfile
 import warnings
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -27,7 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from beatmaps.osu_file import BeatmapError, edit_metadata, parse_beatmap  # noqa: E402
-from beatmaps.osz import Archive, ArchiveError, write_archive  # noqa: E402
+from beatmaps.osz import (  # noqa: E402
+    Archive,
+    ArchiveError,
+    Member,
+    write_archive,
+)
 from beatmaps.sequence import SliderVelocity, apply_coordinates, beatmap_to_sequence  # noqa: E402
 from checkpoint import CheckpointError, load_model, save_training_checkpoint  # noqa: E402
 from datasets.class_tables import load_beatmap_idx, save_beatmap_idx  # noqa: E402
@@ -157,22 +165,81 @@ any_files = st.booleans().flatmap(lambda b: corpus_files if b and corpus else be
 moves = st.tuples(any_files, st.integers(0, 2**32 - 1), st.sampled_from([1.0, 40.0, 1e5]))
 
 
+NAMES = [
+    *("a.osu", "b.mp3", "sb/c.png", "../d.osu", "/e", "C:f", "g\\h", "A.OSU", ".", "x/../y.osu"),
+    *("..\\i", "sub/", "__MACOSX/._a.osu", "m\\..\\..\\n", "é.mp3", "e\u0301.mp3", "a.osu\nb"),
+]
 names = st.one_of(
-    st.sampled_from(["a.osu", "b.mp3", "sb/c.png", "../d.osu", "/e", "C:f", "g\\h", "A.OSU", "."]),
+    st.sampled_from(NAMES),
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8),
 )
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+class _NoSeeking(io.BytesIO):
+    """A stream, to which sizes are written after the data."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        raise OSError("a stream has no place")
 
 
 @st.composite
 def archive_files(draw: st.DrawFn) -> bytes:
-    """A ZIP file with names and contents of all kinds, perhaps damaged."""
-    file = io.BytesIO()
-    method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
-    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
+    """A ZIP file with names and contents of all kinds, zip64 fields and descriptors, damaged."""
+    file = draw(st.sampled_from([io.BytesIO, _NoSeeking]))()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
         warnings.simplefilter("ignore")  # names that occur twice are part of the game
         for name in draw(st.lists(names, max_size=4)):
-            archive.writestr(name, draw(st.binary(max_size=99)))
-    return draw(damaged(file.getvalue()))
+            info = zipfile.ZipInfo(name)
+            info.compress_type = draw(st.sampled_from(METHODS))
+            with archive.open(info, "w", force_zip64=draw(st.booleans())) as member:
+                member.write(draw(st.binary(max_size=99)))
+        archive.comment = draw(st.sampled_from([b"", b"", b"made by hand", b"PK\5\6"]))
+    data = file.getvalue()
+    if draw(st.integers(0, 3)) == 0:
+        data = with_zip64_end(data)
+    if draw(st.integers(0, 3)) == 0:
+        data = draw(st.sampled_from([b"", b"MZ" * 9])) + data + draw(st.binary(max_size=30))
+    return draw(damaged(data))
+
+
+COPIES = 19
+FIELDS = [0, 1, 2, 5, 8, 9, 12, 20, 0x800, 0x7075, 0xFFFF, 0x4B50]
+
+
+def family(data: bytes, number: int) -> list[bytes]:
+    """An archive, and copies with fields of two bytes set, or with bytes cut out or put in.
+
+    Drawing them one by one would take ten times as long as testing them.
+    """
+    rng = random.Random(number)
+    copies = [data]
+    for _ in range(COPIES):
+        copy = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randint(0, len(copy))
+            if rng.random() < 0.8:
+                copy[at : at + 2] = struct.pack("<H", rng.choice([*FIELDS, rng.randrange(65536)]))
+            else:
+                size = rng.randint(0, 30)
+                copy[at : at + size] = copy[at : at + rng.choice([0, size, 2 * size])]
+        copies.append(bytes(copy))
+    return copies
+
+
+def with_zip64_end(data: bytes) -> bytes:
+    """A whole archive with its end as zip64 writers have it."""
+    at = data.rfind(b"PK\5\6", 0, len(data) - 18)
+    if at < 0:
+        return data
+    count, size, offset = struct.unpack_from("<H2L", data, at + 10)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+    unknown = struct.pack("<2H2L", 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+    return data[:at] + record + locator + data[at : at + 8] + unknown + data[at + 20 :]
 
 
 @cache
@@ -238,7 +305,7 @@ def read(data: bytes) -> None:
         return
     sequence = beatmap_to_sequence(beatmap)
     assert np.isfinite(sequence.xy).all() and np.isfinite(sequence.times).all()
-    assert apply_coordinates(beatmap, sequence, sequence.xy) == data
+    assert apply_coordinates(sequence, sequence.xy) == data
 
 
 def write(move: tuple[bytes, int, float]) -> None:
@@ -252,7 +319,7 @@ def write(move: tuple[bytes, int, float]) -> None:
     rng = np.random.default_rng(number)
     moved = sequence.xy + rng.normal(0, size, sequence.xy.shape)
     for velocity in VELOCITIES:
-        patched = apply_coordinates(beatmap, sequence, moved, velocity)
+        patched = apply_coordinates(sequence, moved, velocity)
         again = parse_beatmap(edit_metadata(patched, version="fuzz", add_tags=["a"]), "fuzz result")
         assert len(again.objects) == len(beatmap.objects)
         for old, new in zip(beatmap.objects, again.objects, strict=True):
@@ -260,21 +327,72 @@ def write(move: tuple[bytes, int, float]) -> None:
             assert abs(old.end_time - new.end_time) <= 1
 
 
+REFUSED = re.compile("leads out|absolute path|a link|encrypted|overlap|would unpack")
+"""For what an archive that others open may be refused; the rest is not dangerous."""
+
+
+def opened_by_zipfile(data: bytes) -> list[bytes] | None:
+    """What Python's zipfile reads of all members; None when something is wrong for it."""
+    try:
+        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(data)) as archive:
+            warnings.simplefilter("ignore")
+            return [archive.open(info).read() for info in archive.infolist()]
+    except Exception:  # zipfile raises of all kinds for damaged files
+        return None
+
+
+class MemoryFile:
+    """In the place of a path to write to: files on disk take longer than all the rest."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    @contextmanager
+    def open(self, mode: str) -> Iterator[io.BytesIO]:
+        file = io.BytesIO()
+        yield file
+        self.data = file.getvalue()
+
+    def __str__(self) -> str:
+        return "memory"
+
+
 def read_archive(data: bytes) -> None:
-    """An archive whose copy holds the same members, or an `ArchiveError`."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "copy.osz")
-        try:
-            with Archive(io.BytesIO(data), "fuzz") as archive:
-                contents = {member.name: archive.read(member) for member in archive.members}
-                added = {"new of fuzzing.osu": (b"new", (2000, 1, 1, 0, 0, 0))}
-                write_archive(copy, archive, archive.members, added)
-        except ArchiveError as error:
-            assert "\n" not in str(error)
-            return
-        with Archive.open(copy) as archive:
-            again = {member.name: archive.read(member) for member in archive.members}
-        assert again == contents | {"new of fuzzing.osu": b"new"}
+    """What zipfile opens is opened or dangerous; a copy has the same bytes and one member more."""
+    others = opened_by_zipfile(data)
+    copy = MemoryFile()
+    try:
+        with Archive(io.BytesIO(data), "fuzz") as archive:
+            before = [stored_bytes(archive, member) for member in archive.members]
+            added = {"new of fuzzing.osu": (b"new", (2000, 1, 1, 0, 0, 0))}
+            write_archive(cast(Path, copy), archive, archive.members, added)
+            if others is not None:
+                assert [archive.read(member) for member in archive.members] == others
+            for name in ("a.osu", "É.MP3"):
+                archive.find(name)
+    except ArchiveError as error:
+        assert "\n" not in str(error)
+        assert others is None or REFUSED.search(str(error)), error
+        return
+    with Archive(io.BytesIO(copy.data), "copy") as archive:
+        again = [stored_bytes(archive, member) for member in archive.members]
+        assert archive.read(archive.members[-1]) == b"new"
+    assert again[:-1] == before
+    if others is not None:
+        assert opened_by_zipfile(copy.data) == [*others, b"new"]
+
+
+def read_archives(family: list[bytes]) -> None:
+    """`read_archive` for an archive and its damaged copies."""
+    for data in family:
+        read_archive(data)
+
+
+def stored_bytes(archive: Archive, member: Member) -> tuple[str, bytes]:
+    """A member's name and all that is stored of it."""
+    stored = io.BytesIO()
+    archive.copy_stored(member, stored)
+    return member.name, stored.getvalue()
 
 
 def read_index(data: bytes) -> None:
@@ -303,7 +421,10 @@ def read_checkpoint(data: bytes) -> None:
 TARGETS: dict[str, tuple[Target, st.SearchStrategy[Any]]] = {
     "reader": (read, any_files),
     "writer": (write, moves),
-    "osz": (read_archive, archive_files() | st.binary(max_size=200)),
+    "osz": (
+        read_archives,
+        st.builds(family, archive_files() | st.binary(max_size=200), st.integers(0, 2**32 - 1)),
+    ),
     "beatmap_idx": (read_index, st.deferred(lambda: damaged(index_bytes()) | st.binary())),
     "checkpoint": (read_checkpoint, checkpoint_files()),
 }

@@ -15,14 +15,13 @@ the shift and turn that fit best: a pattern that only moved as a whole is still 
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,13 +35,13 @@ from checkpoint import LoadedModel, load_model
 from constraints.bounds import Bounds
 from constraints.rules import Chain, obeying, project_spacing, spaced
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import naming
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import sample_dpmpp_2m
 from metrics.denoising import unstyled_conditions
 from sampling.options import can_lack_distances
-
-FloatArray = NDArray[np.float64]
 
 SWEEPS = 200  # of projection alone, until nothing moves any more
 SIGMA_LIMITS_PX = (0.5, 300.0)
@@ -136,7 +135,7 @@ class ByModel:
         sequence, count = jittered.sequence, len(jittered.xy)
         told = {
             "true": np.repeat(sequence.distances()[None], count, axis=0),
-            "jittered": np.stack([replace(sequence, xy=xy).distances() for xy in jittered.xy]),
+            "jittered": np.stack([sequence.moved(xy).distances() for xy in jittered.xy]),
             "unknown": np.full((count, len(sequence)), -1.0),
         }
         conditions = unstyled_conditions(self.loaded, sequence, told[self.distances])
@@ -260,6 +259,7 @@ def check_args(args: argparse.Namespace) -> None:
     claim_table(args.output, args.overwrite)
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     check_args(args)

@@ -24,7 +24,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,12 +31,12 @@ from class_embeddings import Classes, add_flags, classes_from, mappers, names, u
 from figures import save_figure
 
 from conventions import command_line
+from conventions.arrays import FloatArray
+from conventions.errors import naming
 from conventions.whole_files import replacing
 from datasets.filters import Dates, date_of, normal_name, read_dates
 from datasets.read import readable
 from viewer.html_page import fill_page
-
-FloatArray = NDArray[np.float64]
 
 PAGE = Path(__file__).parent / "embedding_map"
 PACKAGES = {"tsne": ("sklearn", "scikit-learn"), "umap": ("umap", "umap-learn")}
@@ -266,6 +265,7 @@ def check_args(args: argparse.Namespace) -> None:
         command_line.claim_output(path, args.overwrite)
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     check_args(args)

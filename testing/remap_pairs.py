@@ -1,6 +1,5 @@
 """Remaps with the maps they were made from, which the `.result.json` beside them names."""
 
-import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from beatmaps.osz import ArchiveError
 from beatmaps.selection import choose_objects
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.spacing import KEEP, Spacing
+from conventions.arrays import FloatArray
 from datasets.sources import find_beatmaps
-from sampling.controls import selection_from
+from sampling.flags import request_of_report
 from sampling.generate import kept_and_wanted
-
-FloatArray = NDArray[np.float64]
 
 REPORT_SUFFIX = ".result.json"
 MAX_REPORT_BYTES = 16 * 2**20
@@ -60,10 +58,10 @@ def make_pair(
         raise ValueError(f"{remap.name} is no remap of {source.name}: their objects differ")
     chosen = np.ones(len(source.objects), dtype=bool)
     if arguments is not None:
-        selection = selection_from(argparse.Namespace(**arguments))
+        selection = request_of_report(arguments).selection
         if not selection.is_everything:
             chosen = choose_objects(source, selection)
-    kept, wanted = kept_and_wanted(source, before, spacing, chosen)
+    kept, wanted = kept_and_wanted(before, spacing, chosen)
     moved = ~(kept & np.append(True, kept[:-1]))
     return Pair(source, remap, before, after, spacing, wanted, moved)
 
@@ -136,7 +134,7 @@ def read_report(path: Path) -> Report:
     try:
         report = json.loads(path.read_bytes())
         origin, arguments = report["source"], report["arguments"]
-        selection_from(argparse.Namespace(**arguments))  # refuses one that cannot be read
+        request_of_report(arguments)  # refuses one that cannot be read
         return Report(
             Path(arguments["beatmap"]),
             str(origin["file"]),

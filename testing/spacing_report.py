@@ -33,11 +33,11 @@ from beatmaps.osu_file import read_beatmap
 from beatmaps.selection import editor_numbers
 from beatmaps.sequence import PointType, Sequence
 from conventions import command_line
+from conventions.arrays import FloatArray
+from conventions.errors import naming
 from metrics.fidelity import count_changes, count_faults
 from metrics.realism import object_features
 from metrics.spacing import spacing_errors
-
-FloatArray = NDArray[np.float64]
 
 KINDS = ("object start", "anchor", "slider end", "as played")
 MAX_PRINTED = 5  # maps with a table of their own
@@ -76,7 +76,7 @@ def measure_pair(pair: Pair) -> Errors:
     by_kind = {name: errors[mask & pair.moved] for name, mask in kinds_of(pair.before).items()}
     if pair.spacing.mode in ("keep", "model"):
         spacings = [
-            object_features(beatmap, sequence)["spacing"].to_numpy(dtype=np.float64)
+            object_features(sequence)["spacing"].to_numpy(dtype=np.float64)
             for beatmap, sequence in ((pair.source, pair.before), (pair.remap, pair.after))
         ]
         played = np.abs(spacings[1] - spacings[0])[pair.moved[pair.before.object_starts]]
@@ -162,7 +162,7 @@ def print_report(measured: list[Errors], table: pd.DataFrame, worst: list[dict[s
     faults = Counter[str]()
     for errors in measured:
         pair = errors.pair
-        faults.update(count_faults(pair.source, pair.before, pair.after.xy))
+        faults.update(count_faults(pair.before, pair.after.xy))
         faults["changes"] += sum(count_changes(pair.source, pair.remap).values())
     print(
         f"{faults['stacks_broken']} of {faults['stacks']} stacks broken, "
@@ -248,6 +248,7 @@ def find_pairs(args: argparse.Namespace) -> list[Pair]:
     return [make_pair(read_beatmap(source), read_beatmap(remap)) for source, remap in pairs]
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     command_line.claim_output(args.picture, args.overwrite)

@@ -26,12 +26,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from beatmaps.osu_file import Beatmap, BeatmapError, read_beatmap, write_new_file
-from beatmaps.sequence import PLAYFIELD_CENTRE, Sequence, beatmap_to_sequence
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
-from sampling.controls import Controls
+from conventions.errors import naming
+from conventions.playfield import PLAYFIELD_CENTRE
 from sampling.generate import SampleOptions, generate
+from sampling.steering import Steering
 from sampling.style import Style, read_index
 from sampling.style_learning import Learning, embeddings_of, learn_embedding
 
@@ -190,11 +192,11 @@ class Setting:
         self, source: tuple[Beatmap, Sequence], embedding: torch.Tensor | None, scale: float
     ) -> Features:
         """Features of a source map in a style."""
-        beatmap, sequence = source
+        _, sequence = source
         options = replace(self.options, cfg_scale=scale)
-        controls = Controls(style=Style(embedding))
-        _, placed = generate(self.loaded, beatmap, sequence, options, controls=controls)
-        return features(replace(sequence, xy=placed[0]))
+        steering = Steering(style=Style(embedding))
+        _, placed = generate(self.loaded, sequence, options, steering=steering)
+        return features(sequence.moved(placed[0]))
 
     def trial(self, k: int, rng: np.random.Generator) -> dict[str, float]:
         """Shares of other maps further away than the style's: held-out map k, and a class."""
@@ -275,6 +277,7 @@ def make_setting(args: argparse.Namespace, rng: np.random.Generator) -> Setting:
     )
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     rng = np.random.default_rng(args.seed)

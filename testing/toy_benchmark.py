@@ -5,7 +5,7 @@
 All other objects and the distance to the last one are known (in-painting). A prediction within
 30 px is a hit. Beside the share of hits stands what guessing a direction at that distance gets.
 Solvers that add noise anew do better here: a point alone among known ones, put in a wrong place at
-high noise, stays there otherwise (NOTES.md).
+high noise, stays there otherwise (docs/notes/patterns.md).
 """
 
 import argparse
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,20 +26,20 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.rules import obeying
-from conventions import command_line
+from conventions import command_line, playfield
+from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import naming
 from diffusion.guidance import guided_by_weak
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import SOLVERS
 from metrics.denoising import unstyled_conditions
 from sampling.options import DEFAULT_GUIDANCE
 
-FloatArray = NDArray[np.float64]
-
 HIT_PX = 30.0
 BEAT_MS = 340
 MARGIN_PX = 16.0
-PLAYFIELD = np.array([512.0, 384.0])
+PLAYFIELD = np.array(playfield.PLAYFIELD)
 CENTRE = PLAYFIELD / 2
 HEADER = """osu file format v14
 
@@ -317,6 +316,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@naming(command_line.flag_names())
 def main() -> int:
     args = parse_args()
     loaded = load_model(args.ckpt, command_line.pick_device(args.device))

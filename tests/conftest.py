@@ -196,8 +196,8 @@ def trained(packed: "PackedDataset", tmp_path_factory: pytest.TempPathFactory) -
     return run_train(packed.folder, tmp_path_factory.mktemp("results"), "--ckpt-every", 5)
 
 
-def draw_nothing(job: object, before: object, made: object, result: Any, args: object) -> None:
-    """In the place of `sample.draw`: drawing takes longer than sampling with a tiny model."""
+def draw_nothing(job: object, before: object, made: object, result: Any, request: object) -> None:
+    """In the place of `report.draw`: drawing takes longer than sampling with a tiny model."""
     for path in result.previews.values():
         path.write_bytes(b"")
 
@@ -205,9 +205,9 @@ def draw_nothing(job: object, before: object, made: object, result: Any, args: o
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty previews."""
-    import sample
+    from sampling import report
 
-    monkeypatch.setattr(sample, "draw", draw_nothing)
+    monkeypatch.setattr(report, "draw", draw_nothing)
 
 
 def remap(trained: Path, output: Path, *flags: object) -> int:

@@ -219,7 +219,7 @@ def test_a_model_takes_no_other_models_index(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for folder in (tmp_path, tmp_path / "checkpoints"):
         export(folder / "a.safetensors")
-        with pytest.raises(ValueError, match="--beatmap-idx"):
+        with pytest.raises(ValueError, match="beatmap idx"):
             load_model(folder / "a.safetensors").class_index_path()
     (tmp_path / "beatmap_idx.pickle").touch()
     for folder in (tmp_path, tmp_path / "checkpoints"):

@@ -9,10 +9,12 @@ import pytest
 
 import evaluate
 from beatmaps.osu_file import parse_beatmap
-from evaluate import Pool, evaluate_one, summarise
+from evaluate import Evaluation
 from metrics import classifier
-from metrics.fidelity import count_changes
+from metrics.fidelity import Changes, count_changes
 from metrics.realism import FEATURES
+from metrics.spacing_errors import SpacingErrors
+from metrics.whole_maps import Speed
 from tests.conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")
@@ -241,7 +243,7 @@ def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> Non
     for version in ("Easy", "Hard"):
         path = tmp_path / f"{'long ' * 22}[{version}].osu"
         path.write_text(beatmap_text(random_objects(1, 5), version=version), encoding="utf-8")
-        evaluate_one(loaded, path, SampleOptions(steps=1), Pool(), tmp_path / "out" / path.name)
+        Evaluation(SampleOptions(steps=1)).add_remap(loaded, path, tmp_path / "out" / path.name)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         p.name for p in tmp_path.glob("*.osu")
     )
@@ -261,8 +263,11 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
     )
     starts = [np.array([True, False]), np.array([True, True, False])]
     raw = [np.array([8.0, 100.0]), np.array([2.0, 1.0, 50.0])]
-    pool = Pool(starts, raw, [errors * 0 for errors in raw])
-    summary = summarise(table, pool)
+    spacing = SpacingErrors()
+    spacing.starts, spacing.errors = starts, {"raw_": raw, "": [errors * 0 for errors in raw]}
+    summary: dict[str, float] = {}
+    for metric in (spacing, Changes(), Speed()):
+        summary |= metric.summarise(table)
     assert summary["raw_object_spacing_error_median"] == 2.0
     assert summary["raw_inner_spacing_error_median"] == 75.0
     assert summary["raw_all_spacing_error_median"] == 8.0
@@ -280,6 +285,8 @@ def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
     assert FOLDER is not None
     loaded = load_model(trained / "model.safetensors")
     for path in sorted((Path(FOLDER) / "val").rglob("*.osu"))[:3]:
-        row = evaluate_one(loaded, path, SampleOptions(steps=2), Pool())
+        evaluation = Evaluation(SampleOptions(steps=2))
+        evaluation.add_remap(loaded, path)
+        (row,) = evaluation.rows
         assert {name: row[name] for name in UNCHANGED} == UNCHANGED, path.name
         assert row["object_spacing_error_median"] < 0.7, path.name

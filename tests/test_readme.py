@@ -23,6 +23,7 @@ from tests.second_generation import write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTES = sorted((ROOT / "docs" / "notes").glob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 PROGRAMS = ("python ", "torchrun ")
@@ -152,9 +153,13 @@ def run_torchrun(arguments: list[str]) -> None:
     """Only reads the command line, as torchrun and the script would."""
     from torch.distributed.run import get_args_parser
 
+    from sampling.flags import request_from
+    from training.flags import training_options
+
     launched = get_args_parser().parse_args(arguments)
-    module = import_module(Path(launched.training_script).stem)
-    module.check_args(module.make_parser().parse_args(launched.training_script_args))
+    name = Path(launched.training_script).stem
+    args = import_module(name).make_parser().parse_args(launched.training_script_args)
+    {"train": training_options, "sample": request_from}[name](args)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -220,15 +225,13 @@ def test_flags_in_the_text_exist(document: Path) -> None:
 
 
 def test_rows_of_flags_of_the_guide_are_understood() -> None:
-    import sample
+    from sampling.flags import remap_parser, request_from
 
     text = (ROOT / "docs" / "remapping.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| `(--[^`]+)`", text, re.MULTILINE)
     assert len(rows) > 20
     for flags in rows:
-        args = sample.make_parser().parse_args(shlex.split(flags))
-        sample.check_args(args)
-        sample.options_from(args)
+        request_from(remap_parser().parse_args(shlex.split(flags)))
 
 
 def anchors(document: Path) -> set[str]:
@@ -237,7 +240,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *NOTES], ids=lambda page: page.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if target.startswith("https://"):
@@ -246,3 +249,23 @@ def test_links_lead_somewhere(document: Path) -> None:
         page = document.parent / name if name else document
         assert page.is_file(), target
         assert not anchor or anchor in anchors(page), target
+
+
+# --- notes --------------------------------------------------------------------------------------
+
+
+def test_the_notes_are_listed() -> None:
+    """Their first page links to all others."""
+    summary = (ROOT / "docs" / "notes" / "README.md").read_text(encoding="utf-8")
+    for page in NOTES:
+        assert page.name == "README.md" or f"| [{page.stem}]({page.name}) |" in summary, page.name
+
+
+def test_sections_of_the_notes_begin_with_a_date_and_a_verdict() -> None:
+    for page in NOTES:
+        if page.name == "README.md":
+            continue
+        headings = re.findall(r"^##+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert headings, page.name
+        for heading in headings:
+            assert re.match(r"20\d\d-\d\d(-\d\d)?( and \d\d)?: \S", heading), heading

@@ -14,20 +14,21 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-import sample
 from beatmaps.osu_file import parse_beatmap, read_beatmap
-from beatmaps.sequence import PLAYFIELD_CENTRE, PointType, beatmap_to_sequence
+from beatmaps.sequence import PointType, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing
 from conventions.bundled import EXAMPLE
+from conventions.playfield import PLAYFIELD_CENTRE
 from diffusion.samplers import SOLVERS
 from metrics.fidelity import count_changes, count_faults
 from metrics.spacing import measure
 from sampling import remap as remapping
-from sampling.controls import Controls
 from sampling.generate import SampleOptions, generate
+from sampling.report import outcome
 from sampling.results import safe_name
+from sampling.steering import Steering
 from sampling.style import Style, embeddings_of
 from tests.conftest import (
     NUM_MAPS,
@@ -277,8 +278,8 @@ def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, sm
             steps=3, cfg_scale=cfg_scale, spacing=Spacing("model"), bounds="off"
         )
         embedding = None if style is None else embeddings_of(loaded)[style]
-        controls = Controls(style=Style(embedding))
-        return generate(loaded, beatmap, sequence, options, controls=controls)[0]
+        steering = Steering(style=Style(embedding))
+        return generate(loaded, sequence, options, steering=steering)[0]
 
     none, style = raw(None), raw(3)
     assert np.array_equal(none, raw(None)) and np.array_equal(none, raw(None, 5.0))
@@ -305,7 +306,7 @@ def test_every_sampler_keeps_spacing(
 def test_maps_of_one_object_are_remapped(loaded: LoadedModel, objects: str, steps: int) -> None:
     beatmap = parse_beatmap(beatmap_text(objects).encode(), "tiny")
     sequence = beatmap_to_sequence(beatmap)
-    _, placed = generate(loaded, beatmap, sequence, SampleOptions(steps=steps))
+    _, placed = generate(loaded, sequence, SampleOptions(steps=steps))
     assert measure(sequence, placed[0])["object_spacing_error_median"] <= 0.5
 
 
@@ -320,7 +321,7 @@ def test_progress_counts_the_steps_and_can_cancel(loaded: LoadedModel, small: Pa
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        generate(loaded, beatmap, sequence, SampleOptions(steps=3), progress)
+        generate(loaded, sequence, SampleOptions(steps=3), progress)
     assert seen == [(1, 3), (2, 3)]
 
 
@@ -380,6 +381,8 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--format osz", "its song 'a.mp3' is not beside it"),
         ("--beatmap {folder}/empty.osu", "is empty"),
         ("--beatmap {folder}/taiko.osu", "osu!taiko"),
+        ("--output {folder}/text.txt", "text.txt is a file: name a folder for the results"),
+        ("--output {folder}/text.txt/new", "text.txt is a file, "),
         ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),
         ("--ckpt {folder}", "no checkpoint file"),
         ("--ckpt {folder}/other.safetensors", "another program"),
@@ -474,8 +477,8 @@ def test_no_error_is_told_of_distances_that_nobody_asked_for() -> None:
     written["centres_off_playfield"] = 0.0
     told = "object spacing error: median 0.06 px, 95 % below 0.30 px; "
     off = "objects off the playfield: 0.0%"
-    assert sample.outcome(written, Spacing("scale", 1.2)) == told + off
-    assert sample.outcome(written, Spacing("free")) == off
+    assert outcome(written, Spacing("scale", 1.2)) == told + off
+    assert outcome(written, Spacing("free")) == off
 
 
 def spacing_of(folder: Path) -> np.ndarray:
@@ -537,16 +540,16 @@ def test_free_spacing_is_the_models_own(
     able = replace(loaded, metadata=metadata)
     beatmap = read_beatmap(small)
     sequence = beatmap_to_sequence(beatmap)
-    raw, placed = generate(able, beatmap, sequence, SampleOptions(steps=3, spacing=Spacing("free")))
+    raw, placed = generate(able, sequence, SampleOptions(steps=3, spacing=Spacing("free")))
     centre = np.array(PLAYFIELD_CENTRE)
-    wide = replace(sequence, xy=centre + 0.5 * (sequence.xy - centre))
-    again, _ = generate(able, beatmap, wide, SampleOptions(steps=3, spacing=Spacing("free")))
+    wide = sequence.moved(centre + 0.5 * (sequence.xy - centre))
+    again, _ = generate(able, wide, SampleOptions(steps=3, spacing=Spacing("free")))
     circles = np.isin(sequence.types, (PointType.CIRCLE, PointType.CIRCLE_NC))
     np.testing.assert_array_equal(raw[:, circles], again[:, circles])
     inside = np.all((raw[0] >= 0) & (raw[0] <= (512, 384)), axis=1) & circles
     assert np.abs(placed[0] - raw[0])[inside].max() <= 10  # less for rounding than for stacks
     assert np.median(np.abs(placed[0] - raw[0])[inside]) < 0.5
-    assert count_faults(beatmap, sequence, placed[0])["paths_too_short"] == 0
+    assert count_faults(sequence, placed[0])["paths_too_short"] == 0
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -565,7 +568,6 @@ def test_bf16_is_close_to_single_precision(loaded: LoadedModel, small: Path) -> 
     both = [
         generate(
             loaded,
-            beatmap,
             sequence,
             SampleOptions(steps=3, use_amp=amp, spacing=Spacing("model"), bounds="off"),
         )[0]

@@ -50,8 +50,8 @@ def test_model_card_names_the_weights(shipped: LoadedModel) -> None:
 def test_example_is_remapped_with_its_spacing(shipped: LoadedModel) -> None:
     before = read_beatmap(EXAMPLE)
     sequence = beatmap_to_sequence(before)
-    _, placed = generate(shipped, before, sequence, SampleOptions())
-    data = remapped_file(before, sequence, placed[0], "test", 0)
+    _, placed = generate(shipped, sequence, SampleOptions())
+    data = remapped_file(sequence, placed[0], "test", 0)
     after = parse_beatmap(data, "result.osu")
     errors = measure(sequence, beatmap_to_sequence(after).xy)
     assert errors["object_spacing_error_median"] <= 0.7
@@ -63,9 +63,7 @@ def test_network_alone_keeps_the_spacing_roughly(shipped: LoadedModel) -> None:
     """An untrained network is off by about 100 px, in the median, on the example."""
     before = read_beatmap(EXAMPLE)
     sequence = beatmap_to_sequence(before)
-    raw, _ = generate(
-        shipped, before, sequence, SampleOptions(spacing=Spacing("model"), bounds="off")
-    )
+    raw, _ = generate(shipped, sequence, SampleOptions(spacing=Spacing("model"), bounds="off"))
     assert measure(sequence, raw[0])["all_spacing_error_median"] <= 12
 
 

@@ -1,6 +1,5 @@
 """Training: runs of seconds on made-up maps, resumed, fine-tuned and on two processes."""
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ from tests.conftest import (
     train_flags,
     write_maps,
 )
+from training.flags import training_options
 from training.objective import Noise
+from training.options import TrainingOptions
 from training.setup import choose_rows
 from training.state import TABLE
 
@@ -42,11 +43,11 @@ def losses(folder: Path) -> list[float]:
     return [float(value) for value in re.findall(r"Train Loss: ([-\d.naif]+)", text)]
 
 
-def parse(*flags: object) -> argparse.Namespace:
-    result: list[argparse.Namespace] = []
+def parse(*flags: object) -> TrainingOptions:
+    result: list[TrainingOptions] = []
 
     def main() -> int:
-        result.append(train.parse_args())
+        result.append(training_options(train.make_parser().parse_args()))
         return 0
 
     call_main(main, *flags)
@@ -113,11 +114,12 @@ def test_the_learning_rate_warms_up_and_falls(packed: PackedDataset, trained: Pa
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_noise_of_all_ranks_is_that_of_the_global_batch(world_size: int) -> None:
-    dropout = {"class_dropout": 0.5, "distance_dropout": 0.5}
+    dropout: dict[str, Any] = {"class_dropout": 0.5, "distance_dropout": 0.5, "groups": 3}
     for parametrisation in (EDM(), LearnedVariance()):
         whole = Noise.draw(parametrisation, (8, 5), (3, 7), **dropout)
         parts = [whole.part(Ranks(r, r, world_size).share(8)) for r in range(world_size)]
-        for name in ("levels", "eps", "drop_class", "drop_distances", "time_shift"):
+        names = ("levels", "eps", "drop_class", "drop_distances", "time_shift", "drop_groups")
+        for name in names:
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined, getattr(whole, name)), name
         again = Noise.draw(parametrisation, (8, 5), (3, 8), **dropout)
@@ -211,7 +213,7 @@ def test_too_few_classes_are_an_error(
 def test_nccl_without_cuda_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--dist gloo"), process_group("nccl"):
+    with pytest.raises(ValueError, match="use dist gloo"), process_group("nccl"):
         pass
 
 
@@ -248,7 +250,7 @@ def test_without_a_compiler_training_goes_on_uncompiled(
 
 
 def choose(packed: PackedDataset, ids: str) -> list[int]:
-    args = argparse.Namespace(fine_tune_ids=ids, validation_fraction=0.0, global_seed=0)
+    args = TrainingOptions(Path("unused"), fine_tune_ids=ids)
     rows, _ = choose_rows(args, packed)
     return [int(packed.beatmaps["beatmap_id"][row]) for row in rows]
 
@@ -270,7 +272,7 @@ def test_fine_tuning_on_unknown_maps_is_an_error(
 
 
 def test_held_out_sets_are_not_trained_on(packed: PackedDataset) -> None:
-    args = argparse.Namespace(fine_tune_ids=None, validation_fraction=0.5, global_seed=1)
+    args = TrainingOptions(Path("unused"), validation_fraction=0.5, global_seed=1)
     train_rows, held_out = packed.split_by_set(0.5, 1)
     chosen = choose_rows(args, packed)
     assert len(held_out)

@@ -45,9 +45,12 @@ class KnownDraw:
         """Those of some of the windows."""
         return KnownDraw(self.kinds[chosen], self.places[chosen], self.objects[chosen])
 
-    def mask(self, types: Tensor) -> Tensor:
-        """(N, T) bool, True where a point of types (N, T) is known; whole objects are."""
-        starts = (types <= LAST_START) & (types != SPINNER_END)
+    def mask(self, types: Tensor, valid: Tensor) -> Tensor:
+        """(N, T) bool, True where a point of types (N, T) is known; whole objects are.
+
+        Padding, False in valid (N, T), is no object and never known.
+        """
+        starts = (types <= LAST_START) & (types != SPINNER_END) & valid
         index = starts.long().cumsum(1)  # (N, T) which object a point belongs to, 0 if cut off
         last = index[:, -1:]
         count = last + 1
@@ -60,7 +63,7 @@ class KnownDraw:
         before = index < count - length
         choices = torch.stack([scattered, outside, before])  # (3, N, T)
         chosen = choices.gather(0, self.kinds.clamp(min=0)[None, :, None].expand_as(choices[:1]))[0]
-        return chosen & (self.kinds >= 0)[:, None]
+        return chosen & (self.kinds >= 0)[:, None] & valid
 
 
 def known_weight(real: Tensor, counted: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from models import DiTConfig, NoiseEmbedder
 
@@ -16,7 +17,7 @@ log = logging.getLogger("train")
 
 
 class LogFile(logging.FileHandler):
-    """A log file; a line that it cannot take, on a full disk say, costs one line on stderr."""
+    """A log file; a line that it cannot take, as on a full disk, costs one line on stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         reason = sys.exc_info()[1]
@@ -61,7 +62,7 @@ class Metrics:
                     self.writer.add_scalar(tag, value, step)
                 self.writer.flush()
         except OSError as error:
-            log.error("%s cannot be written: %s", self.path, error)
+            log.error("%s cannot be written: %s", self.path, error.strerror or error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -89,8 +90,8 @@ def _summary_writer(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError(
-            "--tensorboard needs the package tensorboard: python -m pip install tensorboard"
+        raise FieldError(
+            "{tensorboard} needs the package tensorboard: python -m pip install tensorboard"
         ) from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -4,7 +4,6 @@ Steps leave their losses on the device; they are fetched together at every line 
 before every checkpoint, so that no step waits and no checkpoint is made of weights gone wrong.
 """
 
-import argparse
 import logging
 import math
 import time
@@ -15,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.errors import FieldError
 from conventions.ranks import Ranks
 from data_loading import WindowLoader
 from training.log import Metrics, measured_peak_flops, training_flops
 from training.objective import Objective, loss_by_band
+from training.options import TrainingOptions
 
 log = logging.getLogger("train")
 
@@ -34,8 +35,8 @@ class StepRecord:
 
 
 @dataclass
-class Seen:
-    """What has been looked at since the last line of the log."""
+class Unreported:
+    """What has been fetched since the last line of the log."""
 
     losses: list[Tensor] = field(default_factory=list)  # of a step each, (N,) float64
     sigmas_px: list[Tensor] = field(default_factory=list)  # (N,)
@@ -48,41 +49,41 @@ class Watch:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        options: TrainingOptions,
         ranks: Ranks,
         loader: WindowLoader,
         objective: Objective,
         metrics: Metrics | None,
     ) -> None:
-        self.args, self.ranks, self.loader = args, ranks, loader
+        self.options, self.ranks, self.loader = options, ranks, loader
         self.objective, self.metrics = objective, metrics
         self.peak_flops = self._peak_flops() if ranks.is_main else math.nan
         self.records: list[StepRecord] = []
-        self.seen = Seen()
+        self.unreported = Unreported()
 
     def record(self, record: StepRecord) -> None:
         """Keeps what a step left, without looking at it."""
         self.records.append(record)
 
-    def look(self) -> None:
-        """Fetches the losses since the last look; on all ranks, one not finite is a ValueError."""
+    def check(self) -> None:
+        """Fetches the losses since the last time; ValueError, on all ranks, for one not finite."""
         if not self.records:
             return
         records, self.records = self.records, []
         mine = torch.stack([record.losses for record in records])
-        losses = self.ranks.join(mine, self.args.global_batch_size)  # (steps, N)
+        losses = self.ranks.join(mine, self.options.global_batch_size)  # (steps, N)
         norms = torch.stack([record.grad_norm for record in records]).tolist()
         for record, loss, norm in zip(records, losses, norms, strict=True):
             if not (bool(loss.isfinite().all()) and math.isfinite(norm)):
-                raise ValueError(self._describe_failure(record, loss, norm))
-            self.seen.sigmas_px.append(self.objective.sigmas_px(record.levels))
-        self.seen.losses += list(losses)
-        self.seen.grad_norms += norms
+                raise self._failure(record, loss, norm)
+            self.unreported.sigmas_px.append(self.objective.sigmas_px(record.levels))
+        self.unreported.losses += list(losses)
+        self.unreported.grad_norms += norms
 
-    def _describe_failure(self, record: StepRecord, losses: Tensor, norm: float) -> str:
+    def _failure(self, record: StepRecord, losses: Tensor, norm: float) -> FieldError:
         """Names the windows, of which maps at what noise, whose losses are not finite."""
         epoch, index = divmod(record.step, self.loader.batches_per_epoch)
-        plan, n = self.loader.windows(epoch), self.args.global_batch_size
+        plan, n = self.loader.windows(epoch), self.options.global_batch_size
         sigmas = self.objective.sigmas_px(record.levels)
         bad = (~losses.isfinite()).nonzero().flatten().tolist()
         # With finite losses it was the gradient, most likely of the largest one.
@@ -94,19 +95,20 @@ class Watch:
                 f"beatmap {entry['beatmap_id']} (MD5 {entry['md5']}) from point {start} at "
                 f"sigma {sigmas[i]:.3g} px"
             )
-        return (
-            f"the loss is {losses[suspects[0]].item()} by step {record.step + 1} (gradient norm "
-            f"{norm}, epoch {epoch}, batch {index}) for {len(bad)} of {n} windows, first "
-            f"{'; '.join(windows)}: lower --lr (now {self.args.lr}) or leave out those maps. "
-            "Nothing was saved since; the checkpoints before are good"
+        return FieldError(
+            "the loss is {0} by step {1} (gradient norm {2}, epoch {3}, batch {4}) for {5} of {6} "
+            "windows, first {7}: lower {lr} (now {8}) or leave out those maps. "
+            "Nothing was saved since; the checkpoints before are good",
+            *(losses[suspects[0]].item(), record.step + 1, norm, epoch, index, len(bad), n),
+            *("; ".join(windows), self.options.lr),
         )
 
     def report(self, step: int, elapsed: float, lr: float) -> None:
         """One line of the log and of the metrics about the steps since the last one."""
-        seen, self.seen = self.seen, Seen()
-        losses = torch.stack(seen.losses)
-        rate = len(losses) / (self.seen.since - seen.since)
-        points = rate * self.args.global_batch_size * self.args.seq_len
+        done, self.unreported = self.unreported, Unreported()
+        losses = torch.stack(done.losses)
+        rate = len(losses) / (self.unreported.since - done.since)
+        points = rate * self.options.global_batch_size * self.options.seq_len
         mfu = self._mfu(rate)
         log.info(
             "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f, Data Points/Sec: %.0f, "
@@ -118,8 +120,8 @@ class Watch:
         values: dict[str, Any] = {
             "epoch": step / self.loader.batches_per_epoch,
             "loss": float(losses.mean()),
-            "loss_by_sigma": loss_by_band(losses.flatten(), torch.cat(seen.sigmas_px)),
-            "grad_norm": float(np.mean(seen.grad_norms)),
+            "loss_by_sigma": loss_by_band(losses.flatten(), torch.cat(done.sigmas_px)),
+            "grad_norm": float(np.mean(done.grad_norms)),
             "lr": lr,
             "steps_per_second": rate,
             "points_per_second": points,
@@ -130,20 +132,20 @@ class Watch:
 
     def validated(self, step: int, values: dict[str, Any], seconds: float) -> None:
         """Writes results of a validation, whose seconds are no training."""
-        self.seen.since += seconds
+        self.unreported.since += seconds
         if self.metrics is not None:
             self.metrics.write(step, {"validation": values})
 
     def _peak_flops(self) -> float:
         """Operations/s that one device could do: as given, or as matrix products reach here."""
-        if self.args.peak_tflops is not None:
-            return self.args.peak_tflops * 1e12
+        if self.options.peak_tflops is not None:
+            return self.options.peak_tflops * 1e12
         dtype = torch.bfloat16 if self.objective.amp else self.objective.dtype
         return measured_peak_flops(self.objective.device, dtype)
 
     def _mfu(self, steps_per_second: float) -> float:
         """Model FLOPs utilisation: the share of all devices' peak that trains the model."""
         objective = self.objective
-        flops = training_flops(objective.config, self.args.seq_len, objective.half_window)
-        batch = self.args.global_batch_size * steps_per_second
+        flops = training_flops(objective.config, self.options.seq_len, objective.half_window)
+        batch = self.options.global_batch_size * steps_per_second
         return flops * batch / (self.peak_flops * self.ranks.world_size)

@@ -138,7 +138,7 @@ class Objective:
         )
         if not self.config.known_points:
             return told, valid, None
-        known = self._to_device(noise.known.mask(given.types))
+        known = self._to_device(noise.known.mask(given.types, given.valid))
         real = torch.ones_like(known) if valid is None else valid
         counted = real & ~known
         told = told._replace(known=torch.where(known[..., None], x0, torch.nan))

@@ -16,6 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from checkpoint import save_training_checkpoint
+from conventions import command_line
+from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from training.state import is_intact
 
@@ -69,7 +71,7 @@ class RunFolder:
             f"{checkpoint_bytes / 2**20:.0f} MiB"
         )
         if free < min(missing, 2) * checkpoint_bytes:
-            raise ValueError(f"{text}: make room for at least two, or name another --results-dir")
+            raise FieldError("{0}: make room for at least two, or name another {results_dir}", text)
         if free < missing * checkpoint_bytes:
             log.warning("%s: not all that --keep-last %d asks for will fit", text, keep_last)
 
@@ -97,6 +99,7 @@ def open_run(results: Path, model: str, options: dict[str, Any], resume: str) ->
     `resume` is `auto`: the newest unfinished run with the same options, else a new one; `never`: a
     new one; or a run's folder, or its newest checkpoint.
     """
+    command_line.check_folder(results)
     results.mkdir(parents=True, exist_ok=True)
     if resume == "auto":
         for path in _runs(results):
@@ -137,15 +140,17 @@ def _named_run(named: Path) -> RunFolder:
     """The run of a folder or of its newest checkpoint."""
     path = named.parent.parent if named.is_file() else named
     if not (path / "run.json").is_file():
-        raise ValueError(
-            f"--resume {named}: no run of this program (no {path / 'run.json'}): name a run's "
-            "folder, or start a new run from a checkpoint with --ckpt"
+        raise FieldError(
+            "{resume} {0}: no run of this program (no {1}): name a run's "
+            "folder, or start a new run from a checkpoint with {ckpt}",
+            *(named, path / "run.json"),
         )
     folder = _go_on(path)
     if named.is_file() and named.name != folder.checkpoints()[0].name:
-        raise ValueError(
-            f"--resume {named}: {folder.checkpoints()[0]} is the newest of this run; --ckpt starts "
-            "a new run from an older one"
+        raise FieldError(
+            "{resume} {0}: {1} is the newest of this run; {ckpt} starts "
+            "a new run from an older one",
+            *(named, folder.checkpoints()[0]),
         )
     return folder
 
@@ -156,9 +161,10 @@ def _lock(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(
-            f"{path} is being trained by another process: wait for it, or add --resume never "
-            "to begin another run"
+        raise FieldError(
+            "{0} is being trained by another process: wait for it, or add {resume} never "
+            "to begin another run",
+            path,
         ) from error
     return lock
 

@@ -17,12 +17,17 @@ from checkpoint import (
     saved_vocabulary,
 )
 from conditions.vocabulary import Vocabulary
+from conventions.errors import FieldError
 from diffusion.parametrisation import Parametrisation
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"
 FIRST_LAYER = "xoc_embedder.mlp.0.weight"
 Weights = dict[str, Tensor]
+
+
+class OtherRunError(FieldError, CheckpointError):
+    """A checkpoint of another model than the one that is to be trained."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,22 @@ class TrainingState:
     def require(self, config: DiTConfig, parametrisation: Parametrisation) -> None:
         """Refuses to go on as another model or parametrisation than it was trained as."""
         if replace(self.config, num_classes=config.num_classes) != config:
-            raise CheckpointError(
-                f"{self.path} holds a model of another size or architecture ({self.config}): give "
-                "the --model, --architecture, --half-window and --known-points it was trained with"
+            raise OtherRunError(
+                "{0} holds a model of another size or architecture ({1}): give "
+                "the {model}, {architecture}, {half_window} and {known_points} it was trained with",
+                *(self.path, self.config),
             )
         if self.parametrisation != parametrisation:
-            raise CheckpointError(
-                f"{self.path} was trained as {self.parametrisation.to_dict()}: give "
-                "the --parametrisation, --noise-schedule, --l1-loss and --max-noise-px of then"
+            raise OtherRunError(
+                "{0} was trained as {1}: give the {parametrisation}, {noise_schedule}, "
+                "{l1_loss} and {max_noise_px} it was trained with",
+                *(self.path, self.parametrisation.to_dict()),
             )
         if self.config.num_classes != config.num_classes:
-            raise CheckpointError(
-                f"{self.path} has {self.config.num_classes} classes, the dataset "
-                f"{config.num_classes}: add --relearn-embeds to learn new class embeddings"
+            raise OtherRunError(
+                "{0} has {1} classes, the dataset {2}: "
+                "add {relearn_embeds} to learn new class embeddings",
+                *(self.path, self.config.num_classes, config.num_classes),
             )
 
     def optimizer_state(self, fresh: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -125,7 +133,7 @@ class TrainingState:
 def read_training_state(
     path: Path, heads: int | None = None, known_steps: int | None = None
 ) -> TrainingState:
-    """Reads anything that --ckpt takes; CheckpointError says why not.
+    """Reads anything that a run can begin with; CheckpointError says why not.
 
     `heads` is needed for reference checkpoints of a size that it does not have by name,
     `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.

@@ -1,6 +1,5 @@
 """The trainer: model, EMA, optimiser and data of one run, its steps and its checkpoints."""
 
-import argparse
 import logging
 import time
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from checkpoint import export_weights, write_class_table
 from conditions.vocabulary import Vocabulary, to_dict
 from conventions import command_line
+from conventions.errors import FieldError
 from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
@@ -23,6 +23,7 @@ from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
 from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective
+from training.options import TrainingOptions
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
 from training.told import told_table
@@ -36,7 +37,7 @@ class Trainer:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        options: TrainingOptions,
         ranks: Ranks,
         dataset: PackedDataset,
         rows: tuple[np.ndarray, np.ndarray],
@@ -46,56 +47,56 @@ class Trainer:
     ) -> None:
         self.vocabulary = vocabulary
         told = None if vocabulary is None else told_table(vocabulary, dataset)
-        self.args, self.ranks, self.dataset = args, ranks, dataset
-        self.device = command_line.pick_device(args.device, ranks.local_rank)
-        self.dtype = getattr(torch, args.dtype)
-        torch.manual_seed(args.global_seed)
+        self.options, self.ranks, self.dataset = options, ranks, dataset
+        self.device = command_line.pick_device(options.device, ranks.local_rank)
+        self.dtype = getattr(torch, options.dtype)
+        torch.manual_seed(options.global_seed)
         self.model = DiT(config).to(self.device, self.dtype)
-        self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
+        self.ema = ModelEmaV3(self.model, decay=options.ema_decay, use_warmup=True)
         self.optimizer = self._optimizer()
         self.loader = WindowLoader(
             dataset,
             rows[0],
-            seq_len=args.seq_len,
-            stride=args.stride,
-            batch_size=args.global_batch_size,
-            seed=args.global_seed,
+            seq_len=options.seq_len,
+            stride=options.stride,
+            batch_size=options.global_batch_size,
+            seed=options.global_seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            turn=args.augment_rotation,
-            stretch=args.augment_scale,
+            turn=options.augment_rotation,
+            stretch=options.augment_scale,
             classes=told,
         )
         self.objective = self._objective(config, parametrisation)
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
-                dataset, rows[1], self.objective, args.seq_len, args.global_seed, told
+                dataset, rows[1], self.objective, options.seq_len, options.global_seed, told
             )
         self.step, self.updates, self.elapsed = 0, 0, 0.0
         self.saved_step: int | None = None
-        epochs_steps = args.epochs * self.loader.batches_per_epoch
-        self.total_steps = min(epochs_steps, args.max_steps or epochs_steps)
+        epochs_steps = options.epochs * self.loader.batches_per_epoch
+        self.total_steps = min(epochs_steps, options.max_steps or epochs_steps)
         self.network: nn.Module = self.model
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             self.model.parameters(),
-            lr=self.args.lr,
+            lr=self.options.lr,
             betas=(0.9, 0.99),
             weight_decay=0.0,
             fused=self.device.type != "mps",
         )
 
     def _objective(self, config: DiTConfig, parametrisation: Parametrisation) -> Objective:
-        args = self.args
+        options = self.options
         return Objective(
             parametrisation,
             config,
             self.device,
             self.dtype,
-            args.train_half_window or args.seq_len,
-            self.device.type == "cuda" if args.use_amp is None else args.use_amp,
+            options.train_half_window or options.seq_len,
+            self.device.type == "cuda" if options.use_amp is None else options.use_amp,
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -120,7 +121,7 @@ class Trainer:
 
     def connect(self) -> None:
         """Compiles the model if that is wanted, and joins it with those of the other ranks."""
-        if self.args.compile:
+        if self.options.compile:
             self.network = torch.compile(self.model)  # type: ignore[assignment]
             try:
                 self._rehearse()
@@ -140,48 +141,50 @@ class Trainer:
     def _rehearse(self) -> None:
         """Computes the gradients of the first step and forgets them."""
         epoch, index = divmod(self.step, self.loader.batches_per_epoch)
-        noise = self.noise(self.step).part(self.ranks.share(self.args.global_batch_size))
+        noise = self.noise(self.step).part(self.ranks.share(self.options.global_batch_size))
         self._backward(self.loader.batch(epoch, index), noise)
         self.optimizer.zero_grad(set_to_none=True)
 
     def noise(self, step: int) -> Noise:
         """The random numbers of a step for the global batch, of which each rank takes its share."""
-        args = self.args
+        options = self.options
         return Noise.draw(
             self.objective.parametrisation,
-            (args.global_batch_size, args.seq_len),
-            (args.global_seed, step),
-            class_dropout=args.class_dropout,
-            distance_dropout=args.distance_dropout,
-            known_points=args.known_points,
+            (options.global_batch_size, options.seq_len),
+            (options.global_seed, step),
+            class_dropout=options.class_dropout,
+            distance_dropout=options.distance_dropout,
+            known_points=options.known_points,
             groups=len(self.objective.config.class_groups),
-            double_time=args.augment_double_time,
-            distance_noise=args.augment_distances,
+            double_time=options.augment_double_time,
+            distance_noise=options.augment_distances,
         )
 
     def progress(self) -> float:
         """Share of the run that is done, 0 to 1, by steps or by minutes, whichever is further."""
-        by_time = self.elapsed / (60 * self.args.max_minutes) if self.args.max_minutes else 0.0
+        by_time = (
+            self.elapsed / (60 * self.options.max_minutes) if self.options.max_minutes else 0.0
+        )
         return max(self.step / self.total_steps, by_time)
 
     def set_learning_rate(self) -> None:
         """Linear warm-up, then linear decay to 5 % at the end of the run."""
-        warm_up = min(1.0, (self.step + 1) / max(1, self.args.warmup_steps))
-        decay = 1 - 0.95 * min(1.0, self.progress()) if self.args.lr_decay else 1.0
+        warm_up = min(1.0, (self.step + 1) / max(1, self.options.warmup_steps))
+        decay = 1 - 0.95 * min(1.0, self.progress()) if self.options.lr_decay else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.lr * warm_up * decay
+            group["lr"] = self.options.lr * warm_up * decay
 
     def train_step(self, batch: Batch, step: int) -> StepRecord:
         """One optimiser step on the global batch, of which `batch` is this rank's share."""
         whole = self.noise(step)
-        noise = whole.part(self.ranks.share(self.args.global_batch_size))
+        noise = whole.part(self.ranks.share(self.options.global_batch_size))
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch, noise)
-        if step < self.args.embed_only_epochs * self.loader.batches_per_epoch:
+        if step < self.options.embed_only_epochs * self.loader.batches_per_epoch:
             for name, parameter in self.model.named_parameters():
                 if name != TABLE:
                     parameter.grad = None
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.set_learning_rate()
         self.optimizer.step()
         self.ema.update(self.model, step=self.updates)
@@ -195,13 +198,13 @@ class Trainer:
         counts by its number of windows. Only the last micro-batch exchanges gradients.
         """
         # A window weighs the same wherever it is: W ranks averaged, N windows in all.
-        weight = self.ranks.world_size / self.args.global_batch_size
+        weight = self.ranks.world_size / self.options.global_batch_size
         parts = self._micro_batches(len(batch.xy))
         losses = []
         for part in parts:
             network, last = self.network, part is parts[-1]
-            lonely = isinstance(network, DistributedDataParallel) and not last
-            with network.no_sync() if lonely else nullcontext():  # type: ignore[operator]
+            unshared = isinstance(network, DistributedDataParallel) and not last
+            with network.no_sync() if unshared else nullcontext():  # type: ignore[operator]
                 micro = batch.part(part)
                 loss = self.objective.losses(network, micro, noise.part(part))
                 (loss.sum() * weight).backward()
@@ -209,8 +212,8 @@ class Trainer:
         return torch.cat(losses)
 
     def _micro_batches(self, n: int) -> list[slice]:
-        """n windows in --accumulate parts, none of them empty."""
-        count = min(self.args.accumulate, n)
+        """n windows in as many parts as `accumulate` says, none of them empty."""
+        count = min(self.options.accumulate, n)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
     def state(self) -> dict[str, Any]:
@@ -231,7 +234,7 @@ class Trainer:
                 "batches_per_epoch": self.loader.batches_per_epoch,
             },
             "rng": torch.get_rng_state(),
-            "args": plain_options(self.args),
+            "args": self.options.plain(),
             **self._vocabulary(),
         }
 
@@ -250,7 +253,7 @@ class Trainer:
         """
         with StopSignals().listening() as signals:
             stopped_by = self._loop(folder, watch, signals)
-            watch.look()
+            watch.check()
             if folder is not None:
                 self.save(folder)
                 if not stopped_by:
@@ -264,7 +267,7 @@ class Trainer:
 
     def _loop(self, folder: RunFolder | None, watch: Watch, signals: StopSignals) -> int:
         """Steps until the run is over (0) or stopped by a signal (its number)."""
-        args, unsaved, last = self.args, False, time.perf_counter()
+        options, unsaved, last = self.options, False, time.perf_counter()
         for step, batch in self.loader.batches(self.step):
             now = time.perf_counter()
             elapsed, stop = self.ranks.largest(
@@ -275,9 +278,12 @@ class Trainer:
                 return int(stop)
             watch.record(self.train_step(batch, step))
             self.step = step + 1
-            log_now, save_now = self.step % args.log_every == 0, self.step % args.ckpt_every == 0
+            log_now, save_now = (
+                self.step % options.log_every == 0,
+                self.step % options.ckpt_every == 0,
+            )
             if log_now or save_now:
-                watch.look()
+                watch.check()
             if log_now:
                 watch.report(self.step, self.elapsed, self.optimizer.param_groups[0]["lr"])
             self.validate(folder, watch)
@@ -287,14 +293,14 @@ class Trainer:
 
     def validate(self, folder: RunFolder | None, watch: Watch) -> None:
         """Losses and pictures of held-out maps when their step has come; not timed as training."""
-        args, before = self.args, time.perf_counter()
+        options, before = self.options, time.perf_counter()
         if self.validation is None:
             return
         values: dict[str, Any] = {}
-        if self.step % args.val_every == 0:
+        if self.step % options.val_every == 0:
             values = self.validation.losses(self._held_out_losses, self.ranks)
             log.info("(step=%07d) Validation Loss: %.4f", self.step, values["loss"])
-        if folder is not None and args.sample_every and self.step % args.sample_every == 0:
+        if folder is not None and options.sample_every and self.step % options.sample_every == 0:
             (folder.path / "samples").mkdir(exist_ok=True)
             picture = folder.path / "samples" / f"{self.step:07d}.png"
             values |= self.validation.sample(self.ema.module, picture)
@@ -321,9 +327,9 @@ class Trainer:
                 "No checkpoint at step %d: %s. The last one is %s. Make room: training goes on and "
                 "tries again every %d steps",
                 self.step,
-                error,
+                error.strerror or error,
                 newest,
-                self.args.log_every,
+                self.options.log_every,
             )
             return False
         return True
@@ -333,22 +339,23 @@ class Trainer:
         if self.saved_step == self.step:
             return
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
-            raise ValueError(
-                f"a weight is not finite by step {self.step}: lower --lr (now {self.args.lr})"
+            raise FieldError(
+                "a weight is not finite by step {0}: lower {lr} (now {1})",
+                *(self.step, self.options.lr),
             )
-        path = folder.save(self.step, self.state(), self.args.keep_last, self.args.keep_every)
+        path = folder.save(self.step, self.state(), self.options.keep_last, self.options.keep_every)
         self.saved_step = self.step
         log.info("Saved checkpoint to %s", path)
 
     def export(self, folder: Path) -> None:
         """Writes the EMA weights and the tables of classes, ready for sample.py."""
         metadata = {
-            "model": self.args.model,
+            "model": self.options.model,
             "steps": self.step,
             "minutes": round(self.elapsed / 60, 1),
             "maps": len(self.dataset),
             "data_points": len(self.dataset.points),
-            "distance_dropout": self.args.distance_dropout,
+            "distance_dropout": self.options.distance_dropout,
             **self._vocabulary(),
         }
         export_weights(
@@ -364,8 +371,3 @@ class Trainer:
         rows = self.dataset.beatmaps[columns].to_dict("records")
         write_class_table(folder / "model.classes.csv", rows)
         log.info("Exported the EMA weights to %s", folder / "model.safetensors")
-
-
-def plain_options(args: argparse.Namespace) -> dict[str, Any]:
-    """All options as plain values."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader
@@ -108,13 +109,13 @@ class Validation:
         return {
             "spacing_error_median_px": float(np.median(errors)),
             "spacing_error_p95_px": float(np.quantile(errors, 0.95)),
-            "points_off_playfield": float(np.any((xy < 0) | (xy > (512, 384)), axis=1).mean()),
+            "points_off_playfield": float(np.any((xy < 0) | (xy > PLAYFIELD), axis=1).mean()),
         }
 
 
 def distances(xy: np.ndarray) -> np.ndarray:
     """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
-    return np.linalg.norm(np.diff(xy, axis=0, prepend=[(256.0, 192.0)]), axis=1)
+    return np.linalg.norm(np.diff(xy, axis=0, prepend=[PLAYFIELD_CENTRE]), axis=1)
 
 
 def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
@@ -171,5 +172,6 @@ def _draw_map(axes: Any, xy: np.ndarray, types: np.ndarray) -> None:
         body = xy[head : head + ends[0] + 1] if len(ends) else xy[head:]
         axes.plot(body[:, 0], body[:, 1], color="0.75", linewidth=2, zorder=1)
     axes.scatter(xy[starts, 0], xy[starts, 1], c=starts, cmap="viridis", s=16, zorder=2)
-    axes.plot([0, 512, 512, 0, 0], [0, 0, 384, 384, 0], color="0.4", linewidth=0.8)
+    width, height = PLAYFIELD
+    axes.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color="0.4", linewidth=0.8)
     axes.set(xlim=(-64, 576), ylim=(448, -64), aspect="equal", xticks=[], yticks=[])

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from beatmaps.game import combo_numbers, editor_time
+from beatmaps.game import combo_numbers, format_time
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence as PointSequence
 from beatmaps.sequence import apply_coordinates
+from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
 from viewer.pictures import (
     BACKGROUND,
@@ -27,7 +28,7 @@ from viewer.pictures import (
     passage,
     time_slices,
 )
-from viewer.scene import FloatArray, frame, make_scene
+from viewer.scene import frame, make_scene
 
 DEFAULT_CLIP, LONGEST_CLIP = 10_000.0, 20_000.0  # ms
 WIDTH, WIDTHS = 512, (128, 1280)  # pixels
@@ -78,7 +79,7 @@ def animate_play(
     def draw(number: int) -> Image.Image:
         time = start + number * FRAME_MS
         cells = [
-            labelled(field.image(frame(field.scene, time)), name, editor_time(time))
+            labelled(field.image(frame(field.scene, time)), name, format_time(time))
             for name, field in fields
         ]
         return in_grid(cells, len(cells))
@@ -88,7 +89,6 @@ def animate_play(
 
 
 def animate_denoising(
-    beatmap: Beatmap,
     sequence: PointSequence,
     predictions: Sequence[FloatArray],
     result: FloatArray,
@@ -104,6 +104,7 @@ def animate_denoising(
     are (start, end) ms, by default of a passage from the middle of the map. The file appears
     complete or not at all. Raises ValueError for a width that makes no sense.
     """
+    beatmap = sequence.beatmap
     if times is None:
         passages = time_slices(beatmap)
         times = passages[len(passages) // 2]
@@ -115,10 +116,10 @@ def animate_denoising(
 
     def draw(step: int) -> Image.Image:
         xy = result if step == count else predictions[step]
-        state = parse_beatmap(apply_coordinates(beatmap, sequence, xy), beatmap.name)
+        state = parse_beatmap(apply_coordinates(sequence, xy), beatmap.name)
         field = Playfield(make_scene(state), width, SMOOTH)
         name = "result" if step == count else f"step {step + 1} of {count}"
-        return labelled(passage(field, start_ms, end_ms), name, editor_time(start_ms))
+        return labelled(passage(field, start_ms, end_ms), name, format_time(start_ms))
 
     each = max(SHORTEST_STATE_MS, STATE_MS * 12 // max(len(chosen), 12))
     durations = [each] * (len(chosen) - 1) + [RESULT_MS]

@@ -16,19 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from beatmaps.game import Colour, combo_numbers, editor_time
+from beatmaps.game import Colour, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
+from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
-from viewer.scene import (
-    MIDDLE,
-    PLAYFIELD,
-    SPINNER_RADII,
-    FloatArray,
-    Item,
-    Scene,
-    Shown,
-    make_scene,
-)
+from viewer.scene import MIDDLE, PLAYFIELD, SPINNER_RADII, Item, Scene, Shown, make_scene
 
 SURROUND = 44  # px shown around the playfield: objects may reach out of it by their radius
 BACKGROUND, FIELD = (16, 16, 24), (24, 24, 36)
@@ -414,7 +406,7 @@ def contact_sheet(
 
 
 def _range_label(start: float, end: float) -> str:
-    return f"{editor_time(start)} - {editor_time(end)}"
+    return f"{format_time(start)} - {format_time(end)}"
 
 
 def labelled(image: Image.Image, name: str, note: str) -> Image.Image:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from beatmaps.file_names import find_file, is_absolute, leads_out
 from beatmaps.osu_file import EARLY_VERSION_OFFSET, Beatmap, write_new_file
 from viewer import scene
 from viewer.html_page import fill_page
@@ -78,11 +79,10 @@ def player_frame(
 def find_audio(beatmap: Beatmap) -> tuple[bytes | None, str]:
     """The song beside a `.osu` file that was read from disk, or None and why there is none."""
     name = beatmap.audio_filename
-    folder = Path(beatmap.name).parent.resolve()
-    path = (folder / name.replace("\\", "/")).resolve()
-    if not name or not path.is_relative_to(folder):
+    if not beatmap.has_song or is_absolute(name) or leads_out(name):
         return None, "The map names no song in its folder."
-    if not path.is_file():
+    path = find_file(Path(beatmap.name).parent, name)
+    if path is None:
         return None, f"The song {name} is not in the map's folder."
     if path.stat().st_size > MAX_AUDIO_BYTES:
         return None, TOO_LARGE

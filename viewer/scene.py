@@ -14,7 +14,6 @@ from math import atan2, ceil, hypot
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beatmaps.game import (
     DEFAULT_COLOURS,
@@ -25,11 +24,11 @@ from beatmaps.game import (
     stack_heights,
 )
 from beatmaps.osu_file import Beatmap, HitObject
+from conventions import playfield
+from conventions.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
-
-PLAYFIELD = (512, 384)  # px
-MIDDLE = (256.0, 192.0)  # where spinners are, whatever the file says
+PLAYFIELD = (int(playfield.PLAYFIELD[0]), int(playfield.PLAYFIELD[1]))  # px
+MIDDLE = playfield.PLAYFIELD_CENTRE  # where spinners are, whatever the file says
 
 LINE_TOLERANCE = 0.1  # px by which a drawn slider may leave its path
 MAX_LINE_POINTS = 2000  # of one slider; only paths that leave every screen have more

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
+from sampling.options import SampleOptions
 from web.view import (
     EMPTY,
     SPACINGS,
@@ -21,7 +22,6 @@ from web.workshop import (
     MAX_STEPS,
     MAX_VARIANTS,
     Stopped,
-    Wishes,
     Workshop,
     can_choose_distances,
     chosen_range,
@@ -29,6 +29,7 @@ from web.workshop import (
     find_styles,
     open_map,
     pack_example,
+    page_request,
 )
 
 FOLDER = Path(__file__).parent / "page_files"
@@ -53,9 +54,9 @@ files are removed when you close the page, styles learnt from them when the serv
 
 
 def session_of(request: gr.Request) -> str:
-    """The page's session; requests without one are not of our page."""
+    """The page's session; requests without one do not come from a page of ours."""
     if not request.session_hash:
-        raise gr.Error("This request is of no page.", print_exception=False)
+        raise gr.Error("This request does not come from a page.", print_exception=False)
     return request.session_hash
 
 
@@ -180,7 +181,7 @@ class Page:
                     1.0, label="Factor", visible=False, min_width=100, elem_id="factor"
                 )
             self.steps = gr.Slider(
-                1, MAX_STEPS, value=Wishes.steps, step=1, label="Steps", elem_id="steps"
+                1, MAX_STEPS, value=SampleOptions.steps, step=1, label="Steps", elem_id="steps"
             )
             self.variants = gr.Slider(
                 1, MAX_VARIANTS, value=1, step=1, label="Variants", elem_id="variants"
@@ -291,7 +292,7 @@ class Page:
         return [self.player, *about, self.osu, self.osz, self.picture]
 
     @property
-    def wishes(self) -> list[Any]:
+    def asked(self) -> list[Any]:
         """The controls that `remap` reads, in the order of its parameters."""
         style = [self.styles, self.style_files, self.guidance]
         sampling = [self.spacing, self.factor, self.strength, self.steps]
@@ -326,7 +327,7 @@ class Page:
         started = self.generate.click(begin, outputs=[*buttons, self.status], **at_once)
         run = started.success(
             self.remap,
-            self.wishes,
+            self.asked,
             [*buttons, self.status, *self.result_outputs],
             concurrency_limit=LONGEST_QUEUE,
             show_progress_on=self.status,
@@ -362,10 +363,9 @@ class Page:
             if seed is None or (factor is None and spacing in WITH_FACTOR):
                 raise ValueError("Give numbers where numbers are asked for.")
             start, end = chosen_range(timeline)
-            wishes = Wishes(
-                chosen=chosen or 0,
-                styles=tuple(styles),
-                style_files=tuple(map(Path, files)),
+            asked = page_request(
+                styles=styles,
+                style_files=map(Path, files),
                 guidance=guidance,
                 start=start,
                 end=end,
@@ -379,8 +379,9 @@ class Page:
                 run = self.workshop.remap(
                     session_of(request),
                     Path(path),
-                    wishes,
+                    asked,
                     lambda what, done, total: progress((done, total), desc=what, unit="steps"),
+                    chosen or 0,
                 )
             except Stopped:
                 return [*swap(False), "Cancelled.", *(gr.skip() for _ in self.result_outputs)]

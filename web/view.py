@@ -12,9 +12,10 @@ from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import KEEP, suggestion
+from conventions.errors import naming
 from sampling.tally import EXPECTED
 from viewer.player_page import player_frame
-from web.workshop import OpenedMap, Run
+from web.workshop import OpenedMap, Run, label_of
 
 SPACINGS = {
     "keep": "As in the map",
@@ -38,7 +39,8 @@ EMPTY = """
 def explained(*paths: str | Path | None) -> Iterator[None]:
     """Bad input becomes one message in the page, which calls the uploads by their names alone."""
     try:
-        yield
+        with naming(label_of):
+            yield
     except EXPECTED as error:
         text = without_folders(str(error), *paths) or type(error).__name__
         # The page takes messages for HTML, and file names may hold any.

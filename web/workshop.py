@@ -1,6 +1,5 @@
-"""What the web page does for its visitors: their maps, wishes, runs and files; not the page."""
+"""What the web page does for its visitors: their maps, requests, runs and files; not the page."""
 
-import argparse
 import math
 import secrets
 import shutil
@@ -14,14 +13,18 @@ from pathlib import Path
 from beatmaps.inputs import Choice, Job, LeftOut, open_jobs
 from beatmaps.osu_file import Beatmap
 from beatmaps.osz import pack_folder
+from beatmaps.selection import Selection
 from checkpoint import LoadedModel
 from constraints.spacing import Spacing
+from conventions.errors import in_words
 from conventions.whole_files import replacing
-from sampling import controls
 from sampling.options import SampleOptions, check_spacing
-from sampling.remap import Remapped, option_words, remap_beatmap, result_version
+from sampling.progress import Progress, Reports
+from sampling.remap import Remapped, remap, result_version
+from sampling.request import RemapRequest
 from sampling.results import Outputs
-from sampling.style import ClassEntry, Progress, read_class_table
+from sampling.steering import Models
+from sampling.style import ClassEntry, StyleMix, read_class_table
 from viewer.player_page import check_audio, player_frame
 from viewer.previews import write_preview
 
@@ -157,66 +160,64 @@ def chosen_range(value: object) -> tuple[float | None, float | None]:
     return start, stop
 
 
-# --- wishes ---------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
+
+LABELS = {
+    "steps": "Steps",
+    "variants": "Variants",
+    "strength": "Strength",
+    "spacing": "Distances",
+    "cfg_scale": "Exaggerate the style",
+    "time_start": "the start",
+    "time_end": "the end",
+    "style_id": "Style",
+    "style_mapper": "Style",
+    "style_beatmap": "the style of other maps",
+}
+"""What the page calls the fields of a request."""
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a visitor asks for; `start` and `end` in ms, `spacing` as the flag of that name."""
+def label_of(field: str) -> str:
+    """What the page calls a field, for errors."""
+    return LABELS.get(field, in_words(field))
 
-    chosen: int = 0
-    styles: tuple[str, ...] = ()
-    style_files: tuple[Path, ...] = ()
-    guidance: float = 1.0
-    start: float | None = None
-    end: float | None = None
-    spacing: str = "keep"
-    steps: int = SampleOptions.steps
-    strength: float = 1.0
-    variants: int = 1
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"{self.steps} steps: give a number from 1 to {MAX_STEPS}")
-        if not 1 <= self.variants <= MAX_VARIANTS:
-            raise ValueError(f"{self.variants} variants: give a number from 1 to {MAX_VARIANTS}")
+def page_request(
+    *,
+    styles: Iterable[str] = (),
+    style_files: Iterable[Path] = (),
+    guidance: float = 1.0,
+    start: float | None = None,
+    end: float | None = None,
+    spacing: str = "keep",
+    steps: int = SampleOptions.steps,
+    strength: float = 1.0,
+    variants: int = 1,
+    seed: int = 0,
+) -> RemapRequest:
+    """The request of a page whose controls have these values.
 
-    @property
-    def cfg_scale(self) -> float:
-        """How much a style is exaggerated; without one there is nothing to exaggerate."""
-        return self.guidance if self.styles or self.style_files else 1.0
-
-    def options(self) -> SampleOptions:
-        """The numbers."""
-        return SampleOptions(
-            steps=self.steps,
-            cfg_scale=self.cfg_scale,
-            variants=self.variants,
-            seed=self.seed,
-            spacing=Spacing.parse(self.spacing),
-            strength=self.strength,
-        )
-
-    def arguments(self, output: Path) -> argparse.Namespace:
-        """The rest, as flags of `controls`; styles that are learnt stay in `output`."""
-        parser = argparse.ArgumentParser()
-        controls.add_flags(parser)
-        ids, mappers = split_styles(self.styles)
-        wanted = argparse.Namespace(
-            style_id=ids,
-            style_mapper=mappers,
-            style_beatmap=list(self.style_files),
-            cfg_scale=self.cfg_scale,
-            time_start=None if self.start is None else str(self.start),
-            time_end=None if self.end is None else str(self.end),
-            strength=self.strength,
-            beatmap_idx=None,
-            output=output,
-        )
-        args = parser.parse_args([], wanted)
-        controls.check_flags(args)
-        return args
+    `start` and `end` are ms, `spacing` is as `Spacing.parse` takes it. Without a style there is
+    nothing for `guidance` to exaggerate.
+    """
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"{steps} steps: give a number from 1 to {MAX_STEPS}")
+    if not 1 <= variants <= MAX_VARIANTS:
+        raise ValueError(f"{variants} variants: give a number from 1 to {MAX_VARIANTS}")
+    ids, mappers = split_styles(styles)
+    mix = StyleMix(tuple(ids), tuple(mappers), tuple(style_files))
+    return RemapRequest(
+        options=SampleOptions(
+            steps=steps,
+            cfg_scale=guidance if mix else 1.0,
+            variants=variants,
+            seed=seed,
+            spacing=Spacing.parse(spacing),
+            strength=strength,
+        ),
+        selection=Selection(start, end),
+        style=mix,
+    )
 
 
 # --- visitors and their runs ----------------------------------------------------------------------
@@ -302,36 +303,36 @@ class Workshop:
             with suppress(OSError):
                 path.unlink()
 
-    def remap(self, session: str, path: Path, wishes: Wishes, report: Report) -> Run:
+    def remap(
+        self, session: str, path: Path, request: RemapRequest, report: Report, chosen: int = 0
+    ) -> Run:
         """Remaps a difficulty of the file at `path`; the results replace the visitor's last ones.
 
-        Raises `Stopped`, and ValueError for files and wishes that do not do.
+        `chosen` is its place among those of the file. Styles that are learnt stay in the workshop's
+        folder. Raises `Stopped`, and ValueError for a file that cannot be used or to which the
+        request does not fit.
         """
         visitor = self.visitor(session)
         stop = visitor.stop
-        options, args = wishes.options(), wishes.arguments(self.folder)
+        request = replace(request, output=self.folder)
         folder = visitor.folder / secrets.token_hex(4)
 
         def reporting(what: str) -> Progress:
             def progress(done: int, total: int) -> None:
                 if stop.is_set():
                     raise Stopped
-                report(what, done, total)
+                report(what, done, max(1, total))
 
             return progress
 
         choice = Choice(all_difficulties=True)
         with self._turn(stop, report), open_jobs(path, choice) as ((all_of_them, *_), _):
-            job = only(all_of_them, wishes.chosen)
+            job = only(all_of_them, chosen)
             (before,) = job.beatmaps
-            learning, sampling = reporting("Learning the style"), reporting("Sampling")
-            steering = controls.load_controls(self.loaded, None, before, args, learning)
-            label = controls.label(args, option_words(options))
-            version = result_version(before, options, label)
-            plans = plan_results(job, folder, version, options.variants)
+            reports = Reports(reporting("Learning the style"), reporting("Sampling"))
+            plans = plan_results(job, folder, result_version(before, request), request)
             names = [result.version for result in plans[0][1].results[0]]
-            sampling(0, max(1, options.sampling_steps))
-            made = remap_beatmap(self.loaded, before, names, options, steering, sampling)
+            made = remap(Models(self.loaded), before, names, request, reports)
             for planned, outputs in plans:
                 outputs.write(planned, [[variant.data for variant in made]], overwrite=False)
             files, archive = plans[-1][1].files(), plans[0][1].archive
@@ -364,12 +365,14 @@ class Workshop:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def plan_results(job: Job, folder: Path, version: str, variants: int) -> list[tuple[Job, Outputs]]:
+def plan_results(
+    job: Job, folder: Path, version: str, request: RemapRequest
+) -> list[tuple[Job, Outputs]]:
     """Where the results go: into an archive if they come from one, and into files of their own."""
     alone = replace(job, archive=None, members=[])
     jobs = [alone] if job.archive is None else [job, alone]
     places = [folder / str(k) for k in range(len(jobs))]
     return [
-        (planned, Outputs.plan(planned, place, [version], variants, {}))
+        (planned, Outputs.plan(planned, place, [version], request.options.variants, {}))
         for planned, place in zip(jobs, places, strict=True)
     ]

@@ -26,7 +26,6 @@ from beatmaps.sequence import (
     Sequence,
     apply_coordinates,
     beatmap_to_sequence,
-    slider_topology,
 )
 from beatmaps.star_rating import star_rating
 from tests.conftest import FOLDER, needs_maps, real_paths
@@ -152,7 +151,7 @@ def check_objects(beatmap: Beatmap, theirs: Any) -> None:
     slides = [hit.slides for hit in ours if hit.kind == "slider"]
     assert slides == [hit.slides for hit in theirs if hit.is_slider], name
     sequence = beatmap_to_sequence(beatmap)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     for index, end in zip(topology.objects, topology.ends, strict=True):
         hit = theirs[index]
         tail = hit.path.points[-1]
@@ -183,8 +182,8 @@ def test_what_is_refused_has_nothing_to_play(parser: Any) -> None:
 def test_the_same_coordinates_give_the_same_bytes(part: str) -> None:
     for beatmap in readable(part):
         sequence = beatmap_to_sequence(beatmap)
-        assert apply_coordinates(beatmap, sequence, sequence.xy) == beatmap.raw, beatmap.name
-        assert apply_coordinates(beatmap, sequence, sequence.xy, "fit") == beatmap.raw, beatmap.name
+        assert apply_coordinates(sequence, sequence.xy) == beatmap.raw, beatmap.name
+        assert apply_coordinates(sequence, sequence.xy, "fit") == beatmap.raw, beatmap.name
         everything = {
             index: Change((hit.x, hit.y), hit.points if hit.kind == "slider" else None)
             for index, hit in enumerate(beatmap.objects)
@@ -222,20 +221,20 @@ def test_mirrored_maps(part: str) -> None:
     pytest.importorskip("rosu_pp_py")
     for beatmap in readable(part, every=4):
         sequence, name = beatmap_to_sequence(beatmap), beatmap.name
-        data = apply_coordinates(beatmap, sequence, mirrored(sequence))
+        data = apply_coordinates(sequence, mirrored(sequence))
         if np.abs(sequence.xy).max() > COORDINATE_LIMIT / 2:
             continue  # gimmicks: coordinates are limited, or too large for the game's precision
-        assert apply_coordinates(beatmap, sequence, mirrored(sequence), "fit") == data, name
+        assert apply_coordinates(sequence, mirrored(sequence), "fit") == data, name
         result = parse_beatmap(data, name)
         assert timing_bytes(result) == timing_bytes(beatmap), name
         again = beatmap_to_sequence(result)
-        back = parse_beatmap(apply_coordinates(result, again, mirrored(again)), name)
+        back = parse_beatmap(apply_coordinates(again, mirrored(again)), name)
         back_xy = beatmap_to_sequence(back).xy
         np.testing.assert_allclose(back_xy, sequence.xy, atol=1e-3, err_msg=name)
         stars = star_rating(beatmap.raw)
         if stars is None:  # a map that would take the calculation too long
             continue
-        exchanged = apply_coordinates(beatmap, sequence, sequence.xy[:, ::-1])
+        exchanged = apply_coordinates(sequence, sequence.xy[:, ::-1])
         assert star_rating(exchanged) == pytest.approx(stars, abs=1e-3), name
         if not has_neighbours(sequence):
             assert star_rating(data) == pytest.approx(stars, abs=1e-3), name
@@ -260,7 +259,7 @@ def test_jittered_maps_keep_their_durations(part: str, parser: Any) -> None:
         xy = sequence.xy + generator.uniform(-40, 40, sequence.xy.shape)
         heads = sequence.object_starts
         xy[heads] = xy[heads].clip(0, (512, 384))
-        result = parse_beatmap(apply_coordinates(beatmap, sequence, xy, "fit"), name)
+        result = parse_beatmap(apply_coordinates(sequence, xy, "fit"), name)
         ends = [[hit.end_time for hit in one.objects] for one in (beatmap, result)]
         np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1 + 1e-6, err_msg=name)
         times = [[line.time for line in one.timing_lines] for one in (beatmap, result)]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import slider
 
-from beatmaps.game import PLAYFIELD, circle_radius, stack_heights, stack_shifts
+from beatmaps.game import circle_radius, stack_heights, stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.bounds import Bounds, bounds_named
+from conventions.playfield import PLAYFIELD
 from tests.conftest import beatmap_text, needs_maps, random_objects, real_paths
 
 SPREAD = 4  # px, so that many objects of a made-up map lie on each other
@@ -106,7 +107,7 @@ def test_bounds_by_name() -> None:
     assert screen is not None
     np.testing.assert_allclose(screen.low, (-67 + radius, -60 + radius))
     np.testing.assert_allclose(screen.high, (579 - radius, 428 - radius))
-    with pytest.raises(ValueError, match="--bounds everywhere: give playfield, screen or off"):
+    with pytest.raises(ValueError, match="bounds everywhere: give playfield, screen or off"):
         bounds_named("everywhere", beatmap)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from beatmaps.inputs import Choice, choose, find_inputs, is_archive, open_jobs
-from beatmaps.osu_file import BeatmapError, GameModeError
+from beatmaps.osu_file import BeatmapError, GameModeError, LeftOutError, read_beatmap
 from beatmaps.osz import ArchiveError
 from tests.conftest import beatmap_text
+from viewer.player_page import find_audio
 
 CIRCLE = "100,100,1000,1,0"
 
@@ -33,8 +34,8 @@ def tree(folder: Path, *names: str) -> None:
 
 
 def found(folder: Path, *patterns: str) -> list[str]:
-    paths, copies = find_inputs([folder / p for p in patterns], folder / "results")
-    assert not copies
+    paths, left_out = find_inputs([folder / p for p in patterns], folder / "results")
+    assert not left_out
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
@@ -63,9 +64,33 @@ def test_results_are_no_inputs_unless_they_are_named(tmp_path: Path) -> None:
 def test_copies_are_told_apart_from_files_of_equal_size(tmp_path: Path) -> None:
     for name, text in (("a.osu", "one"), ("b.osu", "two"), ("c.osu", "one"), ("d.osu", "three")):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    paths, copies = find_inputs([tmp_path], tmp_path / "out")
+    paths, left_out = find_inputs([tmp_path], tmp_path / "out")
     assert [p.name for p in paths] == ["a.osu", "b.osu", "d.osu"]
-    assert [p.name for p in copies] == ["c.osu"]
+    assert left_out == [(tmp_path / "c.osu", "the same file again")]
+
+
+def test_hidden_files_companions_and_empty_files_are_passed_over(tmp_path: Path) -> None:
+    hidden = ("._a.osu", ".trash/b.osu", "__MACOSX/._c.osu", "@eaDir/d.osu", "song/.e.osz")
+    tree(tmp_path, "a.osu", *hidden)
+    (tmp_path / "empty.osu").write_bytes(b"")
+    assert found(tmp_path, "") == found(tmp_path, "*.osu") == ["a.osu"]
+    assert found(tmp_path, ".trash") == [".trash/b.osu"]  # who names it means it
+    named = ["._a.osu", "empty.osu"]
+    assert found(tmp_path, *named) == named
+
+
+def test_difficulties_in_a_set_s_sub_folders_are_left_out_and_named(tmp_path: Path) -> None:
+    tree(tmp_path, "set/a.osu", "set/a.mp3", "set/backup/b.osu", "set/backup/old/c.osu")
+    tree(tmp_path, "pack/one/d.osu", "pack/d.mp3", "e.osu", "set/backup/f.osz")
+    paths, left_out = find_inputs([tmp_path], tmp_path / "results")
+    names = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert names == ["e.osu", "pack/one/d.osu", "set/a.osu", "set/backup/f.osz"]
+    below = [tmp_path / "set/backup" / name for name in ("b.osu", "old/c.osu")]
+    assert [path for path, _ in left_out] == below
+    assert all("in a sub-folder of its set, where osu! does not show it" in r for _, r in left_out)
+    assert found(tmp_path, "set/backup")[0] == "set/backup/b.osu"  # who names it means it
+    paths, left_out = find_inputs([tmp_path / "set", below[0]], tmp_path / "results")
+    assert below[0] in paths and [path for path, _ in left_out] == below[1:]
 
 
 def test_a_file_that_cannot_be_read_does_not_hide_the_others(
@@ -114,6 +139,18 @@ def test_an_unclear_choice_shows_the_list(wanted: str | None) -> None:
         choose(Path("s.osz"), NAMES, wanted)
 
 
+def test_difficulties_of_one_name_are_told_apart_by_number_and_file() -> None:
+    files = ["a/x.osu", "a/Normal.osu", "a/y.osu"]
+    with pytest.raises(BeatmapError) as caught:
+        choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "Normal", files)
+    assert str(caught.value) == (
+        "s.osz has 3 difficulties, difficulty 'Normal' means 2 of them: give the number of one "
+        "(1: Normal in 'a/x.osu', 2: Hard, 3: Normal in 'a/y.osu'), or take all difficulties"
+    )
+    assert choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "3", files) == 2
+    assert choose(Path("s.osz"), ["Normal", "Hard", "Normal"], "A\\y.osu", files) == 2
+
+
 def test_a_single_difficulty_needs_no_choice() -> None:
     assert choose(Path("s.osz"), ["Only"], None) == 0
     with pytest.raises(BeatmapError, match="1: Only"):
@@ -131,7 +168,7 @@ def test_a_loose_file_is_taken_by_its_difficulty(tmp_path: Path, wanted: str | N
 def test_a_loose_file_of_another_difficulty_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.osu"
     path.write_text(beatmap_text(CIRCLE, version="Hard"), encoding="utf-8")
-    message = r"a\.osu is the difficulty 'Hard', not --difficulty 'Easy': leave that flag out"
+    message = r"a\.osu is the difficulty 'Hard', not difficulty 'Easy': leave that flag out"
     with pytest.raises(BeatmapError, match=message), open_jobs(path, Choice(difficulty="Easy")):
         pass
 
@@ -139,7 +176,7 @@ def test_a_loose_file_of_another_difficulty_is_refused(tmp_path: Path) -> None:
 def mixed(path: Path) -> Path:
     members = {
         "taiko.osu": beatmap_text(CIRCLE, version="Oni", mode=1),
-        "sub/normal.osu": beatmap_text(CIRCLE, version="Normal"),
+        "normal.osu": beatmap_text(CIRCLE, version="Normal"),
         "broken.osu": "nothing",
         "HARD.OSU": beatmap_text(CIRCLE, version="Hard"),
         "audio.mp3": "a",
@@ -153,7 +190,7 @@ def test_only_standard_difficulties_count_and_others_are_named(tmp_path: Path) -
     with open_jobs(path, Choice(all_difficulties=True)) as (jobs, left_out):
         (job,) = jobs
         assert [b.version for b in job.beatmaps] == ["Normal", "Hard"]
-        assert [m.name for m in job.members] == ["sub/normal.osu", "HARD.OSU"]
+        assert [m.name for m in job.members] == ["normal.osu", "HARD.OSU"]
         assert str(job) == str(path)
     assert [type(error) for error in left_out] == [GameModeError, BeatmapError]
     assert "taiko.osu" in str(left_out[0]) and "broken.osu" in str(left_out[1])
@@ -165,6 +202,71 @@ def test_only_standard_difficulties_count_and_others_are_named(tmp_path: Path) -
         assert [b.version for b in jobs[0].beatmaps] == ["Hard"]
     with pytest.raises(BeatmapError, match="1: Normal, 2: Hard"), open_jobs(path, Choice()):
         pass
+
+
+def backed_up(path: Path, top: str = "") -> Path:
+    members = {
+        f"{top}a.osu": beatmap_text(CIRCLE, version="Normal"),
+        f"{top}backup\\b.osu": beatmap_text(CIRCLE, version="Old"),
+        f"{top}a.mp3": "a",
+        f"{top}__MACOSX/._a.osu": "\0\5\26\7",
+        f"{top}empty.osu": "",
+    }
+    path.write_bytes(osz_bytes(members))
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "My Song/"])
+def test_difficulties_in_sub_folders_are_taken_by_their_file_alone(
+    tmp_path: Path, top: str
+) -> None:
+    path = backed_up(tmp_path / "a.osz", top)
+    for choice in (Choice(), Choice(all_difficulties=True)):
+        with open_jobs(path, choice) as (jobs, left_out):
+            assert [b.version for b in jobs[0].beatmaps] == ["Normal"]
+            assert jobs[0].song(jobs[0].beatmaps[0]) == b"a"
+        (error,) = left_out
+        assert f"{top}backup/b.osu is in a sub-folder of its set" in str(error)
+        assert isinstance(error, LeftOutError)
+    with open_jobs(path, Choice(difficulty=f"{top}backup/b.osu")) as (jobs, left_out):
+        assert [b.version for b in jobs[0].beatmaps] == ["Old"] and not left_out
+        assert jobs[0].song(jobs[0].beatmaps[0]) == b"a"
+
+
+def test_folders_of_an_archive_without_a_difficulty_at_the_top_count(tmp_path: Path) -> None:
+    path = tmp_path / "a.osz"
+    members = {"one/a.osu": beatmap_text(CIRCLE), "two/b.osu": beatmap_text(CIRCLE), "a.mp3": "a"}
+    path.write_bytes(osz_bytes(members))
+    with open_jobs(path, Choice(all_difficulties=True)) as (jobs, left_out):
+        assert len(jobs[0].beatmaps) == 2 and not left_out
+
+
+@pytest.mark.parametrize("song", ["virtual", "Virtual", ""])
+def test_a_map_without_a_song_becomes_an_archive(tmp_path: Path, song: str) -> None:
+    path = tmp_path / "a.osu"
+    path.write_text(beatmap_text(CIRCLE).replace("a.mp3", song), encoding="utf-8")
+    with open_jobs(path, Choice(format="osz")) as ((job,), _):
+        assert [m.name for m in job.members] == ["a.osu"]
+        assert job.song(job.beatmaps[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ("\u00e9.mp3", "e\u0301.mp3"),
+        ("e\u0301.mp3", "\u00e9.mp3"),
+        ("SONG.mp3", "song.MP3"),
+        ("sb\\a.mp3", "SB/a.mp3"),
+    ],
+)
+def test_a_song_is_found_however_it_is_spelt(tmp_path: Path, wanted: str, there: str) -> None:
+    path = tmp_path / "a.osu"
+    path.write_text(beatmap_text(CIRCLE).replace("a.mp3", wanted), encoding="utf-8")
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(b"ID3")
+    with open_jobs(path, Choice(format="osz")) as ((job,), _):
+        assert job.song(job.beatmaps[0]) == b"ID3"
+    assert find_audio(read_beatmap(path))[0] == b"ID3"
 
 
 def test_archives_without_a_standard_difficulty_are_refused(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beatmaps import osz
 from beatmaps.osz import Archive, ArchiveError, free_name, pack_folder, write_archive
 
 DATE = (2011, 5, 6, 7, 8, 10)
+NFC, NFD = "\u00e9", "e\u0301"
 JAPANESE = "音楽ソ表.png"  # ソ and 表 end in a backslash in Shift-JIS
 
 
@@ -70,7 +71,6 @@ def members_of(path: Path) -> list[tuple[object, ...]]:
 def test_members_are_read_by_name_and_date() -> None:
     contents = {"a.osu": b"text", "SB/é.png": bytes(100), "SB/": b"", "empty.wav": b""}
     with open_bytes(zip_bytes(contents)) as archive:
-        archive.check()
         assert {m.name: archive.read(m) for m in archive.members} == contents
         assert [m.name for m in archive.members] == list(contents)
         assert all(m.date == DATE for m in archive.members)
@@ -86,7 +86,6 @@ def test_names_of_old_archives_are_understood_and_kept(tmp_path: Path, descripto
     source.write_bytes(raw_zip(entries, descriptors=descriptors))
     target = tmp_path / "new.osz"
     with Archive.open(source) as archive:
-        archive.check()
         read = [member.name for member in archive.members]
         assert read[0] == JAPANESE and read[2] == "plain é.wav"
         write_archive(target, archive, archive.members, {"新.osu": (b"new", DATE)})
@@ -109,7 +108,6 @@ def test_an_extended_archive_keeps_every_other_byte_and_opens_anywhere(tmp_path:
             write_archive(target, archive, archive.members, added)
         assert members_of(target)[:4] == members_of(source)
         with Archive.open(target) as archive:
-            archive.check()
             found = {m.name: archive.read(m) for m in archive.members}
         assert found == contents | {name: data for name, (data, _) in added.items()}
         if program := shutil.which("unzip"):
@@ -154,10 +152,24 @@ def test_a_folder_is_packed_without_links_and_foreign_files(tmp_path: Path) -> N
         (folder / "out").symlink_to(tmp_path, target_is_directory=True)
     except OSError:
         pass  # Windows lets few users make links
+    (folder / "._a.osu").write_bytes(b"a companion of macOS")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "b.osu").write_bytes(b"b")
     buffer = io.BytesIO()
     pack_folder(folder, buffer)
     with Archive(buffer, "song") as archive:
         assert {m.name: archive.read(m) for m in archive.members} == contents
+
+
+@pytest.mark.parametrize(("wanted", "packed"), [(NFC, NFC), (NFD, NFD), ("other", NFC)])
+def test_packed_names_are_spelt_as_the_maps_do(tmp_path: Path, wanted: str, packed: str) -> None:
+    """Where the normal forms of a name are two names, a song would not be found by the other."""
+    (tmp_path / "a.osu").write_text(f"AudioFilename: {wanted}.mp3", encoding="utf-8")
+    (tmp_path / f"{NFD}.mp3").write_bytes(b"music")
+    buffer = io.BytesIO()
+    pack_folder(tmp_path, buffer)
+    with Archive(buffer, "song") as archive:
+        assert [m.name for m in archive.members] == ["a.osu", f"{packed}.mp3"]
 
 
 def test_a_folder_beyond_the_limits_is_refused(
@@ -177,14 +189,12 @@ def test_a_folder_beyond_the_limits_is_refused(
     [
         ("../evil.osu", "leads out"),
         ("a/../../evil.osu", "leads out"),
-        ("..", "no file's"),
+        ("..", "leads out"),
         ("/etc/passwd", "absolute"),
-        ("C:/evil.osu", "Windows path"),
-        ("c:evil.osu", "Windows path"),
-        ("a\\b.osu", "Windows path"),
-        ("..\\evil.osu", "Windows path"),
-        ("a\nb.osu", "no file's"),
-        ("", "no file's"),
+        ("C:/evil.osu", "absolute"),
+        ("c:evil.osu", "absolute"),
+        ("..\\evil.osu", "leads out"),
+        ("a\n/../../b.osu", "leads out"),
     ],
 )
 def test_unsafe_names_are_refused(name: str, message: str) -> None:
@@ -192,18 +202,6 @@ def test_unsafe_names_are_refused(name: str, message: str) -> None:
         with pytest.raises(ArchiveError, match=message) as caught:
             open_bytes(raw_zip(entries))
         assert str(caught.value).startswith("song.osz ") and "\n" not in str(caught.value)
-
-
-def test_a_path_hidden_in_two_byte_characters_is_refused() -> None:
-    """Shift-JIS sees no backslash in these, a program with single bytes does."""
-    with pytest.raises(ArchiveError, match="leads out"):
-        open_bytes(raw_zip([(b"\x83\\../x.osu", b"x")]))
-
-
-@pytest.mark.parametrize("pair", [("a.mp3", "A.MP3"), ("é", "e\u0301"), ("a", "a."), ("b", "./b")])
-def test_names_that_are_one_file_are_refused(pair: tuple[str, str]) -> None:
-    with pytest.raises(ArchiveError, match="twice"):
-        open_bytes(raw_zip([(name.encode(), b"x") for name in pair]))
 
 
 def test_links_are_refused() -> None:
@@ -237,28 +235,15 @@ def end_edited(at: int, layout: str, *values: int) -> bytes:
 CASES: list[tuple[str, bytes, str]] = [
     ("encrypted", edited(PLAIN, 8, "<H", 1), "encrypted member 'a.osu'"),
     ("strongly encrypted", edited(PLAIN, 8, "<H", 0x40), "encrypted"),
-    ("encrypted locally", edited(PLAIN, 6, "<H", 1, central=False), "two different things"),
-    ("method", edited(PLAIN, 10, "<H", 12), "method 12"),
-    ("local method", edited(PLAIN, 8, "<H", 0, central=False), "two different things"),
-    ("local size", edited(PLAIN, 22, "<L", 5, central=False), "two different things"),
-    ("local name", PLAIN.replace(b"a.osu", b"c.osu", 1), "two different things"),
-    ("local name's encoding", edited(OLD, 6, "<H", 0x800, central=False), "two different things"),
-    ("zip64 size", edited(PLAIN, 24, "<L", 0xFFFFFFFF), "zip64|damaged"),
-    ("zip64 offset", edited(PLAIN, 42, "<L", 0xFFFFFFFF), "zip64|damaged"),
-    ("zip64 count", end_edited(8, "<2H", 0xFFFF, 0xFFFF), "zip64"),
-    ("zip64 locator", PLAIN[:END] + b"PK\6\7" + bytes(16) + PLAIN[END:], "zip64"),
-    ("split", end_edited(4, "<2H", 1, 1), "split"),
-    ("count", end_edited(8, "<2H", 3, 3), "lists 2 members and says 3"),
-    ("many", end_edited(8, "<2H", 10_001, 10_001), "10001 members"),
-    ("directory place", end_edited(16, "<L", 3), "not where it should be"),
+    ("encrypted locally", edited(PLAIN, 6, "<H", 1, central=False), "encrypted member 'a.osu'"),
+    ("zip64 offset", edited(PLAIN, 42, "<L", 0xFFFFFFFF), "no member where"),
+    ("directory place", end_edited(16, "<L", 3), "no member where"),
     ("directory size", end_edited(12, "<2L", 10, END - 10), "damaged directory"),
-    ("trailing data", PLAIN + b"x", "other data after its end"),
-    ("data before it", b"MZ" + PLAIN, "not where it should be"),
+    ("directory before the file", end_edited(12, "<2L", END + 9, 0), "not where it should be"),
     ("truncated", PLAIN[: len(PLAIN) // 2], "is cut off"),
     ("truncated end", PLAIN[:-1], "is cut off"),
     ("no zip", b"osu file format v14\n", "not a ZIP archive"),
     ("empty", b"", "not a ZIP archive"),
-    ("name is no UTF-8", edited(raw_zip([(b"\xff", b"")]), 8, "<H", 0x800), "damaged directory"),
 ]
 
 
@@ -275,6 +260,15 @@ def damage_first_data(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
 
 
+def test_members_beyond_the_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(osz, "MAX_MEMBERS", 1)
+    with pytest.raises(ArchiveError, match="more members than the limit of 1"):
+        open_bytes(PLAIN)
+    monkeypatch.setattr(osz, "MAX_DIRECTORY_BYTES", 50)
+    with pytest.raises(ArchiveError, match="bytes of names, more than 50"):
+        open_bytes(PLAIN)
+
+
 def lying(size: int) -> bytes:
     """Both headers of the first member say that it unpacks to `size` bytes (really 300)."""
     return edited(edited(PLAIN, 24, "<L", size), 22, "<L", size, central=False)
@@ -285,15 +279,14 @@ def lying(size: int) -> bytes:
     [
         (damage_first_data(PLAIN), "damaged member 'a.osu'"),
         (lying(299), "damaged member 'a.osu'"),
-        (lying(301), "300 bytes in 'a.osu', not 301"),
+        (edited(PLAIN, 16, "<L", 7), "damaged member 'a.osu' .its CRC."),
     ],
-    ids=["damaged", "says less", "says more"],
+    ids=["damaged", "says less", "other CRC"],
 )
 def test_content_that_is_not_what_the_headers_say_is_refused(data: bytes, message: str) -> None:
     with open_bytes(data) as archive:
-        for call in (archive.check, lambda: archive.read(archive.members[0])):
-            with pytest.raises(ArchiveError, match=message):
-                call()
+        with pytest.raises(ArchiveError, match=message):
+            archive.read(archive.members[0])
         assert archive.read(archive.members[1]) == b"b" * 500
 
 
@@ -311,11 +304,11 @@ def test_overlapping_members_are_refused() -> None:
 
 
 def test_bombs_are_refused_and_real_sets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ArchiveError, match="would unpack to 9437184"):
-        open_bytes(zip_bytes({"bomb.osb": bytes(9 * 2**20)}))
-    blank = zip_bytes({"blank.bmp": bytes(6 * 2**20), "silence.wav": bytes(2 * 2**20)})
+    with pytest.raises(ArchiveError, match="would unpack to 68157440"):
+        open_bytes(zip_bytes({"bomb.osb": bytes(65 * 2**20)}))
+    blank = zip_bytes({"blank.bmp": bytes(6 * 2**20), "silence.wav": bytes(12 * 2**20)})
     with open_bytes(blank) as archive:
-        archive.check()
+        assert archive.read(archive.members[0]) == bytes(6 * 2**20)
     monkeypatch.setattr(osz, "MAX_UNPACKED_BYTES", 799)
     with pytest.raises(ArchiveError, match="unpacks to 800 bytes, more than 799"):
         open_bytes(PLAIN)
@@ -324,21 +317,24 @@ def test_bombs_are_refused_and_real_sets_are_not(monkeypatch: pytest.MonkeyPatch
         open_bytes(PLAIN)
 
 
-def test_a_bomb_that_lies_of_its_size_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = zip_bytes({"bomb.osb": bytes(50 * 2**20)})
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_that_lies_of_its_size_is_not_unpacked(
+    method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = zip_bytes({"bomb.osb": bytes(20 * 2**20)}, method)
     small = edited(edited(data, 24, "<L", 100), 22, "<L", 100, central=False)
-    read: list[int] = []
-    original = zipfile.ZipExtFile.read
+    made: list[int] = []
+    original = osz._unpack
 
-    def count(self: zipfile.ZipExtFile, n: int | None = -1) -> bytes:
-        chunk = original(self, n)
-        read.append(len(chunk))
-        return chunk
+    def unpack(stored: bytes, method: int, size: int) -> bytes | None:
+        unpacked = original(stored, method, size)
+        made.append(len(unpacked or b""))
+        return unpacked
 
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", count)
+    monkeypatch.setattr(osz, "_unpack", unpack)
     with open_bytes(small) as archive, pytest.raises(ArchiveError, match="damaged member"):
         archive.read(archive.members[0])
-    assert sum(read) <= 100
+    assert made == [100]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -364,11 +360,13 @@ def mutations(data: bytes) -> st.SearchStrategy[bytes]:
     "make", [lambda: PLAIN, lambda: raw_zip([(b"a", b"b" * 40)], descriptors=True)]
 )
 def test_damaged_archives_raise_nothing_else(make: Callable[[], bytes]) -> None:
+    @settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no finding
     @given(mutations(make()))
     def check(data: bytes) -> None:
         try:
             with open_bytes(data) as archive:
-                archive.check()
+                for member in archive.members:
+                    archive.read(member)
         except ArchiveError as error:
             assert "\n" not in str(error)
 

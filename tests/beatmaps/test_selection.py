@@ -14,7 +14,7 @@ from beatmaps.selection import (
     parse_time,
     selected_objects,
 )
-from beatmaps.sequence import beatmap_to_sequence, slider_topology
+from beatmaps.sequence import beatmap_to_sequence
 from tests.conftest import beatmap_text, needs_maps, real_paths
 
 # (time, what): combos are 1 2 3 | 1 2 | spinner | 1 2
@@ -94,7 +94,7 @@ def test_ranges_are_aligned_to_combos(beatmap: Beatmap) -> None:
     assert chosen(beatmap, time_start=64250, align="grow") == [6, 7]
     with pytest.raises(ValueError, match="nothing to remap from 00:01:250 to 01:01:000"):
         chosen(beatmap, time_start=1250, time_end=61000, align="shrink")
-    with pytest.raises(ValueError, match=r"--align-combos grow .* give --time-start"):
+    with pytest.raises(ValueError, match=r"align combos grow .* give time start"):
         Selection(align="grow")
 
 
@@ -142,17 +142,17 @@ def test_ranges_that_fit_nothing_are_refused(beatmap: Beatmap) -> None:
         chosen(beatmap, time_start=90_000)
     with pytest.raises(ValueError, match="nothing to remap sliders from 01:04:000"):
         chosen(beatmap, time_start=64_000, only="sliders")
-    with pytest.raises(ValueError, match="00:02:000 is after --time-end 00:01:000"):
+    with pytest.raises(ValueError, match="00:02:000 is after time end 00:01:000"):
         Selection(2000, 1000)
 
 
 def test_an_excerpt_is_a_map_of_its_own(beatmap: Beatmap) -> None:
     sequence = beatmap_to_sequence(beatmap)
-    part_beatmap, part, points = excerpt(beatmap, sequence, 1, 4)
+    part, points = excerpt(sequence, 1, 4)
     assert points == slice(1, 6) and len(part) == 5  # circle; head, anchor, end; circle
     assert part.objects.tolist() == [0, 1, 1, 1, 2]
     assert (part.xy == sequence.xy[points]).all()
-    topology = slider_topology(part_beatmap, part)
+    topology = part.topology
     assert (topology.heads.tolist(), topology.ends.tolist()) == ([1], [3])
     assert topology.objects.tolist() == [1]
 

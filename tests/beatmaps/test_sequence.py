@@ -16,7 +16,6 @@ from beatmaps.sequence import (
     beatmap_to_sequence,
     recompute_ends,
     slider_end_type,
-    slider_topology,
 )
 from beatmaps.slider_path import PathSet
 from tests.conftest import beatmap_text, needs_maps, real_paths
@@ -185,7 +184,7 @@ def test_topology_of_all_kinds() -> None:
         "0,0,4000,2,0,B2|50:0|50:20|90:9,1"
     )
     sequence = beatmap_to_sequence(beatmap)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     kinds = [
         [(kind, degree, indices.tolist()) for kind, degree, indices in segments]
         for segments, _ in topology.sliders
@@ -208,7 +207,7 @@ def test_ends_follow_the_anchors() -> None:
     sequence = beatmap_to_sequence(beatmap)
     xy = sequence.xy.copy()
     xy[2] = (0, 100)
-    ends = recompute_ends(beatmap, sequence, xy)
+    ends = recompute_ends(sequence, xy)
     np.testing.assert_allclose(ends, [[0, 0], [0, 0], [0, 100], [0, 140]])
     assert xy[3].tolist() == [140, 0]
 
@@ -216,8 +215,8 @@ def test_ends_follow_the_anchors() -> None:
 def test_without_sliders() -> None:
     beatmap = parse("0,0,0,1,0")
     sequence = beatmap_to_sequence(beatmap)
-    assert len(slider_topology(beatmap, sequence).ends) == 0
-    assert recompute_ends(beatmap, sequence, sequence.xy).tolist() == [[0, 0]]
+    assert len(sequence.topology.ends) == 0
+    assert recompute_ends(sequence, sequence.xy).tolist() == [[0, 0]]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -225,7 +224,7 @@ def test_without_sliders() -> None:
 
 def moved(beatmap: Beatmap, xy: object) -> Beatmap:
     sequence = beatmap_to_sequence(beatmap)
-    return parse_beatmap(apply_coordinates(beatmap, sequence, np.array(xy, dtype=float)), "moved")
+    return parse_beatmap(apply_coordinates(sequence, np.array(xy, dtype=float)), "moved")
 
 
 def test_moved_objects_in_the_file() -> None:
@@ -236,7 +235,7 @@ def test_moved_objects_in_the_file() -> None:
     sequence = beatmap_to_sequence(beatmap)
     xy = sequence.xy + np.arange(len(sequence))[:, None] + 0.25
     expected = "1,2,0,1,0\n1,1,1000,2,0,B|1:1|42:2|83:3|83:3|84:54,1,140,2|0\n3,4,3000,12,0,4000"
-    data = apply_coordinates(beatmap, sequence, xy)
+    data = apply_coordinates(sequence, xy)
     assert data == beatmap.raw.split(b"1,2,0,1,0")[0] + expected.encode() + b"\n"
 
 
@@ -330,7 +329,7 @@ def beatmaps(draw: st.DrawFn) -> Beatmap:
 @given(beatmaps())
 def test_unchanged_coordinates_give_the_same_bytes(beatmap: Beatmap) -> None:
     sequence = beatmap_to_sequence(beatmap)
-    assert apply_coordinates(beatmap, sequence, sequence.xy) == beatmap.raw
+    assert apply_coordinates(sequence, sequence.xy) == beatmap.raw
     assert int(sequence.object_starts.sum()) == len(beatmap.objects)
     check_times(sequence)
 
@@ -340,7 +339,7 @@ def test_any_coordinates_keep_the_rhythm(beatmap: Beatmap, seed: int, spread: fl
     """Times, slides and combos stay, points go where they are sent, up to a pixel of rounding."""
     sequence = beatmap_to_sequence(beatmap)
     xy = np.random.default_rng(seed).uniform(-spread, spread, sequence.xy.shape)
-    result = parse_beatmap(apply_coordinates(beatmap, sequence, xy), "moved")
+    result = parse_beatmap(apply_coordinates(sequence, xy), "moved")
     again = beatmap_to_sequence(result)
     for before, after in zip(beatmap.objects, result.objects, strict=True):
         assert (before.kind, before.slides, before.new_combo) == (
@@ -373,7 +372,7 @@ def check_moves(beatmap: Beatmap, sequence: Sequence, xy: np.ndarray, again: Seq
     spinners = again.types == PointType.SPINNER
     assert (again.xy[spinners] == (256, 192)).all()
     ends = again.anchors == -1
-    expected = recompute_ends(beatmap, sequence, np.where(free[:, None], again.xy, xy))
+    expected = recompute_ends(sequence, np.where(free[:, None], again.xy, xy))
     sliders = ends & (again.types != PointType.SPINNER_END)
     np.testing.assert_allclose(again.xy[sliders], expected[sliders], atol=1e-6)
 
@@ -393,11 +392,11 @@ def test_real_maps_survive(part: str) -> None:
             assert part in ("edge", "cases")
             continue
         sequence = beatmap_to_sequence(beatmap)
-        assert apply_coordinates(beatmap, sequence, sequence.xy) == beatmap.raw, path.name
+        assert apply_coordinates(sequence, sequence.xy) == beatmap.raw, path.name
         if part in ("edge", "cases"):
             continue
         xy = np.clip(sequence.xy, 0, 512) + generator.uniform(-40, 40, sequence.xy.shape)
-        result = parse_beatmap(apply_coordinates(beatmap, sequence, xy), path.name)
+        result = parse_beatmap(apply_coordinates(sequence, xy), path.name)
         check_only_coordinates_differ(beatmap, result)
         again = beatmap_to_sequence(result)
         if len(again) == len(sequence):
@@ -436,7 +435,7 @@ def test_paths_together_match_paths_one_by_one() -> None:
     for path in real_paths("val")[::4]:
         beatmap = read_beatmap(path)
         sequence = beatmap_to_sequence(beatmap)
-        topology = slider_topology(beatmap, sequence)
+        topology = sequence.topology
         ends, lengths = PathSet(topology.sliders).evaluate(sequence.xy)
         paths = [beatmap.objects[index].path() for index in topology.objects]
         natural = np.array([one.natural_length for one in paths])
@@ -449,7 +448,7 @@ def test_paths_together_match_paths_one_by_one() -> None:
 def test_heads_and_ends_frame_every_slider() -> None:
     beatmap = parse("0,0,0,2,0,L|9:9,1,10\n5,5,500,1,0\n0,0,900,2,0,L|9:9|3:3,1,10")
     sequence = beatmap_to_sequence(beatmap)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     for head, end in zip(topology.heads, topology.ends, strict=True):
         assert sequence.objects[head] == sequence.objects[end]
     assert all(a < b for a, b in pairwise(np.ravel([topology.heads, topology.ends], order="F")))
@@ -460,7 +459,7 @@ def test_a_slider_whose_length_no_file_can_hold_stays_where_it_is() -> None:
     lines = "0,-1,1000,2,0,B|0:131072,1,0\n100,100,900000,1,0"
     beatmap = parse_beatmap(beatmap_text(lines).encode(), "long")
     sequence = beatmap_to_sequence(beatmap)
-    data = apply_coordinates(beatmap, sequence, sequence.xy + 5)
+    data = apply_coordinates(sequence, sequence.xy + 5)
     after = parse_beatmap(data, "moved")
     assert after.lines[beatmap.objects[0].line] == beatmap.lines[beatmap.objects[0].line]
     assert [hit.end_time for hit in after.objects] == [hit.end_time for hit in beatmap.objects]

@@ -37,7 +37,7 @@ def fitted(beatmap: Beatmap, scale: dict[int, float]) -> Beatmap:
     """The beatmap with the points and ends of some objects at multiples of their place."""
     sequence = beatmap_to_sequence(beatmap)
     factors = np.array([scale.get(index, 1.0) for index in sequence.objects.tolist()])
-    data = apply_coordinates(beatmap, sequence, sequence.xy * factors[:, None], "fit")
+    data = apply_coordinates(sequence, sequence.xy * factors[:, None], "fit")
     result = parse_beatmap(data, "fitted.osu")
     check_durations(beatmap, result)
     return result
@@ -89,7 +89,7 @@ def test_a_velocity_that_fits_within_a_millisecond_is_kept(shift: float, length:
     sequence = beatmap_to_sequence(beatmap)
     xy = sequence.xy.copy()
     xy[2, 0] += shift
-    result = parse_beatmap(apply_coordinates(beatmap, sequence, xy, "fit"), "x")
+    result = parse_beatmap(apply_coordinates(sequence, xy, "fit"), "x")
     assert lengths(result) == [pytest.approx(length)]
     assert (timing_text(result) == timing_text(beatmap)) == (length == 1000)
     check_durations(beatmap, result)

@@ -184,7 +184,7 @@ def test_a_folder_loads_with_the_noise_that_it_knows(tmp_path: Path) -> None:
     # Timestep 99 of the squared-cosine chain, along x.
     assert loaded.parametrisation.limit * 256 == pytest.approx(43.4, abs=0.1)
     assert load_model(folder, known_steps=1000).parametrisation.limit == float("inf")
-    with pytest.raises(ValueError, match="--max-noise-step 0: give a number from 1 to 1000"):
+    with pytest.raises(ValueError, match="max noise step 0: give a number from 1 to 1000"):
         load_model(folder, known_steps=0)
 
 

@@ -7,19 +7,14 @@ import pytest
 
 from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import PathSet
+from constraints.bodies import Bodies
 from constraints.bounds import Bounds
-from constraints.pixels import (
-    NEAR_COST,
-    Bodies,
-    FloatArray,
-    Placement,
-    _choose_pixels,
-    _rerouted,
-    _settle,
-)
+from constraints.pixel_search import NEARNESS, choose_pixels
+from constraints.pixels import Placement, _rerouted, _settle
 from constraints.shapes import SliderShapes
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(5)
@@ -51,8 +46,8 @@ def placement_of(
     fixed = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     fixed |= np.isin(sequence.objects, kept)
     distances = sequence.distances()
-    shapes = SliderShapes(sequence, slider_topology(beatmap, sequence), distances, fixed)
-    return Placement(beatmap, sequence, shapes, distances if keep_spacing else None, fixed, bounds)
+    shapes = SliderShapes(sequence, sequence.topology, distances, fixed)
+    return Placement(sequence, shapes, distances if keep_spacing else None, fixed, bounds)
 
 
 def run(
@@ -111,7 +106,7 @@ def test_choosing_pixels_is_no_worse_than_rounding(seed: int) -> None:
         ends = np.concatenate([[[256.0, 192.0]], (heads + bodies.ends)[:-1]])
         return np.abs(np.hypot(*(heads - ends).T) - bodies.distances)[~bodies.fixed]
 
-    chosen = _choose_pixels(bodies, settled)
+    chosen = choose_pixels(bodies, settled)
     assert (chosen == np.rint(chosen)).all()
     assert errors(chosen).mean() <= errors(np.rint(settled)).mean()
     assert np.median(errors(chosen)) <= np.median(errors(np.rint(settled)))
@@ -143,7 +138,7 @@ def test_sliders_move_as_a_whole(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_slider_ends_are_where_the_game_has_them(seed: int) -> None:
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     assert len(topology.ends) > 5
     for keep_spacing in (True, False):
         xy = run(beatmap, sequence, noisy(sequence, seed, 9.0), keep_spacing=keep_spacing)
@@ -166,7 +161,7 @@ def test_spinners_stay_in_the_middle(keep_spacing: bool) -> None:
 def test_paths_are_as_long_as_their_sliders(seed: int, shrink: float) -> None:
     """Sliders that came out smaller are widened, where the source's were long enough."""
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     paths = PathSet(topology.sliders)
     wanted = np.array([length for _, length in topology.sliders])
     assert (paths.evaluate(sequence.xy)[1] >= wanted).all()
@@ -189,7 +184,7 @@ def test_a_slider_that_was_too_short_before_is_left_alone() -> None:
 def test_objects_are_on_the_playfield(seed: int, keep_spacing: bool) -> None:
     """Centres and bodies, though the sampled ones were far outside."""
     beatmap, sequence = made_up(seed)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     xy = 192 + 2.5 * (sequence.xy - 192)  # larger sliders, too
     xy = from_heads(sequence, sequence.xy) + xy[sequence.object_starts][sequence.objects]
     assert (np.any((xy < 0) | (xy > (512, 384)), axis=1)).mean() > 0.2
@@ -250,8 +245,8 @@ def drawn_at(beatmap: Beatmap, sequence: Sequence, xy: FloatArray) -> FloatArray
     starts = np.flatnonzero(sequence.object_starts)
     tails = np.append(starts[1:], len(sequence)) - 1
     shift = stack_shifts(beatmap, xy[starts], xy[tails])[:, None]
-    bodies = PathSet(slider_topology(beatmap, sequence).sliders).extents(xy)
-    objects = sequence.objects[slider_topology(beatmap, sequence).heads]
+    bodies = PathSet(sequence.topology.sliders).extents(xy)
+    objects = sequence.objects[sequence.topology.heads]
     return np.concatenate([xy[starts] - shift, *(corner - shift[objects] for corner in bodies)])
 
 
@@ -419,13 +414,13 @@ def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
     for seed in range(12):
         bodies, noisy_heads = made_up_chain(seed)
         settled = _settle(replace(bodies, heads=noisy_heads), 60)
-        ways = (_choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
+        ways = (choose_pixels(bodies, settled), chosen_greedily(bodies, settled))
         for heads in ways:
             assert (heads == np.rint(heads)).all()
             assert ((heads >= bodies.low) & (heads <= bodies.high)).all()
             assert (heads[bodies.fixed] == bodies.heads[bodies.fixed]).all()
         squares.append([float((bodies.errors(heads, ORIGIN) ** 2).sum()) for heads in ways])
-        away = [NEAR_COST * float(np.hypot(*(heads - settled).T).sum()) for heads in ways]
+        away = [NEARNESS * float(((heads - settled) ** 2).sum()) for heads in ways]
         costs.append(np.add(squares[-1], away))
     searched, greedy = np.transpose(costs)
     assert (searched <= greedy).all()
@@ -436,7 +431,7 @@ def test_a_search_is_no_worse_than_one_choice_after_the_other() -> None:
 def test_a_search_sees_what_one_choice_after_the_other_does_not() -> None:
     """From whole pixels 5.5 px cannot be met; 5.5 and again 5.5 to one that stays can be shared."""
     bodies = chain([(256, 192), (262, 192), (267, 192)], [0.0, 5.5, 5.5], [0, 2])
-    heads = _choose_pixels(bodies, bodies.heads)
+    heads = choose_pixels(bodies, bodies.heads)
     best = min(
         (np.hypot(x, y) - 5.5) ** 2 + (np.hypot(11 - x, y) - 5.5) ** 2
         for x in range(-8, 20)
@@ -455,5 +450,5 @@ def test_a_search_keeps_to_narrow_bounds() -> None:
         high=np.full_like(bodies.high, 220.0),
         fixed=stays,
     )
-    heads = _choose_pixels(narrow, noisy_heads)
+    heads = choose_pixels(narrow, noisy_heads)
     assert ((heads >= 200) & (heads <= 220)).all() and (heads == np.rint(heads)).all()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from beatmaps.game import PLAYFIELD
 from constraints.bounds import Bounds
 from constraints.rules import (
     Chain,
@@ -20,6 +19,7 @@ from constraints.rules import (
     spaced,
     within,
 )
+from conventions.playfield import PLAYFIELD
 from diffusion.parametrisation import EDM, Denoise, LearnedVariance
 
 CENTRE = (256.0, 192.0)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from beatmaps.osu_file import parse_beatmap
-from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence, slider_topology
-from constraints.shapes import FloatArray, SliderShapes
+from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
+from constraints.shapes import SliderShapes
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(4)
@@ -17,7 +18,7 @@ def shapes_of(
     """The data points of a map and its shapes, objects `kept` fixed."""
     beatmap = parse_beatmap(beatmap_text(objects).encode(), "shapes")
     sequence = beatmap_to_sequence(beatmap)
-    topology = slider_topology(beatmap, sequence)
+    topology = sequence.topology
     fixed = np.isin(sequence.objects, kept)
     return sequence, SliderShapes(sequence, topology, sequence.distances(), fixed, like)
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence, slider_topology
+from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from constraints.pixels import FloatArray, Placement
+from constraints.pixels import Placement
 from constraints.shapes import SliderShapes
 from constraints.structure import (
     BODY_SAMPLES,
     CLEARANCE,
+    NEARBY,
     BodyRelations,
     Structure,
     StructureMode,
@@ -23,6 +24,7 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
+from conventions.arrays import FloatArray
 from tests.conftest import beatmap_text, random_objects
 
 Places = list[tuple[float, float]]
@@ -73,7 +75,10 @@ def test_clear_objects_are_those_a_diameter_apart_while_both_are_seen() -> None:
     found = structure_of(circles([(x, y) for x, y in np.rint(places)]), places)
     # (0, 2) overlap; (0, 4) and beyond are never seen together; neighbours are left out.
     assert pairs(found) == {(0, 3), (1, 3), (1, 4), (2, 4), (2, 5), (3, 5)}
-    assert found.clear == pytest.approx(CLEARANCE * DIAMETER)
+    # As far apart as they are, as long as they are near: (0, 3) hardly clear, (1, 3) far away.
+    clear = dict(zip(zip(found.earlier, found.later, strict=True), found.clear, strict=True))
+    assert clear[0, 3] == pytest.approx(CLEARANCE * (far - 100), abs=1)
+    assert clear[1, 3] == pytest.approx(CLEARANCE * NEARBY * DIAMETER)
     assert found.twins.tolist() == [-1] * 6
 
 
@@ -140,11 +145,11 @@ def relations_of(
 
 def twins_only(twins: list[int]) -> Structure:
     nothing = np.empty(0, dtype=np.intp)
-    return Structure(np.array(twins), nothing, nothing, 75.0)
+    return Structure(np.array(twins), nothing, nothing, np.empty(0))
 
 
 def pair_only(clear: float = 75.0) -> Structure:
-    return Structure(np.array([-1, -1]), np.array([0]), np.array([1]), clear)
+    return Structure(np.array([-1, -1]), np.array([0]), np.array([1]), np.array([clear]))
 
 
 def test_twins_meet_where_they_are_on_average() -> None:
@@ -217,7 +222,12 @@ def test_a_circle_is_moved_away_from_the_nearest_of_a_body() -> None:
 def test_what_cannot_move_or_hangs_together_is_not_parted() -> None:
     """Two that stay; an object and one whose twin's twin it is."""
     assert len(relations_of(pair_only(), 2, (0, 1)).earlier) == 0
-    structure = replace(twins_only([-1, 0, 1]), earlier=np.array([0]), later=np.array([2]))
+    structure = replace(
+        twins_only([-1, 0, 1]),
+        earlier=np.array([0]),
+        later=np.array([2]),
+        clear=np.array([75.0]),
+    )
     assert len(relations_of(structure, 3).earlier) == 0
 
 
@@ -232,9 +242,9 @@ def placement_of(
     fixed = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
     fixed |= np.isin(sequence.objects, kept)
     distances = sequence.distances()
-    shapes = SliderShapes(sequence, slider_topology(beatmap, sequence), distances, fixed)
+    shapes = SliderShapes(sequence, sequence.topology, distances, fixed)
     wanted = distances if keep_spacing else None
-    return Placement(beatmap, sequence, shapes, wanted, fixed, Bounds(), structure=mode), sequence
+    return Placement(sequence, shapes, wanted, fixed, Bounds(), structure=mode), sequence
 
 
 def errors(sequence: Sequence, xy: FloatArray) -> FloatArray:

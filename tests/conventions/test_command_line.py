@@ -1,12 +1,16 @@
 """Booleans on the command line, errors as one line, the choice of a device."""
 
 import argparse
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conventions import command_line
+from conventions.whole_files import replacing
+from tests.conftest import run_command
 
 
 def parse(*arguments: str, default: bool | None = False) -> bool | None:
@@ -120,3 +124,63 @@ def test_an_output_is_claimed_before_the_work(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "a"
     with pytest.raises(ValueError, match="is a folder"):
         command_line.claim_output(path.parent, overwrite=True)
+
+
+# --- errors of files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOENT, "check the path"),
+        (errno.ENOSPC, "make room, or choose another disk"),
+        (errno.EACCES, "check who may use it, or choose another place"),
+        (errno.EROFS, "choose another place"),
+        (errno.ENOTDIR, "a part of the path is a file: check the path"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.ELOOP, "choose another file or folder"),
+    ],
+)
+def test_an_error_of_a_file_says_what_where_and_what_to_do(
+    number: int, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise OSError(number, os.strerror(number), "some\nwhere/map.osu")
+
+    assert run_command(main) == 2
+    line = f"error: some where/map.osu cannot be used: {os.strerror(number)}: {advice}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_an_error_of_no_file_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise OSError("no port is free")
+
+    assert run_command(main) == 2
+    assert capsys.readouterr().err == "error: no port is free\n"
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    command_line.check_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="file is a file: name a folder for the results"):
+        command_line.check_folder(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"file is a file, .*folder cannot be made in it: name"):
+        command_line.check_folder(tmp_path / "file" / "folder")
+    with pytest.raises(ValueError, match="cannot be made in it"):
+        command_line.claim_output(tmp_path / "file" / "folder" / "x.png", overwrite=True)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder of the system's own")
+def test_a_folder_that_is_there_and_cannot_be_written_in_is_told() -> None:
+    with pytest.raises(ValueError, match="/proc/self cannot be written: "):
+        command_line.check_folder(Path("/proc/self"))
+
+
+def test_a_failed_write_names_the_file_and_not_a_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "no folder" / "map.osu"
+    with pytest.raises(FileNotFoundError) as caught, replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert command_line.in_words(caught.value).startswith(f"{path} cannot be used: ")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datasets import filters
-from datasets.filters import Selection, likely_mappers, normal_name
+from datasets.filters import Filters, likely_mappers, normal_name
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_ranges_include_their_ends(
     flag: str, field: str, value: float, passes: tuple[float, ...]
 ) -> None:
-    chosen = Selection(**{flag: value})  # type: ignore[arg-type]
+    chosen = Filters(**{flag: value})  # type: ignore[arg-type]
     for inside in passes:
         assert chosen.reason_against(row(**{field: inside})) is None
     outside = value - 0.5 if flag.startswith("min") else value + 0.5
@@ -47,17 +47,17 @@ def test_ranges_include_their_ends(
 
 
 def test_nothing_is_left_out_unasked() -> None:
-    assert Selection().reason_against(row(star_rating=None, creator="", tags="")) is None
-    assert Selection().describe() == {}
+    assert Filters().reason_against(row(star_rating=None, creator="", tags="")) is None
+    assert Filters().describe() == {}
 
 
 def test_an_unknown_star_rating_passes_no_filter_of_it() -> None:
-    assert Selection(min_stars=0).reason_against(row(star_rating=None)) == "stars not known"
+    assert Filters(min_stars=0).reason_against(row(star_rating=None)) == "stars not known"
 
 
 def test_a_range_without_anything_in_it_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"--min-stars 5 is above --max-stars 4"):
-        Selection(min_stars=5, max_stars=4)
+    with pytest.raises(ValueError, match="min stars 5 is above max stars 4"):
+        Filters(min_stars=5, max_stars=4)
 
 
 # --- mappers --------------------------------------------------------------------------------------
@@ -83,8 +83,8 @@ def test_a_difficulty_is_by_the_guests_that_its_name_tells(version: str, mappers
 
 def test_mapper_filters_go_by_who_made_the_difficulty() -> None:
     only, without = (
-        Selection(mappers=frozenset(["sea"])),
-        Selection(exclude_mappers=frozenset(["sky"])),
+        Filters(mappers=frozenset(["sea"])),
+        Filters(exclude_mappers=frozenset(["sky"])),
     )
     assert only.reason_against(row(creator="SEA")) is None
     assert "among --mappers" in (only.reason_against(row(version="Sky's Hard")) or "")
@@ -112,14 +112,14 @@ def test_mapper_filters_go_by_who_made_the_difficulty() -> None:
 def test_the_exclusion_list_takes_out_whatever_names_a_mapper(
     excluded: str, changes: dict[str, str], taken: bool
 ) -> None:
-    chosen = Selection(exclude=frozenset([normal_name(excluded)]))
+    chosen = Filters(exclude=frozenset([normal_name(excluded)]))
     assert (chosen.reason_against(row(**changes)) is None) == taken
 
 
 # --- the command line -----------------------------------------------------------------------------
 
 
-def parse(*flags: object) -> Selection:
+def parse(*flags: object) -> Filters:
     parser = argparse.ArgumentParser()
     filters.add_arguments(parser)
     return filters.from_arguments(parser.parse_args([str(flag) for flag in flags]))
@@ -140,11 +140,11 @@ def test_names_come_from_the_command_line_or_a_file(tmp_path: Path) -> None:
 
 
 def test_the_description_names_no_mapper() -> None:
-    chosen = Selection(min_stars=2.5, since=date(2015, 1, 2), dates={("set_id", 1): date.min})
+    chosen = Filters(min_stars=2.5, since=date(2015, 1, 2), dates={("set_id", 1): date.min})
     described = chosen.describe()
     assert (described["min_stars"], described["since"]) == (2.5, "2015-01-02")
-    one = Selection(exclude=frozenset(["sea"])).describe()
-    other = Selection(exclude=frozenset(["sky"])).describe()
+    one = Filters(exclude=frozenset(["sea"])).describe()
+    other = Filters(exclude=frozenset(["sky"])).describe()
     assert one["exclude"]["entries"] == 1 and one != other and "sea" not in str(one)
 
 
@@ -180,5 +180,5 @@ def test_a_table_of_dates_that_is_none_is_an_error(tmp_path: Path, text: str, me
 
 
 def test_a_date_filter_without_dates_is_an_error() -> None:
-    with pytest.raises(ValueError, match="need --dates"):
+    with pytest.raises(ValueError, match="need dates"):
         parse("--since", "2012-01-01")

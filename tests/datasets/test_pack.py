@@ -371,7 +371,7 @@ def test_another_source_is_added_and_the_first_stays(tmp_path: Path, songs: Path
 def test_a_mapperator_class_that_is_taken_is_an_error(tmp_path: Path, songs: Path) -> None:
     write_mapperator(tmp_path / "data")
     pack_into(tmp_path / "packed", songs)
-    with pytest.raises(ValueError, match=r"class 0 is given twice.*--overwrite"):
+    with pytest.raises(ValueError, match=r"class 0 is given twice.*overwrite"):
         pack_into(tmp_path / "packed", tmp_path / "data")
     assert len(PackedDataset(tmp_path / "packed")) == 6
 

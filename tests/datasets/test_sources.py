@@ -55,6 +55,24 @@ def test_files_are_found_at_any_depth_in_the_order_of_their_names(tmp_path: Path
         assert (source.size, source.modified) == (status.st_size, status.st_mtime_ns)
 
 
+def test_hidden_files_and_companions_are_no_sources(tmp_path: Path) -> None:
+    write_maps(tmp_path / ".cache" / "songs", [0])
+    folder = tmp_path / ".cache"  # who names it means it
+    for name in ("._map 0.osu", ".trash/a.osu", "__MACOSX/._a.osu", "songs/@eaDir/map 0.osu"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\26\7")
+    (folder / "._empty.osz").write_bytes(b"x")
+    assert names(find_beatmaps(folder)) == ["map 0.osu"]
+
+
+def test_companions_are_no_maps_of_a_mapperator_dataset(tmp_path: Path) -> None:
+    folder = tmp_path / "Track00000" / "beatmaps"
+    folder.mkdir(parents=True)
+    (folder / "000007a.osu").write_bytes(a_map(1))
+    (folder / "._000007a.osu").write_bytes(b"\0\5\26\7")
+    assert names(find_beatmaps(tmp_path)) == ["000007a.osu"]
+
+
 def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     write_archive(tmp_path / "a.osz", {"x.osu": a_map(2)})
     assert names(find_beatmaps(tmp_path / "a.osz")) == ["a.osz"]

@@ -32,12 +32,12 @@ def spoilt(beatmap: Beatmap, jitter: float, rng: np.random.Generator) -> pd.Data
     """Features of a map whose points have been moved by a random step each."""
     sequence = beatmap_to_sequence(beatmap)
     moved = sequence.xy + jitter * rng.normal(size=sequence.xy.shape)
-    after = parse_beatmap(apply_coordinates(beatmap, sequence, moved), beatmap.name)
-    return object_features(after, beatmap_to_sequence(after))
+    after = parse_beatmap(apply_coordinates(sequence, moved), beatmap.name)
+    return object_features(beatmap_to_sequence(after))
 
 
 def features_of(beatmap: Beatmap) -> pd.DataFrame:
-    return object_features(beatmap, beatmap_to_sequence(beatmap))
+    return object_features(beatmap_to_sequence(beatmap))
 
 
 @pytest.fixture(scope="module")
@@ -144,5 +144,5 @@ def reversed_places(beatmap: Beatmap) -> pd.DataFrame:
     sequence = beatmap_to_sequence(beatmap)
     heads = sequence.xy[np.flatnonzero(sequence.object_starts)]
     moved = sequence.xy + (heads[::-1] - heads)[sequence.objects]
-    after = parse_beatmap(apply_coordinates(beatmap, sequence, moved), beatmap.name)
-    return object_features(after, beatmap_to_sequence(after))
+    after = parse_beatmap(apply_coordinates(sequence, moved), beatmap.name)
+    return object_features(beatmap_to_sequence(after))

@@ -55,7 +55,7 @@ def test_predicting_no_noise_leaves_all_of_it(silent: LoadedModel) -> None:
 def test_points_far_off_the_playfield_are_left_out(silent: LoadedModel) -> None:
     xy = SEQUENCE.xy.copy()
     xy[5] = (9000, 100)
-    found = denoising_errors(silent, replace(SEQUENCE, xy=xy), torch.Generator().manual_seed(0))
+    found = denoising_errors(silent, SEQUENCE.moved(xy), torch.Generator().manual_seed(0))
     assert {len(squares) for squares in found.values()} == {2 * (len(SEQUENCE) - 1)}
 
 

@@ -21,8 +21,8 @@ def example() -> tuple[Beatmap, Sequence]:
 
 
 def test_the_source_has_no_faults() -> None:
-    beatmap, sequence = example()
-    assert count_faults(beatmap, sequence, sequence.xy) == {
+    _, sequence = example()
+    assert count_faults(sequence, sequence.xy) == {
         "stacks": 1,
         "stacks_broken": 0,
         "sliders": 2,
@@ -33,12 +33,12 @@ def test_the_source_has_no_faults() -> None:
 
 
 def test_faults_are_counted() -> None:
-    beatmap, sequence = example()
+    _, sequence = example()
     xy = sequence.xy.copy()
     xy[1] += (1, 0)  # off the stack
     xy[3] = (286, 100)  # 86 px of path for 90, and 14 % less than it was
     xy[6] = (304, 300)  # 4 % more
-    faults = count_faults(beatmap, sequence, xy)
+    faults = count_faults(sequence, xy)
     assert faults["stacks_broken"] == 1
     assert faults["paths_too_short"] == 1
     assert faults["paths_of_other_length"] == 1
@@ -51,29 +51,29 @@ def test_a_stack_on_a_sliders_end_is_on_the_nearest_pixel() -> None:
     xy = sequence.xy.copy()
     for offset, broken in ((0.0, 0), (0.4, 0), (0.6, 1)):
         xy[2] = sequence.xy[2] + (offset, 0.5)
-        faults = count_faults(beatmap, sequence, xy)
+        faults = count_faults(sequence, xy)
         assert (faults["stacks"], faults["stacks_broken"]) == (1, broken)
 
 
 def test_bodies_and_stacks_count_where_they_are_drawn() -> None:
-    beatmap, sequence = example()
+    _, sequence = example()
     xy = sequence.xy.copy()
     xy[:2] = (1, 100)  # the first of the stack is drawn 3.648 px up and left
     xy[2:5] += (215, 0)  # the body, without what is beyond the length, ends at 505
     xy[5:8] += (100, 80)  # it is extended to 420, on y 380
-    plain, drawn = out_of_bounds(beatmap, sequence, xy, Bounds())
+    plain, drawn = out_of_bounds(sequence, xy, Bounds())
     np.testing.assert_allclose(plain, 0, atol=1e-9)
     np.testing.assert_allclose(drawn, [2.648, 0, 0, 0, 0], atol=1e-9)
-    plain, _ = out_of_bounds(beatmap, sequence, xy, Bounds((0.0, 0.0), (400.0, 370.0)))
+    plain, _ = out_of_bounds(sequence, xy, Bounds((0.0, 0.0), (400.0, 370.0)))
     np.testing.assert_allclose(plain, [0, 0, 105, 20, 0], atol=1e-9)
 
 
 def test_maps_without_sliders_or_of_one_object() -> None:
     beatmap = parse_beatmap(beatmap_text("256,192,0,1,0").encode(), "one")
     sequence = beatmap_to_sequence(beatmap)
-    faults = count_faults(beatmap, sequence, sequence.xy)
+    faults = count_faults(sequence, sequence.xy)
     assert not any(faults.values())
-    assert out_of_bounds(beatmap, sequence, sequence.xy, Bounds())[0].tolist() == [0]
+    assert out_of_bounds(sequence, sequence.xy, Bounds())[0].tolist() == [0]
 
 
 def test_what_is_out_of_bounds_is_listed_and_what_cannot_stay_in_them_said() -> None:
@@ -85,7 +85,7 @@ def test_what_is_out_of_bounds_is_listed_and_what_cannot_stay_in_them_said() -> 
     sequence = beatmap_to_sequence(beatmap)
     xy = sequence.xy.copy()
     xy[3] = (520, 100)
-    found = list_out_of_bounds(beatmap, sequence, xy, sequence.distances(), Bounds())
+    found = list_out_of_bounds(sequence, xy, sequence.distances(), Bounds())
     assert [tuple(entry.values()) for entry in found] == [
         (1250, "circle", 388, 388, 388, True),  # 800 px reach past the farthest corner
         (1500, "circle", 338, 338, 338, True),  # 50 px from there do not reach the playfield
@@ -95,4 +95,4 @@ def test_what_is_out_of_bounds_is_listed_and_what_cannot_stay_in_them_said() -> 
     ]
     inside = beatmap_to_sequence(beatmap)
     wide = Bounds((-1000.0, -1000.0), (2000.0, 2000.0))
-    assert list_out_of_bounds(beatmap, inside, inside.xy, inside.distances(), wide) == []
+    assert list_out_of_bounds(inside, inside.xy, inside.distances(), wide) == []

@@ -29,10 +29,10 @@ def features_of(lines: str, mirrored: bool = False) -> pd.DataFrame:
     beatmap = parse_beatmap(text.encode(), "a")
     sequence = beatmap_to_sequence(beatmap)
     if mirrored:
-        data = apply_coordinates(beatmap, sequence, (512, 0) + sequence.xy * (-1, 1))
+        data = apply_coordinates(sequence, (512, 0) + sequence.xy * (-1, 1))
         beatmap = parse_beatmap(data, "b")
         sequence = beatmap_to_sequence(beatmap)
-    return object_features(beatmap, sequence)
+    return object_features(sequence)
 
 
 def circles(*places: tuple[int, int], gap: int = 250) -> str:
@@ -229,7 +229,7 @@ def test_features_of_real_maps_are_within_their_ranges() -> None:
             beatmap = read_beatmap(path)
         except ValueError:
             continue
-        found = object_features(beatmap, beatmap_to_sequence(beatmap))
+        found = object_features(beatmap_to_sequence(beatmap))
         assert len(found) == len(beatmap.objects)
         assert not np.isinf(found.to_numpy()).any(), path.name
         for name, feature in FEATURES.items():

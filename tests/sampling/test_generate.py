@@ -21,11 +21,12 @@ from diffusion.parametrisation import EDM, LearnedVariance
 from metrics.spacing import spacing_errors
 from models import DiT_models, bind
 from sampling import generate as generation
-from sampling.controls import Controls
+from sampling import report
 from sampling.generate import SampleOptions, generate
 from sampling.network import part_conditions
 from sampling.options import start_level
 from sampling.remap import remapped_file
+from sampling.steering import Steering
 from tests.conftest import (
     beatmap_text,
     draw_nothing,
@@ -48,7 +49,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """And no pictures: drawing takes longer than sampling with a tiny model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(sample, "draw", draw_nothing)
+    monkeypatch.setattr(report, "draw", draw_nothing)
     yield
     torch.set_num_threads(threads)
 
@@ -106,8 +107,8 @@ def test_all_bytes_outside_the_chosen_coordinates_stay(
         beatmap, sequence = made_up(seed)
         chosen = choose_objects(beatmap, selection)
         options = SampleOptions(steps=3, seed=seed, spacing=Spacing(spacing))
-        raw, placed = generate(loaded, beatmap, sequence, options, controls=Controls(chosen))
-        data = remapped_file(beatmap, sequence, placed[0], "new", seed)
+        raw, placed = generate(loaded, sequence, options, steering=Steering(chosen))
+        data = remapped_file(sequence, placed[0], "new", seed)
         assert changed_outside(beatmap, data, chosen) == []
         stays = ~chosen[sequence.objects]
         assert (raw[0][stays] == sequence.xy[stays]).all()
@@ -133,8 +134,8 @@ def test_all_bytes_outside_a_range_of_real_maps_stay(loaded: LoadedModel) -> Non
             continue
         sequence = beatmap_to_sequence(beatmap)
         options = SampleOptions(steps=1)
-        _, placed = generate(loaded, beatmap, sequence, options, controls=Controls(chosen))
-        data = remapped_file(beatmap, sequence, placed[0], "new", 0)
+        _, placed = generate(loaded, sequence, options, steering=Steering(chosen))
+        data = remapped_file(sequence, placed[0], "new", 0)
         different = changed_outside(beatmap, data, chosen)
         # A slider without a usable length gets the one it had written, see apply_coordinates.
         different = [(a, b) for a, b in different if a.count(b",") == b.count(b",") != 6]
@@ -157,12 +158,12 @@ def test_a_range_is_sampled_as_in_the_whole_map(
     """
     assert loaded.model.config.depth == 2
     beatmap, sequence = made_up(3)
-    controls = Controls(some(beatmap, *where))
+    steering = Steering(some(beatmap, *where))
     options = SampleOptions(steps=4, spacing=Spacing("model"), bounds="off", structure="off")
-    part = generate(loaded, beatmap, sequence, options, controls=controls)
+    part = generate(loaded, sequence, options, steering=steering)
     assert generation.context_points(loaded, options) == 33  # two bands, and a neighbour
     monkeypatch.setattr(generation, "context_points", lambda loaded, options: 10**6)
-    whole = generate(loaded, beatmap, sequence, options, controls=controls)
+    whole = generate(loaded, sequence, options, steering=steering)
     np.testing.assert_allclose(part[0], whole[0], atol=2e-3)
     assert np.abs(part[0] - sequence.xy).max() > 10
 
@@ -172,9 +173,7 @@ def test_distances_are_met_on_both_sides_of_a_range(loaded: LoadedModel) -> None
     for seed in range(6):
         beatmap, sequence = made_up(seed, sliders=False)
         chosen = some(beatmap, 30, 50)
-        _, placed = generate(
-            loaded, beatmap, sequence, SampleOptions(steps=6), controls=Controls(chosen)
-        )
+        _, placed = generate(loaded, sequence, SampleOptions(steps=6), steering=Steering(chosen))
         errors.append(spacing_errors(sequence, placed[0])[[30, 50]])
     first, after = np.array(errors).T
     assert first.max() <= 1.0 and after.max() <= 1.5
@@ -187,9 +186,9 @@ def test_lengths_that_fit_keep_durations_and_spacing(loaded: LoadedModel, chosen
     mask = np.zeros(len(beatmap.objects), dtype=bool)
     mask[chosen] = True
     options = SampleOptions(steps=4, slider_velocity="fit")
-    controls = Controls(None if mask.all() else mask)
-    _, placed = generate(loaded, beatmap, sequence, options, controls=controls)
-    data = remapped_file(beatmap, sequence, placed[0], "new", 0, None, "fit")
+    steering = Steering(None if mask.all() else mask)
+    _, placed = generate(loaded, sequence, options, steering=steering)
+    data = remapped_file(sequence, placed[0], "new", 0, None, "fit")
     after = parse_beatmap(data, "fitted")
     for old, new, c in zip(beatmap.objects, after.objects, mask, strict=True):
         assert abs((new.end_time - new.time) - (old.end_time - old.time)) <= 1
@@ -236,14 +235,14 @@ def test_the_model_is_told_where_kept_objects_are(loaded: LoadedModel) -> None:
     sequence = replace(sequence, xy=sequence.xy.copy())
     sequence.xy[0] = (9000, 100)
     options = SampleOptions(steps=2)
-    part, points = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 5, 30))
+    part, points = generation.choose_part(loaded, sequence, options, some(beatmap, 5, 30))
     known = part_conditions(loaded, part).known
     assert known is not None and part.kept[0] and points.start == 0
     told = ~known[0].isnan().any(-1).numpy()
     assert told.tolist() == [False, *part.kept[1:].tolist()] and 0 < told.sum() < len(told)
     xy = loaded.parametrisation.to_pixels(known)[0].numpy()
     np.testing.assert_allclose(xy[told], part.sequence.xy[told], atol=1e-3)
-    every, _ = generation.choose_part(loaded, beatmap, sequence, options, some(beatmap, 0, 59))
+    every, _ = generation.choose_part(loaded, sequence, options, some(beatmap, 0, 59))
     assert part_conditions(loaded, replace(every, kept=every.kept & False)).known is None
 
 
@@ -252,7 +251,7 @@ def test_the_model_is_told_where_kept_objects_are(loaded: LoadedModel) -> None:
 
 def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> None:
     """One step from noise is linear: D_weak + w (D - D_weak); weight 1 is the model alone."""
-    beatmap, sequence = made_up(4, 30)
+    _, sequence = made_up(4, 30)
     weak = load_model(trained / "checkpoints" / "0000005.pt")
     guided = replace(loaded, weak=weak)
 
@@ -260,14 +259,14 @@ def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> No
         options = SampleOptions(
             steps=1, guidance=guidance, spacing=Spacing("model"), bounds="off", structure="off"
         )
-        return generate(model, beatmap, sequence, options)[0][0]
+        return generate(model, sequence, options)[0][0]
 
     good, bad = once(loaded, None), once(weak, None)
     assert np.abs(good - bad).max() > 0.1
     np.testing.assert_array_equal(once(guided, 1), good)
     np.testing.assert_allclose(once(guided, 3), bad + 3 * (good - bad), atol=0.01)
     np.testing.assert_allclose(once(guided, None), bad + 1.5 * (good - bad), atol=0.01)
-    with pytest.raises(ValueError, match=r"--guidance 2: .* has no weak model beside it"):
+    with pytest.raises(ValueError, match=r"guidance 2: .* has no weak model beside it"):
         once(loaded, 2)
 
 
@@ -276,8 +275,8 @@ def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> No
 
 def moved_by(loaded: LoadedModel, **options: object) -> float:
     """Mean px by which a run moves the data points, before rounding."""
-    beatmap, sequence = made_up(1, 60)
-    raw, _ = generate(loaded, beatmap, sequence, SampleOptions(**options))  # type: ignore[arg-type]
+    _, sequence = made_up(1, 60)
+    raw, _ = generate(loaded, sequence, SampleOptions(**options))  # type: ignore[arg-type]
     return float(np.hypot(*(raw[0] - sequence.xy).T).mean())
 
 
@@ -295,20 +294,19 @@ def test_strength_0_changes_no_coordinate(loaded: LoadedModel) -> None:
     calls: list[int] = []
     raw, placed = generate(
         loaded,
-        beatmap,
         sequence,
         SampleOptions(strength=0.0, variants=2),
         lambda done, total: calls.append(done),
     )
     assert (raw == sequence.xy).all() and (placed == sequence.xy).all() and calls == []
-    data = remapped_file(beatmap, sequence, placed[1], "new", 0)
+    data = remapped_file(sequence, placed[1], "new", 0)
     assert changed_outside(beatmap, data, some(beatmap, 0, 0)) == []
 
 
 def test_nothing_chosen_changes_nothing(loaded: LoadedModel) -> None:
     beatmap, sequence = made_up(2, 20)
-    controls = Controls(some(beatmap, 0, 0))
-    for xy in generate(loaded, beatmap, sequence, SampleOptions(steps=2), controls=controls):
+    steering = Steering(some(beatmap, 0, 0))
+    for xy in generate(loaded, sequence, SampleOptions(steps=2), steering=steering):
         assert (xy == sequence.xy).all()
 
 
@@ -335,11 +333,11 @@ def test_an_edit_takes_its_share_of_the_steps() -> None:
 def test_edits_repeat_and_seeds_differ(loaded: LoadedModel) -> None:
     beatmap, sequence = made_up(4, 60)
     options = SampleOptions(steps=6, strength=0.5)
-    controls = Controls(some(beatmap, 10, 50))
+    steering = Steering(some(beatmap, 10, 50))
 
     def run(options: SampleOptions) -> bytes:
-        _, placed = generate(loaded, beatmap, sequence, options, controls=controls)
-        return remapped_file(beatmap, sequence, placed[-1], "new", 0)
+        _, placed = generate(loaded, sequence, options, steering=steering)
+        return remapped_file(sequence, placed[-1], "new", 0)
 
     assert run(options) == run(options)
     assert run(replace(options, seed=1)) != run(options)
@@ -369,11 +367,10 @@ def test_refining_moves_little_and_keeps_what_stays(loaded: LoadedModel) -> None
     )
     raw, _ = generate(
         loaded,
-        beatmap,
         sequence,
         options,
         lambda done, total: seen.append((done, total)),
-        Controls(chosen),
+        Steering(chosen),
     )
     away = np.hypot(*(raw[0] - sequence.xy).T)
     points = chosen[sequence.objects]
@@ -384,16 +381,16 @@ def test_refining_moves_little_and_keeps_what_stays(loaded: LoadedModel) -> None
 def test_refining_follows_sampling_and_may_use_another_model(
     loaded: LoadedModel, trained: Path
 ) -> None:
-    beatmap, sequence = made_up(7, 40)
+    _, sequence = made_up(7, 40)
     options = SampleOptions(steps=3, spacing=Spacing("model"), bounds="off")
     refined = replace(options, refine_iterations=2)
     early = load_model(trained / "checkpoints" / "0000005.pt")
     plain, own, other = (
-        generate(loaded, beatmap, sequence, o, controls=c)[0]
+        generate(loaded, sequence, o, steering=c)[0]
         for o, c in (
             (options, None),
             (refined, None),
-            (refined, Controls(refiner=early)),
+            (refined, Steering(refiner=early)),
         )
     )
     assert not np.array_equal(plain, own) and not np.array_equal(own, other)
@@ -411,10 +408,10 @@ def random_reference_model() -> LoadedModel:
 
 
 def test_auto_is_the_solver_of_the_models_recipe(loaded: LoadedModel) -> None:
-    beatmap, sequence = made_up(8, 30)
+    _, sequence = made_up(8, 30)
     for model, sampler in ((random_reference_model(), "ancestral"), (loaded, "dpmpp-2m")):
         auto, named, other = (
-            generate(model, beatmap, sequence, SampleOptions(steps=3, sampler=name))[0]
+            generate(model, sequence, SampleOptions(steps=3, sampler=name))[0]
             for name in ("auto", sampler, "heun")
         )
         assert np.array_equal(auto, named) and not np.array_equal(auto, other)
@@ -432,9 +429,9 @@ def test_refining_a_model_of_the_reference_repeats_its_last_step() -> None:
         bounds="off",
         structure="off",
     )
-    raw, _ = generate(loaded, beatmap, sequence, options)
+    raw, _ = generate(loaded, sequence, options)
     every = np.ones(len(beatmap.objects), dtype=bool)
-    part, _ = generation.choose_part(loaded, beatmap, sequence, options, every)
+    part, _ = generation.choose_part(loaded, sequence, options, every)
     network = bind(loaded.model, part_conditions(loaded, part))
     a = float(parametrisation.schedule.alphas_cumprod[0])
     x = torch.from_numpy(sequence.xy).float()[None] / torch.tensor([512.0, 384.0])

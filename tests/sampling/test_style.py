@@ -17,12 +17,12 @@ from checkpoint import LoadedModel, load_model
 from constraints.spacing import Spacing
 from diffusion.parametrisation import EDM
 from models import DiT_models
-from sampling import style
-from sampling.controls import Controls
+from sampling import report, style
 from sampling.generate import SampleOptions, generate
+from sampling.steering import Steering
 from sampling.style import (
-    Request,
     Style,
+    StyleMix,
     resolve,
     weighted_parts,
 )
@@ -69,7 +69,7 @@ def random_model() -> LoadedModel:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(sample, "draw", draw_nothing)
+    monkeypatch.setattr(report, "draw", draw_nothing)
     monkeypatch.setattr(style, "Learning", lambda: QUICK)
 
 
@@ -88,30 +88,33 @@ def write_map(folder: Path, seed: int) -> Path:
 
 
 def test_weights_are_read() -> None:
-    assert weighted_parts("--x", "1180619 303335:0.5", ", ") == [("1180619", 1), ("303335", 0.5)]
-    assert weighted_parts("--x", "a b:2, c", ",") == [("a b", 2), ("c", 1)]
+    assert weighted_parts("style_id", "1180619 303335:0.5", ", ") == [
+        ("1180619", 1),
+        ("303335", 0.5),
+    ]
+    assert weighted_parts("style_id", "a b:2, c", ",") == [("a b", 2), ("c", 1)]
     for text in ("1:0", "1:-1", "1:x", "1:nan", "1:inf", "1:"):
         with pytest.raises(ValueError, match="weight after the colon must be above 0"):
-            weighted_parts("--x", text, ", ")
+            weighted_parts("style_id", text, ", ")
     with pytest.raises(ValueError, match="names no style"):
-        weighted_parts("--x", " , ", ", ")
+        weighted_parts("style_id", " , ", ", ")
 
 
 def test_ids_are_mixed_by_weight(loaded: LoadedModel) -> None:
     table = embeddings_of(loaded)
-    single = resolve(loaded, Request(ids=("103",)))
+    single = resolve(loaded, StyleMix(ids=("103",)))
     assert single is not None and torch.equal(single, table[2])
-    mixed = resolve(loaded, Request(ids=("101:3 104", "106:0.5")))
+    mixed = resolve(loaded, StyleMix(ids=("101:3 104", "106:0.5")))
     torch.testing.assert_close(mixed, (3 * table[0] + table[3] + 0.5 * table[5]) / 4.5)
-    assert resolve(loaded, Request()) is None
+    assert resolve(loaded, StyleMix()) is None
 
 
 def test_a_mapper_is_the_mean_of_their_maps(loaded: LoadedModel) -> None:
     table = embeddings_of(loaded)
     for name in ("Kôji B", "kÔJI b"):
-        found = resolve(loaded, Request(mappers=(name,)))
+        found = resolve(loaded, StyleMix(mappers=(name,)))
         torch.testing.assert_close(found, table[:3].mean(dim=0))
-    both = resolve(loaded, Request(mappers=("kôji b:2, SAKURA",)))
+    both = resolve(loaded, StyleMix(mappers=("kôji b:2, SAKURA",)))
     expected = (2 * table[:3].mean(dim=0) + table[3:5].mean(dim=0)) / 3
     torch.testing.assert_close(both, expected)
 
@@ -119,14 +122,14 @@ def test_a_mapper_is_the_mean_of_their_maps(loaded: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(ids=("109",)), "109 is not among the model's 6 styles; .* are 106, 105, 104"),
-        (Request(ids=("abc",)), "give beatmap IDs, which are numbers"),
-        (Request(mappers=("koji",)), "not among the model's 3 mappers; .* are Kôji B, "),
-        (Request(files=(Path("nowhere.osu"),)), "nowhere.osu does not exist"),
+        (StyleMix(ids=("109",)), "109 is not among the model's 6 styles; .* are 106, 105, 104"),
+        (StyleMix(ids=("abc",)), "give beatmap IDs, which are numbers"),
+        (StyleMix(mappers=("koji",)), "not among the model's 3 mappers; .* are Kôji B, "),
+        (StyleMix(files=(Path("nowhere.osu"),)), "nowhere.osu does not exist"),
     ],
 )
 def test_unknown_styles_name_the_nearest(
-    loaded: LoadedModel, request_: Request, message: str
+    loaded: LoadedModel, request_: StyleMix, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(loaded, request_)
@@ -135,21 +138,21 @@ def test_unknown_styles_name_the_nearest(
 def test_class_tables_must_be_there_and_fit(loaded: LoadedModel, tmp_path: Path) -> None:
     alone = replace(loaded, path=tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"no class table model\.classes\.csv"):
-        resolve(alone, Request(mappers=("Sakura",)))
+        resolve(alone, StyleMix(mappers=("Sakura",)))
     table = tmp_path / "model.classes.csv"
     columns = "class_index,beatmap_id,creator,artist,title,version"
     table.write_text(f"{columns}\n6,1,Sakura,A,B,Hard\n", encoding="utf-8")
     with pytest.raises(ValueError, match="it is of another model"):
-        resolve(alone, Request(mappers=("Sakura",)))
+        resolve(alone, StyleMix(mappers=("Sakura",)))
     table.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a class table"):
-        resolve(alone, Request(mappers=("Sakura",)))
+        resolve(alone, StyleMix(mappers=("Sakura",)))
 
 
 def test_what_kind_of_style_a_text_names_is_guessed() -> None:
-    guessed = Request.guess(["12 34:2", "Some One", "maps/a.osu", "7"])
-    assert guessed == Request(("12 34:2", "7"), ("Some One",), (Path("maps/a.osu"),))
-    assert not Request.guess([])
+    guessed = StyleMix.guess(["12 34:2", "Some One", "maps/a.osu", "7"])
+    assert guessed == StyleMix(("12 34:2", "7"), ("Some One",), (Path("maps/a.osu"),))
+    assert not StyleMix.guess([])
 
 
 # --- guidance -------------------------------------------------------------------------------------
@@ -163,8 +166,8 @@ def test_guidance_leads_from_the_negative_style(random_model: LoadedModel) -> No
 
     def once(positive: Embedding, negative: Embedding, scale: float) -> np.ndarray:
         options = SampleOptions(steps=1, cfg_scale=scale, spacing=Spacing("model"), bounds="off")
-        controls = Controls(style=Style(positive, negative))
-        return generate(random_model, beatmap, sequence, options, controls=controls)[0][0]
+        steering = Steering(style=Style(positive, negative))
+        return generate(random_model, sequence, options, steering=steering)[0][0]
 
     p, n = once(table[0], None, 1), once(table[1], None, 1)
     assert np.abs(p - n).max() > 1
@@ -209,7 +212,7 @@ def test_windows_are_those_of_the_maps() -> None:
 
 def test_short_maps_are_padded_and_far_points_left_out() -> None:
     sequence = made_up(3, 5)
-    far = replace(sequence, xy=sequence.xy + np.eye(len(sequence), 2) * 5000)
+    far = sequence.moved(sequence.xy + np.eye(len(sequence), 2) * 5000)
     windows = draw_windows([far], 2, 20, torch.zeros(3), np.random.default_rng(0))
     expected = [i > 1 and i < len(sequence) for i in range(20)]
     assert windows.conditions.valid is not None

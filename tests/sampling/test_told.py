@@ -16,12 +16,16 @@ from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel, load_model
 from conditions.vocabulary import Told
 from constraints.spacing import Spacing
+from conventions.errors import naming
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM
 from sampling import told
-from sampling.controls import Controls, load_controls
 from sampling.experts import Expert
-from sampling.generate import SampleOptions, generate
+from sampling.flags import NAMES, remap_parser, request_from
+from sampling.generate import generate
+from sampling.options import SampleOptions
+from sampling.request import RemapRequest
+from sampling.steering import Models, Steering, steer
 from tests.conftest import beatmap_text, random_objects, read_json, remap, run_command, run_train
 from tests.second_generation import write_folder
 
@@ -55,11 +59,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def flags(*given: object) -> Any:
-    """The command line as sample.py parses it."""
-    args = sample.make_parser().parse_args([str(value) for value in given])
-    sample.check_args(args)
-    return args
+def flags(*given: object) -> RemapRequest:
+    """The request that the command line of sample.py makes."""
+    with naming(NAMES):
+        return request_from(remap_parser().parse_args([str(value) for value in given]))
 
 
 # --- an expert for low noise ----------------------------------------------------------------------
@@ -84,7 +87,7 @@ def test_every_step_is_one_models(
     """The time is that of the sum of the steps: 16 calls in all, each level by who knows it."""
     high_calls, low_calls = calls(whole, monkeypatch), calls(low, monkeypatch)
     options, sequence = SampleOptions(steps=16), beatmap_to_sequence(beatmap)
-    generate(whole, beatmap, sequence, options, controls=Controls(expert=Expert(low)))
+    generate(whole, sequence, options, steering=Steering(expert=Expert(low)))
     labels = [250 * float(s.log()) for s in EDM().sigmas(16)[:-1]]
     border = 250 * np.log(80 / 131)
     expected = [label for label in labels if label > border]
@@ -99,7 +102,7 @@ def test_rules_hold_as_with_one_model(
     sequence, options = beatmap_to_sequence(beatmap), SampleOptions(steps=12)
     results = {}
     for name, expert in (("one", None), ("two", Expert(low))):
-        _, placed = generate(whole, beatmap, sequence, options, controls=Controls(expert=expert))
+        _, placed = generate(whole, sequence, options, steering=Steering(expert=expert))
         results[name] = placed[0]
         found = np.linalg.norm(np.diff(placed[0], axis=0), axis=1)
         wanted = np.linalg.norm(np.diff(sequence.xy, axis=0), axis=1)
@@ -116,10 +119,9 @@ def test_the_hand_over_leaves_no_seam(
     options = SampleOptions(steps=24, spacing=Spacing.parse("model"), bounds="off")
     generate(
         whole,
-        beatmap,
         beatmap_to_sequence(beatmap),
         options,
-        controls=Controls(expert=Expert(low)),
+        steering=Steering(expert=Expert(low)),
         watch=lambda step, xy: seen.append(xy),
     )
     sigmas = EDM().sigmas(24)[:-1] * 131
@@ -130,7 +132,8 @@ def test_the_hand_over_leaves_no_seam(
 
 
 def test_an_expert_for_all_noise_must_be_told_where_to_begin(whole: LoadedModel) -> None:
-    with pytest.raises(ValueError, match=r"say from which one .* --expert-below 80"):
+    message = r"say from which one .* --expert-below 80"
+    with pytest.raises(ValueError, match=message), naming(NAMES):
         Expert(whole)
     assert Expert(whole, below_px=50.0).takes_px == 50
 
@@ -141,12 +144,12 @@ def test_a_model_for_low_noise_does_not_begin_at_pure_noise(
     sequence = beatmap_to_sequence(beatmap)
     for options in (SampleOptions(), SampleOptions(strength=0.9)):
         with pytest.raises(ValueError, match="trained on noise up to 80 px alone"):
-            generate(low, beatmap, sequence, options)
+            generate(low, sequence, options)
     for options in (
         SampleOptions(strength=0.3),
         SampleOptions(strength=0.0, refine_iterations=2),
     ):
-        raw, _ = generate(low, beatmap, sequence, options)
+        raw, _ = generate(low, sequence, options)
         assert np.isfinite(raw).all()
 
 
@@ -155,13 +158,13 @@ def test_an_expert_that_needs_distances_does_not_go_without(
 ) -> None:
     able = replace(whole, metadata={"distance_dropout": 0.1})
     options = SampleOptions(spacing=Spacing.parse("free"))
-    with pytest.raises(ValueError, match=r"--spacing free: model\.safetensors was trained"):
+    message = r"--spacing free: model\.safetensors was trained"
+    with pytest.raises(ValueError, match=message), naming(NAMES):
         generate(
             able,
-            beatmap,
             beatmap_to_sequence(beatmap),
             options,
-            controls=Controls(expert=Expert(low)),
+            steering=Steering(expert=Expert(low)),
         )
 
 
@@ -173,8 +176,9 @@ def embedding(loaded: LoadedModel, said: Told) -> torch.Tensor:
     return loaded.model.y_embedder(loaded.vocabulary.vector(said))[0]
 
 
-def steering(loaded: LoadedModel, beatmap: Beatmap, *given: object) -> Controls:
-    return load_controls(loaded, None, beatmap, flags(*given))
+def steering(loaded: LoadedModel, beatmap: Beatmap, *given: object) -> Steering:
+    with naming(NAMES):
+        return steer(Models(loaded), beatmap, flags(*given))
 
 
 def test_the_maps_own_stars_and_circle_size_are_told(v2: Path, beatmap: Beatmap) -> None:
@@ -257,11 +261,11 @@ def test_each_model_gets_the_style_in_its_own_terms(
     whole: LoadedModel, v2: Path, beatmap: Beatmap
 ) -> None:
     expert = load_model(v2)
-    args = flags("--descriptors", "clean", "--expert-ckpt", v2, "--expert-below", 30)
-    controls = load_controls(whole, None, beatmap, args, expert=expert)
-    assert controls.style.embedding is None
-    assert controls.expert is not None and controls.expert.takes_px == 30
-    assert controls.expert.style.embedding is not None
+    request = flags("--descriptors", "clean", "--expert-ckpt", v2, "--expert-below", 30)
+    found = steer(Models(whole, expert=expert), beatmap, request)
+    assert found.style.embedding is None
+    assert found.expert is not None and found.expert.takes_px == 30
+    assert found.expert.style.embedding is not None
 
 
 # --- the command ----------------------------------------------------------------------------------

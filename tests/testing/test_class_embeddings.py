@@ -142,7 +142,7 @@ def test_a_model_with_an_index_alone(planted: Path, tmp_path: Path) -> None:
     """Then only IDs are known, and a data frame adds the rest, by ID."""
     path = shutil.copy(planted, tmp_path / "other.safetensors")
     loaded = load_model(path)
-    with pytest.raises(ValueError, match="--beatmap-idx"):
+    with pytest.raises(ValueError, match="beatmap idx"):
         class_table(loaded)
     save_beatmap_idx(tmp_path / "beatmap_idx.pickle", {105: 5, 104: 4})
     table = class_table(loaded)

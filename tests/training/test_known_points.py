@@ -61,7 +61,7 @@ def known_by_kind(n: int = 3000, length: int = 60) -> dict[int, list[list[bool]]
     """Which objects are known, window by window, for each kind of draw."""
     types, owners = windows(n, length)
     draw = KnownDraw.draw((n, length), 0.8, seeded(1))
-    mask = draw.mask(types)
+    mask = draw.mask(types, torch.ones_like(types, dtype=torch.bool))
     found: dict[int, list[list[bool]]] = {kind: [] for kind in (-1, 0, 1, 2)}
     for kind, row, mine in zip(draw.kinds.tolist(), mask, owners, strict=True):
         found[kind].append(objects_known(row, mine))
@@ -120,16 +120,27 @@ def test_all_before_an_object_is_known() -> None:
 
 def test_a_share_of_zero_and_nothing_tell_nothing() -> None:
     types, _ = windows(50, 40)
-    assert not KnownDraw.draw((50, 40), 0.0, seeded()).mask(types).any()
-    assert not KnownDraw.nothing((50, 40)).mask(types).any()
+    assert (
+        not KnownDraw.draw((50, 40), 0.0, seeded())
+        .mask(types, torch.ones_like(types, dtype=torch.bool))
+        .any()
+    )
+    assert (
+        not KnownDraw.nothing((50, 40)).mask(types, torch.ones_like(types, dtype=torch.bool)).any()
+    )
     assert (KnownDraw.draw((50, 40), 1.0, seeded()).kinds >= 0).all()
 
 
 def test_a_part_of_a_draw_is_that_of_its_windows() -> None:
     types, _ = windows(20, 40)
     draw = KnownDraw.draw((20, 40), 0.8, seeded(2))
-    whole = draw.mask(types)
-    parts = [draw.part(slice(first, first + 7)).mask(types[first : first + 7]) for first in (0, 7)]
+    whole = draw.mask(types, torch.ones_like(types, dtype=torch.bool))
+    parts = [
+        draw.part(slice(first, first + 7)).mask(
+            types[first : first + 7], torch.ones_like(types[first : first + 7], dtype=torch.bool)
+        )
+        for first in (0, 7)
+    ]
     assert torch.equal(torch.cat(parts), whole[:14]) and whole.any()
 
 
@@ -225,7 +236,7 @@ def test_the_loss_counts_no_known_points(parametrisation: EDM | LearnedVariance)
         distance_dropout=0.0,
         known_points=1.0,
     )
-    known = noise.known.mask(types)
+    known = noise.known.mask(types, valid)
     assert known.any() and not known.all()
 
     def network(x: Tensor, *_: object) -> Tensor:
@@ -350,3 +361,14 @@ def test_the_public_architecture_is_told_nothing(packed: PackedDataset, tmp_path
     flags = ("--architecture", "reference", "--max-steps", 1)
     folder = run_train(packed.folder, tmp_path, *flags)
     assert not load_model(folder / "model.safetensors").model.config.known_points
+
+
+def test_padding_is_no_object_and_never_known() -> None:
+    """A short map ends in a circle, whose type fills the window up."""
+    types = torch.zeros(200, 40, dtype=torch.uint8)
+    valid = torch.arange(40) < 5
+    mask = KnownDraw.draw((200, 40), 1.0, seeded()).mask(types, valid.expand(200, -1))
+    assert not mask[:, 5:].any()
+    # All but a run of objects, of one to five: were padding objects, runs would lie in it.
+    assert int(mask.sum(1).min()) + 1 > 0 and int(mask.sum(1).max()) <= 5
+    assert {int(n) for n in mask.sum(1)} == set(range(6))

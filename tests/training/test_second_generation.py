@@ -129,7 +129,7 @@ def test_an_expert_of_ours_is_trained_and_says_so(packed: PackedDataset, tmp_pat
     assert loaded.parametrisation == EDM().limited(80)
     # It goes on as what it is, and only so.
     more = ("--ckpt", folder / "model.safetensors", "--max-steps", 2)
-    with pytest.raises(ValueError, match="--max-noise-px of then"):
+    with pytest.raises(ValueError, match="--max-noise-px it was trained with"):
         call_train(packed.folder, tmp_path / "other", *more)
     run_train(packed.folder, tmp_path / "same", *more, "--max-noise-px", 80)
 

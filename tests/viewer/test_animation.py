@@ -86,7 +86,6 @@ def test_denoising_shows_every_step_and_the_result(tmp_path: Path) -> None:
     places = [(100.0, 100.0), (150, 250), (300, 120), (400, 300)]
     *steps, result = [np.array([place]) for place in places]
     animate_denoising(
-        beatmap,
         sequence,
         steps,
         result,
@@ -104,7 +103,6 @@ def test_many_steps_are_thinned_out(tmp_path: Path) -> None:
     beatmap = made_up("200,200,1000,1,0")
     steps = [np.array([[50.0 + k, 100]]) for k in range(2 * MAX_STATES + 1)]
     animate_denoising(
-        beatmap,
         beatmap_to_sequence(beatmap),
         steps,
         np.array([[400.0, 300]]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beatmaps.game import circle_radius, combo_numbers, editor_time
+from beatmaps.game import circle_radius, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from tests.maps_to_show import made_up, many_circles, one_of_each
 from viewer import pictures
@@ -114,10 +114,10 @@ def test_every_kind_of_object_can_be_drawn() -> None:
 
 
 def test_times_as_the_editor_writes_them() -> None:
-    assert editor_time(0) == "00:00:000"
-    assert editor_time(83_456.4) == "01:23:456"
-    assert editor_time(3_600_000) == "60:00:000"
-    assert editor_time(-250) == "-00:00:250"
+    assert format_time(0) == "00:00:000"
+    assert format_time(83_456.4) == "01:23:456"
+    assert format_time(3_600_000) == "60:00:000"
+    assert format_time(-250) == "-00:00:250"
 
 
 def test_slices_begin_at_new_combos_and_do_not_overlap() -> None:

@@ -32,7 +32,7 @@ from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
-from web.workshop import Wishes, Workshop, open_map
+from web.workshop import Workshop, open_map, page_request
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -387,11 +387,11 @@ def test_a_part_of_a_map_is_remapped_played_downloaded_and_remapped_again(
     tab.wait(lambda: "seed 7) #2" in tab.text("#facts"))
     check_player(tab, ["Original", "Original (AI remap"])
     osu = tab.download("#osu").read_bytes()
-    wishes = Wishes(
-        chosen=1, styles=("map:303335",), start=20000, end=40000, steps=STEPS, variants=2, seed=7
+    request = page_request(
+        styles=("map:303335",), start=20000, end=40000, steps=STEPS, variants=2, seed=7
     )
     workshop = Workshop(load_model(DEFAULT_MODEL), tmp_path)
-    run = workshop.remap("", song_set, wishes, lambda *_: None)
+    run = workshop.remap("", song_set, request, lambda *_: None, 1)
     assert osu == run.made[1].data
     before, after = read_beatmap(EXAMPLE), parse_beatmap(osu, "after.osu")
     inside = [20000 <= hit.time <= 40000 and hit.kind != "spinner" for hit in before.objects]

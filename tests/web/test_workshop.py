@@ -16,7 +16,6 @@ from tests.conftest import beatmap_text, maps_below, random_objects, remap
 from web.workshop import (
     LISTED,
     Stopped,
-    Wishes,
     Workshop,
     can_choose_distances,
     chosen_range,
@@ -24,6 +23,7 @@ from web.workshop import (
     find_styles,
     open_map,
     pack_example,
+    page_request,
     split_styles,
 )
 
@@ -143,7 +143,7 @@ def test_what_a_model_offers(loaded: LoadedModel, tmp_path: Path) -> None:
     assert can_choose_distances(replace(loaded, metadata={"distance_dropout": 0.1}))
 
 
-# Wishes
+# Requests
 
 
 @pytest.mark.parametrize("end", ["1", float("nan"), float("inf"), [1]])
@@ -154,14 +154,15 @@ def test_ranges_from_a_page_are_checked(end: object) -> None:
         chosen_range({"start": 1, "end": end})
 
 
-def test_wishes_have_limits() -> None:
+def test_requests_have_limits() -> None:
     for wrong in ({"steps": 101}, {"steps": 0}, {"variants": 9}):
         with pytest.raises(ValueError, match="give a number from 1 to"):
-            Wishes(**wrong)  # type: ignore[arg-type]
+            page_request(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is after"):
-        Wishes(start=2, end=1).arguments(Path())
-    assert Wishes(guidance=3).cfg_scale == 1  # there is no style to exaggerate
-    assert Wishes(guidance=3, styles=("map:1",)).options().cfg_scale == 3
+        page_request(start=2, end=1)
+    alone = page_request(guidance=3)
+    assert alone.options.cfg_scale == 1  # there is no style to exaggerate
+    assert page_request(guidance=3, styles=("map:1",)).options.cfg_scale == 3
 
 
 # Runs
@@ -170,8 +171,7 @@ def test_wishes_have_limits() -> None:
 def test_the_results_are_those_of_the_command_line(
     workshop: Workshop, trained: Path, archive: Path, tmp_path: Path
 ) -> None:
-    wishes = Wishes(
-        chosen=1,
+    request = page_request(
         styles=("map:101", "mapper:Mapper"),
         guidance=1.5,
         start=1000,
@@ -182,7 +182,7 @@ def test_the_results_are_those_of_the_command_line(
         variants=2,
         seed=5,
     )
-    run = workshop.remap("one", archive, wishes, not_watching)
+    run = workshop.remap("one", archive, request, not_watching, 1)
     flags = ["--style-id", 101, "--style-mapper", "Mapper", "--cfg-scale", 1.5, "--seed", 5]
     flags += ["--time-start", 1000, "--time-end", 5000, "--spacing", "scale:1.1"]
     flags += ["--num-variants", 2, "--strength", 0.8, "--beatmap", archive, "--no-picture"]
@@ -212,16 +212,16 @@ def test_the_style_of_files_is_learnt_with_progress_and_once(
 ) -> None:
     other = tmp_path / "other.osu"
     other.write_text(beatmap_text(random_objects(9, 40)), encoding="utf-8")
-    wishes = Wishes(style_files=(other,), steps=STEPS)
+    request = page_request(style_files=(other,), steps=STEPS)
     seen: list[tuple[str, int, int]] = []
-    first = workshop.remap("one", archive, wishes, lambda *step: seen.append(step))
+    first = workshop.remap("one", archive, request, lambda *step: seen.append(step))
     assert {what for what, _, _ in seen} == {"Learning the style", "Sampling"}
     assert seen[-1] == ("Sampling", STEPS, STEPS) and seen.count(seen[-1]) == 1
     seen.clear()
-    second = workshop.remap("two", archive, wishes, lambda *step: seen.append(step))
+    second = workshop.remap("two", archive, request, lambda *step: seen.append(step))
     assert {what for what, _, _ in seen} == {"Sampling"}
     assert [made.data for made in first.made] == [made.data for made in second.made]
-    plain = workshop.remap("two", archive, Wishes(steps=STEPS), not_watching)
+    plain = workshop.remap("two", archive, page_request(steps=STEPS), not_watching)
     assert plain.made[0].data != second.made[0].data
 
 
@@ -229,7 +229,7 @@ def test_a_run_of_no_strength_is_told_of_and_moves_nothing(
     workshop: Workshop, archive: Path
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    run = workshop.remap("one", archive, Wishes(strength=0), lambda *step: seen.append(step))
+    run = workshop.remap("one", archive, page_request(strength=0), lambda *step: seen.append(step))
     assert seen == [("Sampling", 0, 1)]  # a page divides by the steps in all
     before, after = run.before.objects, run.made[0].beatmap.objects
     assert [(hit.x, hit.y) for hit in after] == [(hit.x, hit.y) for hit in before]
@@ -239,9 +239,9 @@ def test_only_the_last_run_of_a_page_is_kept_and_none_after_it(
     workshop: Workshop, archive: Path
 ) -> None:
     assert maps_below(workshop.folder) == {}
-    first = workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
-    second = workshop.remap("one", archive, Wishes(steps=STEPS, seed=1), not_watching)
-    other = workshop.remap("two", archive, Wishes(steps=STEPS), not_watching)
+    first = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
+    second = workshop.remap("one", archive, page_request(steps=STEPS, seed=1), not_watching)
+    other = workshop.remap("two", archive, page_request(steps=STEPS), not_watching)
     assert not first.files[0].exists() and second.files[0].exists()
     assert workshop.visitor("one").run is second
     workshop.leave("one")
@@ -274,15 +274,15 @@ def test_a_cancelled_run_stops_and_the_next_one_works(workshop: Workshop, archiv
         if done == 2:
             workshop.cancel("one")
 
-    kept = workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
+    kept = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, Wishes(steps=50), cancel_at_two)
+        workshop.remap("one", archive, page_request(steps=50), cancel_at_two)
     assert seen == [0, 1, 2]
     assert workshop.visitor("one").run is kept and kept.files[0].exists()
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
+        workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
     workshop.begin("one")
-    again = workshop.remap("one", archive, Wishes(steps=STEPS), not_watching)
+    again = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
     assert again.made[0].data == kept.made[0].data
     workshop.cancel("never here")
 
@@ -294,13 +294,13 @@ def test_a_page_that_is_closed_during_a_run_leaves_nothing(
         workshop.leave("one")
 
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, Wishes(steps=STEPS), leave)
+        workshop.remap("one", archive, page_request(steps=STEPS), leave)
 
     def leave_at_the_end(what: str, done: int, total: int) -> None:
         if done == total:
             workshop.leave("one")
 
-    workshop.remap("one", archive, Wishes(steps=STEPS), leave_at_the_end)
+    workshop.remap("one", archive, page_request(steps=STEPS), leave_at_the_end)
     assert list(workshop.folder.glob("*")) == []
 
 
@@ -320,7 +320,7 @@ def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
                 let_the_others_come()
 
         try:
-            workshop.remap(name, archive, Wishes(steps=STEPS), report)
+            workshop.remap(name, archive, page_request(steps=STEPS), report)
         except Stopped:
             events.append((name, "stopped"))
 
@@ -345,16 +345,16 @@ def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
     assert sampled == [name for name in ("one", "two", "four") for _ in range(STEPS + 1)]
 
 
-def test_wrong_wishes_cost_no_sampling(workshop: Workshop, archive: Path) -> None:
+def test_wrong_requests_cost_no_sampling(workshop: Workshop, archive: Path) -> None:
     def fail(what: str, done: int, total: int) -> None:
         raise AssertionError("it samples")
 
-    for wishes, message in (
-        (Wishes(styles=("mapper:Nobody",)), "is not among the model's"),
-        (Wishes(start=900_000), "nothing to remap"),
-        (Wishes(chosen=7), "has 2 difficulties"),
+    for request, chosen, message in (
+        (page_request(styles=("mapper:Nobody",)), 0, "is not among the model's"),
+        (page_request(start=900_000), 0, "nothing to remap"),
+        (page_request(), 7, "has 2 difficulties"),
     ):
         with pytest.raises(ValueError, match=message):
-            workshop.remap("one", archive, wishes, fail)
+            workshop.remap("one", archive, request, fail, chosen)
     with pytest.raises(BeatmapError, match="does not exist"):
-        workshop.remap("one", Path("none.osu"), Wishes(), fail)
+        workshop.remap("one", Path("none.osu"), page_request(), fail)

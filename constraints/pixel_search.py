@@ -1,0 +1,129 @@
+"""A search for whole pixels: every body at its distance from the last one's end, twins together."""
+
+import numpy as np
+
+from constraints.bodies import ORIGIN, Bodies, IntArray
+from conventions.arrays import FloatArray
+
+BEAM = 12
+MEMORY = 40
+"""Bodies back that a twin may be."""
+PARTED = 2.0
+"""px^2 of distance that it is worth to have twins on one place."""
+STACKED = 100.0
+"""How much more an error counts where there is to be no distance: stacks must not fall apart."""
+NEARNESS, NEARNESS_BEFORE_TWINS = 0.004, 0.02
+"""px^2 of distance that a squared px from the target costs."""
+AHEAD = 6
+"""Bodies before a twin that had better be where they were settled: from there it can be reached."""
+GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
+_ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+
+
+def choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
+    """Whole-pixel heads (M, 2) near targets (M, 2); the first distance is that to `origin`."""
+    return _Search(bodies, targets, origin).run()
+
+
+class _Search:
+    """A beam search: of the ways to place the bodies so far the `BEAM` best are kept.
+
+    What counts is the errors of the distances, squared, and a little how near the targets are.
+    Where a body's place is decided already, as it stays or has a twin, the distance to it counts
+    one body ahead. Shapes: B ways, K places for the body in turn.
+    """
+
+    def __init__(self, bodies: Bodies, targets: FloatArray, origin: FloatArray) -> None:
+        self.bodies, self.targets, self.origin = bodies, targets, origin
+        count = len(targets)
+        self.low, self.high = bodies.whole_range()
+        relations = bodies.relations
+        self.twins = np.full(count, -1) if relations is None else relations.twins
+        self.shifts = np.zeros((count, 2)) if relations is None else relations.shifts
+        self.weights = np.where(bodies.distances == 0, STACKED, 1.0)
+        self.nearness = np.full(count, NEARNESS)
+        for twin in np.flatnonzero(self.twins >= 0).tolist():
+            self.nearness[max(twin - AHEAD, 0) : twin + 1] = NEARNESS_BEFORE_TWINS
+        self.ways = np.empty((1, count, 2))  # (B, M, 2), of which the last `MEMORY` are right
+        self.costs = np.zeros(1)
+        self.steps: list[tuple[FloatArray, IntArray]] = []  # places (B, 2), and from which way
+
+    def run(self) -> FloatArray:
+        """Heads (M, 2) of the best way."""
+        for i in range(len(self.targets)):
+            places, total = self._places(i)
+            self._keep_best(i, places, total, self._ahead(i, places))
+        heads, best = np.empty_like(self.targets), int(np.argmin(self.costs))
+        for i in range(len(heads) - 1, -1, -1):
+            places, parents = self.steps[i]
+            heads[i], best = places[best], int(parents[best])
+        return heads
+
+    def _places(self, i: int) -> tuple[FloatArray, FloatArray]:
+        """Places (B, K, 2) for body i, and the costs (B, K) of the ways that end there."""
+        bodies, target = self.bodies, self.targets[i]
+        ends = self.ways[:, i - 1] + bodies.ends[i - 1] if i else self.origin[None]
+        if bodies.fixed[i]:
+            places = np.repeat(target[None, None], len(ends), axis=0)
+            extra = np.zeros((len(ends), 1))
+        else:
+            places = self._around(i, ends)
+            extra = self.nearness[i] * ((places - target) ** 2).sum(axis=-1)
+            if self.twins[i] >= 0:
+                own = self.ways[:, self.twins[i]] + self.shifts[i]
+                outside = ((own < self.low[i]) | (own > self.high[i])).any(axis=1)
+                places = np.concatenate([places, own[:, None]], axis=1)
+                extra = np.concatenate([extra + PARTED, 1e6 * outside[:, None]], axis=1)
+        error = _lengths(places - ends[:, None]) - bodies.distances[i]
+        return places, self.costs[:, None] + self.weights[i] * error**2 + extra
+
+    def _around(self, i: int, ends: FloatArray) -> FloatArray:
+        """Pixels (B, K, 2) within bounds about as far from ends (B, 2) as body i is to be.
+
+        Those around the target, brought to the distance; where the bounds leave none that is good,
+        also some all around.
+        """
+        distance, low, high = self.bodies.distances[i], self.low[i], self.high[i]
+        offset = self.targets[i] - ends
+        length = _lengths(offset)[:, None]
+        direction = np.where(length > 1e-6, offset / np.maximum(length, 1e-6), (1.0, 0.0))
+        places = np.clip(np.rint(ends + direction * distance)[:, None] + GRID, low, high)
+        if np.abs(_lengths(places - ends[:, None]) - distance).min() > 1:
+            around = np.clip(np.rint(ends[:, None] + distance * CIRCLE), low, high)
+            places = np.concatenate([places, around], axis=1)
+        return places
+
+    def _ahead(self, i: int, places: FloatArray) -> FloatArray:
+        """(B, K) what the next body's place, if it is decided already, will cost from there."""
+        bodies, following = self.bodies, i + 1
+        if following == len(self.targets):
+            return np.zeros(places.shape[:2])
+        twin, most = int(self.twins[following]), PARTED
+        if bodies.fixed[following]:
+            decided, most = self.targets[following][None, None], np.inf
+        elif twin >= 0:
+            decided = places if twin == i else self.ways[:, twin, None]
+            decided = decided + self.shifts[following]
+        else:
+            return np.zeros(places.shape[:2])
+        away = _lengths(decided - (places + bodies.ends[i])) - bodies.distances[following]
+        return np.minimum(self.weights[following] * away**2, most)
+
+    def _keep_best(self, i: int, places: FloatArray, total: FloatArray, ahead: FloatArray) -> None:
+        """Goes on with the best of the ways (B, K)."""
+        order = np.argsort((total + ahead).ravel(), kind="stable")[:BEAM]
+        parents, choices = np.divmod(order, total.shape[1])
+        recent = slice(max(0, i - MEMORY), i)
+        kept = self.ways[parents, recent]
+        if len(parents) != len(self.ways):
+            self.ways = np.repeat(self.ways[:1], len(parents), axis=0)
+        self.ways[:, recent] = kept
+        self.ways[:, i] = places[parents, choices]
+        self.steps.append((self.ways[:, i].copy(), parents))
+        self.costs = total.ravel()[order]
+
+
+def _lengths(vectors: FloatArray) -> FloatArray:
+    """Lengths (...) of vectors (..., 2)."""
+    return np.hypot(vectors[..., 0], vectors[..., 1])

@@ -1,0 +1,28 @@
+"""What makes two runs the same one: the fields of their options that their results depend on."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+INDIFFERENT = {"identity": False}
+"""`metadata` of a field that results do not depend on."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; of a dataclass a dict of all its fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def identity(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass that results depend on, as JSON has them; so of those inside it."""
+    found: dict[str, Any] = {}
+    for field in fields(options):
+        if field.metadata.get("identity", True):
+            value = getattr(options, field.name)
+            nested = is_dataclass(value) and not isinstance(value, type)
+            found[field.name] = identity(value) if nested else plain(value)
+    return found

@@ -1,0 +1,42 @@
+"""How far a piece of work is: what it reports to, and bars on the terminal."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from tqdm import tqdm
+
+Progress = Callable[[int, int], None]
+"""(steps done, steps in all); what it raises ends the work."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """For callers that do not watch."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Where the two parts of a remap report to: learning a style, where one is new, and sampling.
+
+    Each is told of 0 steps when it begins.
+    """
+
+    learning: Progress = no_progress
+    sampling: Progress = no_progress
+
+
+@contextmanager
+def bar(text: str, *, disable: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr that appears with the first report."""
+    with ExitStack() as stack:
+        bars: list[tqdm[NoReturn]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                new = tqdm(total=total, desc=text, unit="step", file=sys.stderr, disable=disable)
+                bars.append(stack.enter_context(new))
+            bars[0].update(done - bars[0].n)
+
+        yield progress

@@ -1,0 +1,147 @@
+"""What is written beside the results of a job: a report that the run can be repeated by, pictures.
+
+By the report a run is known again: see `is_report_of`.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from beatmaps.inputs import Job, read_beatmaps
+from beatmaps.osu_file import Beatmap
+from beatmaps.sequence import beatmap_to_sequence
+from constraints.spacing import Spacing
+from conventions.identity import identity
+from sampling.flags import request_of_report
+from sampling.remap import Remapped
+from sampling.request import Pictures, RemapRequest
+from sampling.results import Outputs, Result
+from sampling.steering import Models
+from viewer.animation import DEFAULT_CLIP, animate_denoising, check_length
+from viewer.pictures import time_slices
+from viewer.previews import SUFFIXES, write_preview
+
+
+def describe(
+    models: Models, job: Job, request: RemapRequest, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """All that is needed to repeat the run; `arguments` are the flags that made the request."""
+    loaded = models.sampler
+    return {
+        "source": {
+            "file": job.path.name,
+            "md5": job.md5,
+            "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
+        },
+        "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
+        "refiner": models.refiner and models.refiner.sha256,
+        "expert": models.expert and models.expert.sha256,
+        "style": request.style.describe() or None,
+        "style_files": [
+            beatmap.md5 for path in request.style_files for beatmap in read_beatmaps(path)
+        ],
+        "options": asdict(request.options),
+        "arguments": json.loads(json.dumps(arguments | {"beatmap": job.path}, default=str)),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "platform": platform.system(),
+        },
+    }
+
+
+def is_report_of(report: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    """Whether a report that was found is of the same run as `report`: of the same results."""
+    return lambda found: run_key(found) == run_key(report)
+
+
+def run_key(report: dict[str, Any]) -> dict[str, Any]:
+    """What a report says of all that its results depend on; equal keys mean equal results.
+
+    Of the request that is its identity; files count by their content.
+    """
+    return {
+        "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
+        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"], report.get("expert")],
+        "style_files": report["style_files"],
+        "request": identity(request_of_report(report["arguments"])),
+    }
+
+
+def outcome(written: dict[str, float], spacing: Spacing) -> str:
+    """How well a written map does; where no distances were asked for, nothing of them."""
+    off = f"objects off the playfield: {written['centres_off_playfield']:.1%}"
+    if spacing.mode == "free":
+        return off
+    return (
+        f"object spacing error: median {written['object_spacing_error_median']:.2f} px, "
+        f"95 % below {written['object_spacing_error_p95']:.2f} px; {off}"
+    )
+
+
+def describe_variants(
+    job: Job, outputs: Outputs, remapped: list[list[Remapped]]
+) -> list[dict[str, Any]]:
+    """What was measured of every new difficulty, and its files."""
+    return [
+        {
+            "difficulty": before.version,
+            "beatmap": result.file,
+            "previews": [path.name for path in result.previews.values()],
+            "written": made.written,
+            "before_rounding": made.before_rounding,
+        }
+        for before, results, row in zip(job.beatmaps, outputs.results, remapped, strict=True)
+        for result, made in zip(results, row, strict=True)
+    ]
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def preview_suffixes(pictures: Pictures) -> dict[str, str]:
+    """What is to be drawn, and the endings of the files."""
+    kinds = {kind: SUFFIXES[kind] for kind in pictures.kinds}
+    return kinds | ({"denoising": ".denoising.gif"} if pictures.denoising else {})
+
+
+def check_previews(beatmap: Beatmap, pictures: Pictures) -> None:
+    """Refuses a range with nothing to draw before sampling rather than after it."""
+    if not preview_suffixes(pictures):
+        return
+    time_slices(beatmap, *(pictures.range or (None, None)))
+    if "gif" in pictures.kinds and pictures.start is not None:
+        check_length(pictures.width)
+
+
+def draw(job: Job, before: Beatmap, made: Remapped, result: Result, request: RemapRequest) -> None:
+    """The previews that are asked for; one that is there stays unless it may be replaced."""
+    pictures = request.pictures
+    for kind, path in result.previews.items():
+        if path.exists() and not request.overwrite:
+            continue
+        if kind == "denoising":
+            sequence, (*steps, final) = beatmap_to_sequence(before), made.states
+            animate_denoising(sequence, steps, final, path, times=pictures.range)
+        else:
+            remark = write_preview(
+                kind,
+                before,
+                made.beatmap,
+                path,
+                start_ms=pictures.start,
+                length_ms=DEFAULT_CLIP if pictures.start is None else pictures.width,
+                audio=job.song(before) if kind == "html" else None,
+                overwrite=request.overwrite,
+            )
+            if remark:
+                tqdm.write(remark, file=sys.stderr)
+        tqdm.write(f"wrote {path}")

@@ -1,0 +1,118 @@
+"""A request to remap: all that somebody can ask for, whether by flags, in the page or in Python."""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beatmaps.inputs import Choice
+from beatmaps.selection import Selection
+from constraints.spacing import KEEP
+from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from conventions.errors import FieldError
+from conventions.identity import INDIFFERENT
+from sampling.options import SampleOptions
+from sampling.style import StyleMix
+from sampling.wishes import Wishes
+
+LABEL_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Which previews of a result are drawn: kinds of `viewer.previews`, a GIF of the denoising.
+
+    They show `width` ms from `start` ms on; without a start an overview, the busiest part.
+    """
+
+    kinds: tuple[str, ...] = field(default=(), metadata=INDIFFERENT)
+    denoising: bool = field(default=False, metadata=INDIFFERENT)
+    start: float | None = None
+    width: float = 2000.0
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """(start, end) ms of what is to be shown, where that is said."""
+        return None if self.start is None else (self.start, self.start + self.width)
+
+
+@dataclass(frozen=True)
+class RemapRequest:
+    """What to remap, how, by which models, and where the results go.
+
+    `negative_style` names IDs, mappers and files to keep away from; `refine` only cleans the map's
+    own positions up, with strength 0; `refiner` is another model for the refining iterations.
+    `beatmap_idx` is the index of the beatmap IDs where it does not lie beside the model. `expert`
+    is a model that takes over at low noise, from `expert_below` px on; `max_noise_step` says of how
+    many timesteps an osu-diffusion v2 knows the noise, `wishes` what such models are told.
+    """
+
+    sources: tuple[Path, ...] = field(default=(EXAMPLE,), metadata=INDIFFERENT)
+    choice: Choice = field(default_factory=Choice)
+    options: SampleOptions = field(default_factory=SampleOptions)
+    selection: Selection = field(default_factory=Selection)
+    style: StyleMix = field(default_factory=StyleMix)
+    negative_style: tuple[str, ...] = ()
+    wishes: Wishes = field(default_factory=Wishes)
+    beatmap_idx: Path | None = None
+    refine: bool = False
+    # Models count by their content, of which the reports of results tell.
+    model: Path = field(default=DEFAULT_MODEL, metadata=INDIFFERENT)
+    refiner: Path | None = field(default=None, metadata=INDIFFERENT)
+    expert: Path | None = field(default=None, metadata=INDIFFERENT)
+    expert_below: float | None = None
+    max_noise_step: int | None = None
+    output: Path = field(default=Path("results"), metadata=INDIFFERENT)
+    overwrite: bool = field(default=False, metadata=INDIFFERENT)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    def __post_init__(self) -> None:
+        scale = self.options.cfg_scale
+        if scale != 1 and not (self.style or self.negative_style or self.wishes.of_style):
+            raise FieldError("{cfg_scale} strengthens a style: give one with {style_id}")
+        if self.negative_style and scale <= 1:
+            raise FieldError("{negative_style} works through guidance: give a {cfg_scale} above 1")
+        if self.wishes.negative_descriptors and scale <= 1:
+            raise FieldError(
+                "{negative_descriptors} works through guidance: give a {cfg_scale} above 1"
+            )
+        below = self.expert_below
+        if below is not None and not 0 < below < math.inf:
+            raise FieldError("{expert_below} {0:g}: give a number above 0", below)
+        if below is not None and self.expert is None:
+            raise FieldError("{expert_below} says when an expert takes over: give {expert}")
+
+    @property
+    def unwanted(self) -> StyleMix:
+        """The styles to keep away from."""
+        return StyleMix.guess(list(self.negative_style))
+
+    @property
+    def style_files(self) -> tuple[Path, ...]:
+        """The files whose styles are asked for, wanted or not."""
+        return self.style.files + self.unwanted.files
+
+    def label(self) -> str:
+        """What tells a result of this request from others, for its name; empty for the defaults."""
+        options, style, part = self.options, self.style.describe(), self.selection.describe()
+        words = [f"style {style}"] if style else []
+        words += [f"without {' '.join(self.negative_style)}"] if self.negative_style else []
+        words += self.wishes.describe()
+        words += [f"finished by {self.expert.stem}"] if self.expert else []
+        words += [part] if part else []
+        edited = options.strength != 1 and not self.refine
+        words += [f"strength {options.strength:g}"] if edited else []
+        words += ["cleaned"] if self.refine else []
+        words += [f"refined by {self.refiner.stem}"] if self.refiner else []
+        words += [f"spacing {options.spacing}"] if options.spacing != KEEP else []
+        words += [f"bounds {options.bounds}"] if options.bounds != "playfield" else []
+        words += [f"structure {options.structure}"] if options.structure != "keep" else []
+        words += [f"weak guidance {options.guidance:g}"] if options.guidance is not None else []
+        words += ["sv fit"] if options.slider_velocity == "fit" else []
+        words += [f"guidance {options.cfg_scale:g}"] if options.cfg_scale != 1 else []
+        text = " ".join(words)
+        if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
+            return text
+        # Names of files must not become too long, nor equal by being cut.
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return f"{text[: LABEL_LIMIT // 4]} {digest}"
