@@ -245,7 +245,7 @@ class Beatmap:
 
     def line_text(self, index: int) -> str:
         """A line, counted from 0, without comment and line ending; encoding it is lossless."""
-        text = self.lines[index].decode(self.encoding, _lossless(self.encoding))
+        text = self.lines[index].decode(self.encoding, lossless(self.encoding))
         return text.partition("//")[0].rstrip()
 
     def beat_length_at(self, time: float) -> float:
@@ -887,7 +887,7 @@ def patch_objects(
     """
     timing = timing or TimingEdits()
     lines = list(beatmap.lines)
-    errors = _lossless(beatmap.encoding)
+    errors = lossless(beatmap.encoding)
     for index, change in changes.items():
         hit = beatmap.objects[index]
         text = lines[hit.line].decode(beatmap.encoding, errors)
@@ -997,7 +997,7 @@ def _edit_value(data: bytes, key: str, edit: Callable[[str], str]) -> bytes:
     """Replace the value in the line of [Metadata] that counts, the last of its key, or add it."""
     encoding = _encoding(data)
     lines, texts = _split_lines(data, encoding, "the beatmap")
-    errors = _lossless(encoding)
+    errors = lossless(encoding)
     metadata = _sections(texts)["Metadata"]
     for index, text in reversed(metadata):
         if text.partition(":")[0].strip() == key:
@@ -1024,7 +1024,7 @@ def _insert_lines(lines: list[bytes], encoding: str, blocks: Mapping[int, list[s
     """The document with each block before its line, in the line ending of the line before that."""
     pieces, done = [], 0
     for at in sorted(blocks):
-        before = lines[at - 1].decode(encoding, _lossless(encoding)) if at else "\n"
+        before = lines[at - 1].decode(encoding, lossless(encoding)) if at else "\n"
         ending = before[len(before.rstrip("\r\n")) :]
         text = "".join(line + (ending or "\n") for line in blocks[at])
         if not ending:  # the last line of the file
@@ -1034,7 +1034,7 @@ def _insert_lines(lines: list[bytes], encoding: str, blocks: Mapping[int, list[s
     return b"".join(pieces + lines[done:])
 
 
-def _lossless(encoding: str) -> str:
+def lossless(encoding: str) -> str:
     """The error handler with which any bytes survive decoding and encoding."""
     return "surrogateescape" if encoding == "utf-8" else "surrogatepass"
 

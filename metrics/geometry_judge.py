@@ -51,8 +51,9 @@ class Geometry:
 
     points (M, 3, 2) are whole px: a head, the middle and the end of its path, of a circle its
     centre three times, of a spinner the playfield's middle. rhythm (M, RHYTHM) is what a
-    remap has from its source: beats since the object before and of its own, which kind, whether it
-    ends where it begins, the circles' radius, and beats from appearing to being hit.
+    remap has from its source: time since the object before and its own duration, which kind,
+    whether it ends where it begins, the circles' radius, and the time from appearing to being hit;
+    times in units of two beats, the radius in units of `SCALE`.
     """
 
     points: FloatArray

@@ -10,6 +10,7 @@ import numpy as np
 
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
+from beatmaps.shapeless import with_shapes
 from conventions.arrays import FloatArray
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
@@ -75,9 +76,11 @@ def remap(
     """
     reports, options = reports or Reports(), request.options
     steering = steer(models, beatmap, request, reports.learning)
-    sequence = beatmap_to_sequence(beatmap)
     everything = np.ones(len(beatmap.objects), dtype=bool)
     chosen = everything if steering.chosen is None else steering.chosen
+    if options.spacing.mode in ("snap", "free"):
+        beatmap = with_shapes(beatmap, chosen)
+    sequence = beatmap_to_sequence(beatmap)
     _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     states: list[FloatArray] = []
     watch = (lambda _, xy: states.append(xy)) if request.pictures.denoising else None

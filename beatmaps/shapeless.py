@@ -1,0 +1,52 @@
+"""Sliders of maps that have only their rhythm: a length, but all points in one place.
+
+Such a slider has no anchors that could be placed. It gets some, in a straight row as long as the
+slider, for a remap that decides where things go from their rhythm alone.
+"""
+
+import numpy as np
+
+from beatmaps.osu_file import Beatmap, HitObject, lossless, parse_beatmap
+from beatmaps.selection import Mask
+
+SHAPELESS_PX = 1.0
+"""A path shorter than this has no direction."""
+CURVED_FROM_PX = 60.0
+"""From this length on a slider gets an inner anchor, so that it can be a curve."""
+
+
+def is_shapeless(hit: HitObject) -> bool:
+    """Whether an object is a slider that has a length and all of whose points lie in one place."""
+    if hit.kind != "slider" or (hit.length or 0.0) < SHAPELESS_PX:
+        return False
+    return float(np.ptp(hit.points, axis=0).max()) < SHAPELESS_PX
+
+
+def with_shapes(beatmap: Beatmap, chosen: Mask) -> Beatmap:
+    """The beatmap with straight sliders for the shapeless ones of `chosen` (M,) objects.
+
+    Itself where there are none. Of the file their curves change, and nothing else; in the game they
+    last as long as their lengths say then, where a path of no length takes no time.
+    """
+    found = [hit for hit, mine in zip(beatmap.objects, chosen, strict=True) if mine]
+    found = [hit for hit in found if is_shapeless(hit)]
+    if not found:
+        return beatmap
+    lines, errors = list(beatmap.lines), lossless(beatmap.encoding)
+    for hit in found:
+        body = beatmap.line_text(hit.line)
+        fields = body.split(",")
+        fields[5] = _straight(hit)
+        text = lines[hit.line].decode(beatmap.encoding, errors)
+        shaped = ",".join(fields) + text[len(body) :]
+        lines[hit.line] = shaped.encode(beatmap.encoding, errors)
+    return parse_beatmap(b"".join(lines), beatmap.name)
+
+
+def _straight(hit: HitObject) -> str:
+    """A curve to the right of the head that is as long as the slider."""
+    x, y, length = round(hit.x), round(hit.y), hit.length or 0.0
+    end = x + max(1, round(length))
+    if length < CURVED_FROM_PX:
+        return f"L|{end}:{y}"
+    return f"B|{(x + end) // 2}:{y}|{end}:{y}"
