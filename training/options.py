@@ -13,6 +13,9 @@ POSITIVE = (
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every"),
 )
 
+LATER = ("max_noise_px", "augment_double_time", "augment_distances", "max_noise_step")
+"""Options that runs of earlier versions lack; their defaults do what those did."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -97,5 +100,10 @@ class TrainingOptions:
         return values
 
     def identity(self) -> dict[str, Any]:
-        """The options that make two commands the same run, as plain values."""
-        return identity(self)
+        """The options that make two commands the same run, as plain values.
+
+        Those of `LATER` only where they are not their defaults, so that earlier runs go on.
+        """
+        found = identity(self)
+        defaults = {name: getattr(TrainingOptions, name) for name in LATER}
+        return {k: v for k, v in found.items() if k not in LATER or v != defaults[k]}
