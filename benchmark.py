@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks import data as benchmark_data
+from benchmarks import gpu as benchmark_gpu
 from benchmarks import sampling as benchmark_sample
 from benchmarks.training import add_train_flags, benchmark_train
 from conventions import command_line
@@ -40,6 +41,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_train_flags(training)
     training.set_defaults(run=benchmark_train)
+    gpu = commands.add_parser(
+        "gpu",
+        help="all that only a GPU can tell, in one run of some minutes",
+        formatter_class=command_line.HelpFormatter,
+    )
+    benchmark_gpu.add_flags(gpu)
+    gpu.set_defaults(run=benchmark_gpu.run)
     return parser
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
@@ -372,11 +373,12 @@ class Attention(nn.Module):
         n, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
         q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
-        # Norms of so few features are taken in float32, also under autocast.
-        q = self.q_norm(at_least_float32(q)).to(v.dtype)
-        k = self.k_norm(at_least_float32(k)).to(v.dtype)
+        # Norms of so few features are taken in float32, also under autocast, and so are rotations:
+        # with one cast there and one back.
+        q, k = self.q_norm(at_least_float32(q)), self.k_norm(at_least_float32(k))
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        q, k = q.to(v.dtype), k.to(v.dtype)
         out = banded_attention(q, k, v, half_window, context.valid, mask)
         return self.out_proj(out.transpose(1, 2).reshape(n, length, width))
 
@@ -394,9 +396,14 @@ class Mlp(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without its own parameters, then shift and scale (N, D) of x (N, T, D)."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
-    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
+    """Layer norm without its own parameters, then shift and scale (N, D) of x (N, T, D).
+
+    In the precision of x: kernels of norms add in float32 whatever that is, and on CUDA autocast
+    would write float32 for them, which takes three times the memory traffic.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+        return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
 
 
 class DiTBlock(nn.Module):
@@ -526,6 +533,8 @@ class DiT(nn.Module):
             self.y_embedder = ClassEmbedder(config.num_classes, config.width)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.width, config.out_channels)
+        # Training with less memory: what a block computes is computed again for its gradients.
+        self.grad_checkpointing = False
         self._initialise()
 
     def _initialise(self) -> None:
@@ -569,8 +578,13 @@ class DiT(nn.Module):
         condition = self.t_embedder(noise) + self.y_embedder(context.classes)  # (N, D)
         h = self.xoc_embedder(x, context)  # (N, T, D)
         mask = attention_mask(len(x), x.shape[1], w, context.valid, x.device)
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            h = block(h, condition, context, w, mask)
+            arguments = (h, condition, context, w, mask)
+            if recompute:
+                h = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h = block(*arguments)
         return self.final_layer(h, condition)
 
 

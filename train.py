@@ -23,6 +23,7 @@ from training.monitor import Watch
 from training.options import TrainingOptions
 from training.run_folder import RunFolder, open_run
 from training.setup import make_trainer, open_data, run_identity
+from training.trackers import make_trackers
 from training.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -78,7 +79,8 @@ def main() -> int:
             metrics = None
             if folder is not None:
                 folder.require_space(trainer.checkpoint_bytes(), options.keep_last)
-                metrics = Metrics(folder.path, trainer.step, options.tensorboard)
+                trackers = make_trackers(folder.path, trainer.step, options)
+                metrics = Metrics(folder.path, trainer.step, trackers)
             trainer.connect()
             watch = Watch(options, ranks, trainer.loader, trainer.objective, metrics)
             return trainer.run(folder, watch)

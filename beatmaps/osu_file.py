@@ -20,10 +20,9 @@ from functools import cached_property
 from itertools import groupby
 from math import inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import slider.beatmap
 from numpy.typing import NDArray
 
 from beatmaps.slider_path import (
@@ -36,6 +35,9 @@ from beatmaps.slider_path import (
 )
 from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
+
+if TYPE_CHECKING:
+    import slider.beatmap
 
 # Limits of ours, far above any map that people play: work and memory stay within bounds.
 MAX_FILE_BYTES = 64 * 2**20
@@ -310,6 +312,8 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
     if not rows:
         raise BeatmapError(f"{name} {_why_empty(texts, skipped)}: choose a finished beatmap")
     _check_curves(rows, version, name)
+    import slider.beatmap  # training on packed data does without the package
+
     parsed = slider.beatmap.Beatmap.parse(_canonical_text(sections, version, rows))
     timing_lines = _read_timing_lines(sections["TimingPoints"], offset, name)
     timing = _read_timing(timing_lines)
@@ -658,6 +662,8 @@ def _build_objects(
     version: int,
 ) -> list[HitObject]:
     """Join what `slider` parsed with what the rows hold exactly; sort as the game does."""
+    import slider.beatmap
+
     originals = parsed.hit_objects(stacking=False)
     assert len(originals) == len(rows)
     combos = _new_combos(rows, originals, breaks)
@@ -726,6 +732,8 @@ def _new_combos(
     breaks: list[tuple[float, float]],
 ) -> list[bool]:
     """New combos in file order: flags, and those the game forces."""
+    import slider.beatmap
+
     combos = []
     after_spinner = True  # the first object starts a combo too
     for original in originals:

@@ -73,17 +73,11 @@ def seconds(step: Step, device: str) -> float:
 
 def our_step(args: argparse.Namespace, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
-    from conventions.ranks import Ranks
-    from data_loading import PackedDataset
-    from training.flags import training_options, training_parser
-    from training.setup import make_trainer
-
     pack_random_maps(folder / "packed", args)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
     flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
     flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
-    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
-    trainer = make_trainer(options, Ranks(), PackedDataset(folder / "packed"), None)
+    trainer = make_our_trainer(flags)
     trainer.connect()
     batches = trainer.loader.batches()
 
@@ -93,6 +87,17 @@ def our_step(args: argparse.Namespace, folder: Path) -> Step:
         trainer.step = number + 1
 
     return step
+
+
+def make_our_trainer(flags: list[Any], checkpoint: Path | None = None) -> Any:
+    """The trainer of train.py with the given flags, of which --data-path is packed."""
+    from conventions.ranks import Ranks
+    from data_loading import PackedDataset
+    from training.flags import training_options, training_parser
+    from training.setup import make_trainer
+
+    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
+    return make_trainer(options, Ranks(), PackedDataset(options.data_path), checkpoint)
 
 
 def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:

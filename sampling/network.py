@@ -1,7 +1,6 @@
 """A part of a map as a model is told of it, and `denoise` of a model that is told so."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
+from conventions.precision import has_bf16
 from data_loading import MARGIN_PX
 from diffusion.experts import taking_over
 from diffusion.guidance import guided_by_weak, guided_network
@@ -102,11 +102,3 @@ def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
 def in_network_units(loaded: LoadedModel, xy: FloatArray) -> Tensor:
     """xy (..., 2) px as the model's coordinates, on its device."""
     return loaded.parametrisation.from_pixels(torch.from_numpy(xy).float().to(loaded.device))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))

@@ -17,7 +17,7 @@ MAX_STEPS = 1000
 MIN_EDIT_STEPS = 4
 EDIT_RAMP_PX = (1.31, 655.0)
 """Noise in px from which an edit of strength just above 0, and one of 1, starts."""
-DEFAULT_GUIDANCE = 1.5
+DEFAULT_GUIDANCE = 2.0
 MAX_GUIDANCE = 10.0
 
 

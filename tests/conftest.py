@@ -1,6 +1,6 @@
 """What the tests of the commands share: made-up beatmaps, a packed dataset, a tiny trained model.
 
-torch and timm are imported inside fixtures, so that tests that need neither start at once.
+torch is imported inside fixtures, so that tests that do not need it start at once.
 """
 
 import json

@@ -57,6 +57,7 @@ FASTER = {
     "train.py": "--seq-len 32 --global-batch-size 2 --max-steps 3 --log-every 1 --device cpu",
     "train.py --resume": "--max-steps 5",
     "benchmark.py sample": "--lengths 60 --steps 1 --repeats 1 --limit 1 --threads 1 --device cpu",
+    "benchmark.py gpu": "--tiny --sections device --device cpu",
     "benchmark.py data": "--seq-len 32 --global-batch-size 2 --seconds 0.1",
     "benchmark.py train": "--seq-len 32 --global-batch-size 2 --steps 1 --device cpu",
     "testing/create_beatmap_dataframe.py": "--num-workers 1",

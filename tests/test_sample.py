@@ -434,7 +434,7 @@ def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
         "sys.argv = ['sample.py', '--ckpt', 'nowhere.pt']\n"
         "try:\n    runpy.run_path('sample.py', run_name='__main__')\n"
         "except SystemExit as ending:\n"
-        "    loaded = [m for m in ('timm', 'matplotlib', 'torch') if m in sys.modules]\n"
+        "    loaded = [m for m in ('slider', 'matplotlib', 'torch') if m in sys.modules]\n"
         "    print(json.dumps([ending.code, loaded]))\n"
     )
     result = subprocess.run(

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from conventions import command_line
+from conventions.precision import AMP_DTYPES
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES
 from training.options import TrainingOptions
@@ -176,12 +177,22 @@ def _add_device_flags(group: argparse._ArgumentGroup) -> None:
         choices=["nccl", "gloo"],
         help="with torchrun; gloo on CPUs and on Windows",
     )
-    add("--use-amp", action=command_line.BooleanFlag, help="bf16; default: on CUDA")
+    add("--use-amp", action=command_line.BooleanFlag, help="half precision; default: on CUDA")
+    add(
+        "--amp-dtype",
+        choices=["auto", *AMP_DTYPES],
+        help="of --use-amp; auto: bf16, but float16 on CUDA cards before Ampere, which lack bf16",
+    )
     add("--dtype", choices=["float32", "float64"], help="float64: for checks")
     add(
         "--compile",
         action=command_line.BooleanFlag,
-        help="torch.compile, where it works",
+        help="torch.compile, where it works; default: on CUDA",
+    )
+    add(
+        "--grad-checkpointing",
+        action=command_line.BooleanFlag,
+        help="a third more computing for a fraction of the memory: blocks are computed twice",
     )
     add("--peak-tflops", type=float, help="of one device, for the MFU; default: measured")
 
@@ -200,6 +211,8 @@ def _add_watching_flags(group: argparse._ArgumentGroup) -> None:
         action=command_line.BooleanFlag,
         help="write TensorBoard events",
     )
+    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases")
+    add("--profile", type=int, metavar="STEPS", help="write trace.json of so many steps")
 
 
 def training_options(args: argparse.Namespace) -> TrainingOptions:

@@ -1,17 +1,18 @@
-"""What a run tells while it trains: log.txt, metrics.jsonl, TensorBoard; how fast it is."""
+"""What a run tells while it trains: log.txt, metrics.jsonl; how fast it is."""
 
 import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from models import DiTConfig, NoiseEmbedder
+from training.trackers import Tracker
 
 log = logging.getLogger("train")
 
@@ -36,11 +37,11 @@ def start_logging(is_main: bool, folder: Path | None) -> None:
 
 
 class Metrics:
-    """metrics.jsonl, one JSON object a line with its step, and TensorBoard events if wanted."""
+    """metrics.jsonl, one JSON object a line with its step, and where else it shall go."""
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, step: int, trackers: Sequence[Tracker] = ()) -> None:
         self.path = folder / "metrics.jsonl"
-        self.writer = _summary_writer(folder, step) if tensorboard else None
+        self.trackers = trackers
         self._forget_after(step)
 
     def _forget_after(self, step: int) -> None:
@@ -53,14 +54,12 @@ class Metrics:
             temporary.write_text(text, encoding="utf-8")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Appends a line; nested dicts become tags of TensorBoard."""
+        """Appends a line; nested dicts become names with slashes for trackers."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-            if self.writer is not None:
-                for tag, value in _scalars(values):
-                    self.writer.add_scalar(tag, value, step)
-                self.writer.flush()
+            for tracker in self.trackers:
+                tracker.write(step, _scalars(values))
         except OSError as error:
             log.error("%s cannot be written: %s", self.path, error.strerror or error)
 
@@ -84,16 +83,6 @@ def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]
         elif value is not None:
             pairs.append((prefix + name, float(value)))
     return pairs
-
-
-def _summary_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise FieldError(
-            "{tensorboard} needs the package tensorboard: python -m pip install tensorboard"
-        ) from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def training_flops(config: DiTConfig, seq_len: int, half_window: int) -> float:

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from conventions.errors import FieldError
 from conventions.ranks import Ranks
 from data_loading import WindowLoader
 from training.log import Metrics, measured_peak_flops, training_flops
+from training.memory import peak_memory_gib
 from training.objective import Objective, loss_by_band
 from training.options import TrainingOptions
 
 log = logging.getLogger("train")
+MOST_SKIPPED = 32
+"""Steps in a row that overflow in float16: from a scale of 65,536 down to 1 / 65,536."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Unreported:
     losses: list[Tensor] = field(default_factory=list)  # of a step each, (N,) float64
     sigmas_px: list[Tensor] = field(default_factory=list)  # (N,)
     grad_norms: list[float] = field(default_factory=list)
+    skipped: int = 0
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -60,6 +65,7 @@ class Watch:
         self.peak_flops = self._peak_flops() if ranks.is_main else math.nan
         self.records: list[StepRecord] = []
         self.unreported = Unreported()
+        self.skipped_in_a_row = 0
 
     def record(self, record: StepRecord) -> None:
         """Keeps what a step left, without looking at it."""
@@ -74,11 +80,22 @@ class Watch:
         losses = self.ranks.join(mine, self.options.global_batch_size)  # (steps, N)
         norms = torch.stack([record.grad_norm for record in records]).tolist()
         for record, loss, norm in zip(records, losses, norms, strict=True):
-            if not (bool(loss.isfinite().all()) and math.isfinite(norm)):
+            finite = bool(loss.isfinite().all()) and math.isfinite(norm)
+            if not finite and not self._only_skipped(norm):
                 raise self._failure(record, loss, norm)
+            self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+            self.unreported.skipped += not finite
             self.unreported.sigmas_px.append(self.objective.sigmas_px(record.levels))
         self.unreported.losses += list(losses)
-        self.unreported.grad_norms += norms
+        self.unreported.grad_norms += [norm for norm in norms if math.isfinite(norm)]
+
+    def _only_skipped(self, norm: float) -> bool:
+        """Whether the float16 scaler left out a step, and tries the next at half the scale.
+
+        Where not even a scale halved so often helps, it is the losses that went wrong.
+        """
+        scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
+        return scaled and not math.isfinite(norm) and self.skipped_in_a_row < MOST_SKIPPED
 
     def _failure(self, record: StepRecord, losses: Tensor, norm: float) -> FieldError:
         """Names the windows, of which maps at what noise, whose losses are not finite."""
@@ -103,17 +120,19 @@ class Watch:
             *("; ".join(windows), self.options.lr),
         )
 
-    def report(self, step: int, elapsed: float, lr: float) -> None:
+    def report(self, step: int, elapsed: float, lr: float, progress: float) -> None:
         """One line of the log and of the metrics about the steps since the last one."""
         done, self.unreported = self.unreported, Unreported()
         losses = torch.stack(done.losses)
         rate = len(losses) / (self.unreported.since - done.since)
         points = rate * self.options.global_batch_size * self.options.seq_len
-        mfu = self._mfu(rate)
+        mfu, memory = self._mfu(rate), peak_memory_gib(self.objective.device)
+        left = elapsed * max(0.0, 1 - progress) / progress if progress else math.nan
         log.info(
             "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f, Data Points/Sec: %.0f, "
-            "MFU: %.0f%%, LR: %.2e",
-            *(step, losses.mean(), rate, points, 100 * mfu, lr),
+            "MFU: %.0f%%, Left: %.1f min, %sLR: %.2e",
+            *(step, losses.mean(), rate, points, 100 * mfu, left / 60),
+            *("" if memory is None else f"Memory: {memory:.1f} GiB, ", lr),
         )
         if self.metrics is None:
             return
@@ -121,12 +140,18 @@ class Watch:
             "epoch": step / self.loader.batches_per_epoch,
             "loss": float(losses.mean()),
             "loss_by_sigma": loss_by_band(losses.flatten(), torch.cat(done.sigmas_px)),
-            "grad_norm": float(np.mean(done.grad_norms)),
+            "grad_norm": float(np.mean(done.grad_norms)) if done.grad_norms else None,
+            "skipped_steps": done.skipped,
             "lr": lr,
             "steps_per_second": rate,
+            "windows_per_second": rate * self.options.global_batch_size,
             "points_per_second": points,
+            "points": step * self.options.global_batch_size * self.options.seq_len,
             "mfu": mfu,
+            "peak_memory_gib": memory,
+            "graphs": counters["stats"]["unique_graphs"],
             "elapsed": elapsed,
+            "seconds_left": left,
         }
         self.metrics.write(step, values)
 
@@ -140,7 +165,7 @@ class Watch:
         """Operations/s that one device could do: as given, or as matrix products reach here."""
         if self.options.peak_tflops is not None:
             return self.options.peak_tflops * 1e12
-        dtype = torch.bfloat16 if self.objective.amp else self.objective.dtype
+        dtype = self.objective.amp_dtype if self.objective.amp else self.objective.dtype
         return measured_peak_flops(self.objective.device, dtype)
 
     def _mfu(self, steps_per_second: float) -> float:

@@ -93,6 +93,7 @@ class Objective:
     dtype: torch.dtype
     half_window: int
     amp: bool
+    amp_dtype: torch.dtype = torch.bfloat16
 
     def losses(self, network: Network, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each window: (N,) on the device."""
@@ -100,7 +101,7 @@ class Objective:
         conditions, counted, weight = self.conditions(batch.conditions, x0, noise)
         context = make_context(self.config, conditions)
         context = context._replace(features=context.features.to(self.dtype))
-        with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
+        with torch.autocast(self.device.type, self.amp_dtype) if self.amp else nullcontext():
             losses = self.parametrisation.loss(
                 lambda x, labels: network(x, labels, context, self.half_window).to(self.dtype),
                 x0,

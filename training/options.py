@@ -1,6 +1,6 @@
 """The options of a training run: what is trained on what, for how long, and how it is watched."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,8 @@ from conventions.identity import INDIFFERENT, identity, plain
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
     *("max_noise_px", "half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
-    *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every"),
+    *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
-
-LATER = ("max_noise_px", "augment_double_time", "augment_distances", "max_noise_step")
-"""Options that runs of earlier versions lack; their defaults do what those did."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,10 @@ class TrainingOptions:
     device: str = field(default="auto", metadata=INDIFFERENT)
     dist: str = field(default="nccl", metadata=INDIFFERENT)
     use_amp: bool | None = None
+    amp_dtype: str = "auto"
     dtype: str = "float32"
-    compile: bool = False
+    compile: bool | None = field(default=None, metadata=INDIFFERENT)
+    grad_checkpointing: bool = field(default=False, metadata=INDIFFERENT)
     peak_tflops: float | None = field(default=None, metadata=INDIFFERENT)
     results_dir: Path = field(default=Path("results"), metadata=INDIFFERENT)
     log_every: int = field(default=100, metadata=INDIFFERENT)
@@ -80,6 +79,8 @@ class TrainingOptions:
     val_every: int = field(default=1000, metadata=INDIFFERENT)
     sample_every: int | None = field(default=None, metadata=INDIFFERENT)
     tensorboard: bool = field(default=False, metadata=INDIFFERENT)
+    wandb: str | None = field(default=None, metadata=INDIFFERENT)
+    profile: int | None = field(default=None, metadata=INDIFFERENT)
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
@@ -100,10 +101,16 @@ class TrainingOptions:
         return values
 
     def identity(self) -> dict[str, Any]:
-        """The options that make two commands the same run, as plain values.
+        """The options that make two commands the same run, as plain values."""
+        return identity(self)
 
-        Those of `LATER` only where they are not their defaults, so that earlier runs go on.
-        """
-        found = identity(self)
-        defaults = {name: getattr(TrainingOptions, name) for name in LATER}
-        return {k: v for k, v in found.items() if k not in LATER or v != defaults[k]}
+
+def in_terms_of_today(identity: dict[str, Any]) -> dict[str, Any]:
+    """What made up a run, as an earlier version wrote it down, in the terms of this one.
+
+    Options that it did not have yet were as their defaults are; those that have become indifferent
+    are left out.
+    """
+    counted = {f.name: f.metadata.get("identity", True) for f in fields(TrainingOptions)}
+    defaults = {f.name: plain(f.default) for f in fields(TrainingOptions) if counted[f.name]}
+    return {**defaults, **{name: v for name, v in identity.items() if counted.get(name, True)}}

@@ -19,6 +19,7 @@ from checkpoint import save_training_checkpoint
 from conventions import command_line
 from conventions.errors import FieldError
 from conventions.whole_files import replacing
+from training.options import in_terms_of_today
 from training.state import is_intact
 
 log = logging.getLogger("train")
@@ -82,7 +83,10 @@ class RunFolder:
 
     def differences(self, options: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Options that are not those the run began with: name -> (before, now)."""
-        before = _description(self.path).get("options", {})
+        before, options = (
+            in_terms_of_today(found)
+            for found in (_description(self.path).get("options", {}), options)
+        )
         names = sorted(before.keys() | options.keys())
         pairs = {name: (before.get(name), options.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -104,7 +108,7 @@ def open_run(results: Path, model: str, options: dict[str, Any], resume: str) ->
     if resume == "auto":
         for path in _runs(results):
             description = _description(path)
-            if description.get("options") == options and not description.get("finished"):
+            if _is_same_run(description, options) and not description.get("finished"):
                 return _go_on(path)
     elif resume != "never":
         return _named_run(Path(resume))
@@ -112,6 +116,12 @@ def open_run(results: Path, model: str, options: dict[str, Any], resume: str) ->
     folder = RunFolder(path, _lock(path))
     _write_description(path, {"options": options, "finished": False})
     return folder
+
+
+def _is_same_run(description: dict[str, Any], options: dict[str, Any]) -> bool:
+    if "options" not in description:
+        return False
+    return in_terms_of_today(description["options"]) == in_terms_of_today(options)
 
 
 def _runs(results: Path) -> list[Path]:

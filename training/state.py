@@ -50,6 +50,7 @@ class TrainingState:
     elapsed: float = 0.0
     batches_per_epoch: int | None = None
     rng: Tensor | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
 
     def at_noise_up_to(self, px: float | None) -> "TrainingState":
@@ -90,7 +91,9 @@ class TrainingState:
 
     def as_new_run(self) -> "TrainingState":
         """The same at step 0; the EMA begins anew, to follow what is learnt now."""
-        return replace(self, step=0, updates=0, elapsed=0.0, batches_per_epoch=None, rng=None)
+        return replace(
+            self, step=0, updates=0, elapsed=0.0, batches_per_epoch=None, rng=None, scaler={}
+        )
 
     def require(self, config: DiTConfig, parametrisation: Parametrisation) -> None:
         """Refuses to go on as another model or parametrisation than it was trained as."""
@@ -179,7 +182,7 @@ def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) 
     common = (config, parametrisation, model, ema, moments, hyperparameters)
     if "config" not in checkpoint:
         # The reference counts its steps from 0 at every start; only the optimiser knows them all.
-        # Its scaler belongs to float16; bfloat16 needs none.
+        # Its scaler finds its scale anew within some skipped steps.
         updates = max((int(m["step"]) for m in moments.values()), default=0)
         return TrainingState(path, "reference", *common, updates=updates)
     return TrainingState(
@@ -191,6 +194,7 @@ def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) 
         elapsed=checkpoint["elapsed"],
         batches_per_epoch=checkpoint.get("position", {}).get("batches_per_epoch"),
         rng=checkpoint.get("rng"),
+        scaler=checkpoint.get("scaler", {}),
         vocabulary=saved_vocabulary(config, metadata),
     )
 

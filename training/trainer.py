@@ -2,13 +2,13 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,20 +16,26 @@ from checkpoint import export_weights, write_class_table
 from conditions.vocabulary import Vocabulary, to_dict
 from conventions import command_line
 from conventions.errors import FieldError
+from conventions.precision import amp_dtype
 from conventions.ranks import Ranks, StopSignals
 from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
 from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
+from training.ema import WeightAverage
+from training.memory import parts_that_fit
 from training.monitor import StepRecord, Watch
 from training.objective import Noise, Objective
 from training.options import TrainingOptions
+from training.profiling import profiled
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
 from training.told import told_table
 from training.validation import Validation
 
 log = logging.getLogger("train")
+FIRST_SCALE = 2.0**16
+"""Of the loss in float16; it is halved where gradients overflow, doubled after 2,000 good steps."""
 
 
 class Trainer:
@@ -52,7 +58,8 @@ class Trainer:
         self.dtype = getattr(torch, options.dtype)
         torch.manual_seed(options.global_seed)
         self.model = DiT(config).to(self.device, self.dtype)
-        self.ema = ModelEmaV3(self.model, decay=options.ema_decay, use_warmup=True)
+        self.model.grad_checkpointing = options.grad_checkpointing
+        self.ema = WeightAverage(self.model, options.ema_decay)
         self.optimizer = self._optimizer()
         self.loader = WindowLoader(
             dataset,
@@ -68,6 +75,9 @@ class Trainer:
             classes=told,
         )
         self.objective = self._objective(config, parametrisation)
+        # The small gradients of float16 would vanish: the loss is scaled up while they are taken.
+        scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=scaled)
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
@@ -78,6 +88,7 @@ class Trainer:
         epochs_steps = options.epochs * self.loader.batches_per_epoch
         self.total_steps = min(epochs_steps, options.max_steps or epochs_steps)
         self.network: nn.Module = self.model
+        self.compiled, self.parts = False, options.accumulate
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
@@ -90,13 +101,15 @@ class Trainer:
 
     def _objective(self, config: DiTConfig, parametrisation: Parametrisation) -> Objective:
         options = self.options
+        dtype = amp_dtype(self.device, options.use_amp, options.amp_dtype)
         return Objective(
             parametrisation,
             config,
             self.device,
             self.dtype,
             options.train_half_window or options.seq_len,
-            self.device.type == "cuda" if options.use_amp is None else options.use_amp,
+            dtype is not None,
+            dtype or torch.bfloat16,
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -109,6 +122,8 @@ class Trainer:
         self.step, self.updates, self.elapsed = state.step, state.updates, state.elapsed
         if state.rng is not None:
             torch.set_rng_state(state.rng)
+        if state.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state.scaler)
         expected = state.batches_per_epoch
         if expected is not None and expected != self.loader.batches_per_epoch:
             log.warning(
@@ -121,14 +136,19 @@ class Trainer:
 
     def connect(self) -> None:
         """Compiles the model if that is wanted, and joins it with those of the other ranks."""
-        if self.options.compile:
+        wanted = self.options.compile
+        if self.device.type == "cuda" if wanted is None else wanted:
             self.network = torch.compile(self.model)  # type: ignore[assignment]
+            self.compiled = True
             try:
                 self._rehearse()
+            except torch.OutOfMemoryError:
+                torch.compiler.reset()  # it does work: the parts of a step will be smaller
             except (RuntimeError, OSError, ImportError) as error:
                 reason = " ".join(str(error).split())[:200]
                 log.warning("torch.compile does not work here, going on without it: %s", reason)
-                self.network = self.model
+                self.network, self.compiled = self.model, False
+        self._fit_memory()
         if self.ranks.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(
@@ -137,6 +157,25 @@ class Trainer:
             # DDP orders its sums anew after the first step. From here on they are in that order
             # already, so that a run that is taken up adds as one that was never stopped.
             self._rehearse()
+
+    def _fit_memory(self) -> None:
+        """On CUDA: as many parts of a step as its memory needs."""
+        if self.device.type != "cuda":
+            return
+        share = self.ranks.share(self.options.global_batch_size)
+
+        def rehearse(parts: int) -> None:
+            self.parts = parts
+            self.optimizer.zero_grad(set_to_none=True)
+            # The optimiser's moments, which do not exist before the first step.
+            weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+            moments = torch.empty(2 * weights, dtype=torch.uint8, device=self.device)
+            self._rehearse()
+            del moments
+
+        remedy = "add {grad_checkpointing}, or take a smaller {model} or {seq_len}"
+        windows = share.stop - share.start
+        self.parts = parts_that_fit(rehearse, self.parts, windows, self.ranks, remedy)
 
     def _rehearse(self) -> None:
         """Computes the gradients of the first step and forgets them."""
@@ -184,10 +223,12 @@ class Trainer:
             for name, parameter in self.model.named_parameters():
                 if name != TABLE:
                     parameter.grad = None
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.set_learning_rate()
-        self.optimizer.step()
-        self.ema.update(self.model, step=self.updates)
+        self.scaler.step(self.optimizer)  # not where a scaled gradient overflowed
+        self.scaler.update()
+        self.ema.update(self.model, self.updates)
         self.updates += 1
         return StepRecord(step, whole.levels, losses, norm)
 
@@ -205,15 +246,28 @@ class Trainer:
             network, last = self.network, part is parts[-1]
             unshared = isinstance(network, DistributedDataParallel) and not last
             with network.no_sync() if unshared else nullcontext():  # type: ignore[operator]
-                micro = batch.part(part)
-                loss = self.objective.losses(network, micro, noise.part(part))
-                (loss.sum() * weight).backward()
+                loss = self._part_losses(batch, noise, part)
+                self.scaler.scale(loss.sum() * weight).backward()
             losses.append(loss.detach())
         return torch.cat(losses)
 
+    def _part_losses(self, batch: Batch, noise: Noise, part: slice) -> Tensor:
+        """Losses of some windows.
+
+        The compiled network is made for one number of windows: a part that is one short of the
+        others takes a neighbour's window along, whose loss is dropped.
+        """
+        taken = part
+        if self.compiled:
+            longest = max(p.stop - p.start for p in self._micro_batches(len(batch.xy)))
+            first = max(0, part.stop - longest)
+            taken = slice(first, first + longest)
+        losses = self.objective.losses(self.network, batch.part(taken), noise.part(taken))
+        return losses[part.start - taken.start : part.stop - taken.start]
+
     def _micro_batches(self, n: int) -> list[slice]:
-        """n windows in as many parts as `accumulate` says, none of them empty."""
-        count = min(self.options.accumulate, n)
+        """n windows in so many parts as they are computed in, none of them empty."""
+        count = min(self.parts, n)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
     def state(self) -> dict[str, Any]:
@@ -234,6 +288,7 @@ class Trainer:
                 "batches_per_epoch": self.loader.batches_per_epoch,
             },
             "rng": torch.get_rng_state(),
+            "scaler": self.scaler.state_dict(),
             "args": self.options.plain(),
             **self._vocabulary(),
         }
@@ -251,8 +306,10 @@ class Trainer:
 
         `folder` is the main rank's. A signal ends the run early, with a checkpoint.
         """
+        place = None if folder is None else folder.path
         with StopSignals().listening() as signals:
-            stopped_by = self._loop(folder, watch, signals)
+            with profiled(place, self.options.profile) as step_done:
+                stopped_by = self._loop(folder, watch, signals, step_done)
             watch.check()
             if folder is not None:
                 self.save(folder)
@@ -265,7 +322,13 @@ class Trainer:
         log.info("Done!")
         return 0
 
-    def _loop(self, folder: RunFolder | None, watch: Watch, signals: StopSignals) -> int:
+    def _loop(
+        self,
+        folder: RunFolder | None,
+        watch: Watch,
+        signals: StopSignals,
+        step_done: Callable[[], None],
+    ) -> int:
         """Steps until the run is over (0) or stopped by a signal (its number)."""
         options, unsaved, last = self.options, False, time.perf_counter()
         for step, batch in self.loader.batches(self.step):
@@ -277,6 +340,7 @@ class Trainer:
             if stop or self.progress() >= 1:
                 return int(stop)
             watch.record(self.train_step(batch, step))
+            step_done()
             self.step = step + 1
             log_now, save_now = (
                 self.step % options.log_every == 0,
@@ -285,7 +349,8 @@ class Trainer:
             if log_now or save_now:
                 watch.check()
             if log_now:
-                watch.report(self.step, self.elapsed, self.optimizer.param_groups[0]["lr"])
+                lr = self.optimizer.param_groups[0]["lr"]
+                watch.report(self.step, self.elapsed, lr, self.progress())
             self.validate(folder, watch)
             if folder is not None and (save_now or (unsaved and log_now)):
                 unsaved = not self.try_to_save(folder)

@@ -93,7 +93,7 @@ def test_a_missing_package_says_how_to_get_it(module: str, package: str) -> None
 
 def test_packages_of_development_are_in_their_own_file() -> None:
     assert "-r requirements-dev.txt" in requirements_check.missing_problem("sklearn")
-    assert "-r requirements.txt" in requirements_check.missing_problem("timm")
+    assert "-r requirements.txt" in requirements_check.missing_problem("slider")
     assert requirements_check.missing_problem("a_bug") == ""
     assert requirements_check.missing_problem("torch.no_such_part") == ""
 

@@ -56,6 +56,23 @@ def test_a_run_that_was_begun_before_is_found_by_resume_auto(tmp_path: Path) -> 
         assert new.path == tmp_path / f"00{number}-DiT-XXS"
 
 
+def test_what_came_later_counts_as_its_default_in_runs_of_before(tmp_path: Path) -> None:
+    before = json.loads(BEGUN_BEFORE)
+    folder = open_run(tmp_path, "DiT-XXS", before, "auto")
+    folder.close()
+    for flags in ("", "--compile", "--grad-checkpointing --wandb osu --profile 3"):
+        again = options(f"{FLAGS} {flags}").identity()
+        assert folder.differences(again) == {}
+        found = open_run(tmp_path, "DiT-XXS", again, "auto")
+        found.close()
+        assert found.path == folder.path
+    other = options(f"{FLAGS} --amp-dtype float16").identity()
+    assert folder.differences(other) == {"amp_dtype": ("auto", "float16")}
+    new = open_run(tmp_path, "DiT-XXS", other, "auto")
+    new.close()
+    assert new.path != folder.path
+
+
 def test_flags_and_python_make_the_same_options() -> None:
     assert options("--data-path maps") == TrainingOptions(Path("maps"))
     dests = [action.dest for action in training_parser()._actions if action.dest != "help"]

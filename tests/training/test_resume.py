@@ -194,7 +194,7 @@ def test_the_last_checkpoints_are_kept_and_every_nth(
 
 def test_a_checkpoint_holds_everything(packed: PackedDataset, trained: Path) -> None:
     state = last_checkpoint(trained)
-    assert {*PARTS, "elapsed", "args"} == state.keys()
+    assert {*PARTS, "elapsed", "args", "scaler"} == state.keys()
     assert state["position"] == {"epoch": 0, "batch": 10, "batches_per_epoch": 14}
     assert state["elapsed"] > 0 and len(state["rng"]) > 1000
     assert len(state["opt"]["state"]) == len(state["model"])

@@ -1,0 +1,29 @@
+"""In which precision a device computes fast: what it has natively, not what it emulates."""
+
+from typing import Any
+
+import torch
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 natively, which is faster there; emulated it is slower."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def amp_dtype(device: torch.device, wanted: bool | None, name: str = "auto") -> torch.dtype | None:
+    """The type that autocast computes in while training; None without it.
+
+    Unless it is `wanted` or refused it is on for CUDA. `name` is one of AMP_DTYPES or `auto`: bf16,
+    but float16, whose loss must be scaled, on CUDA devices before Ampere, which emulate bf16.
+    """
+    if not (device.type == "cuda" if wanted is None else wanted):
+        return None
+    if name != "auto":
+        return AMP_DTYPES[name]
+    return torch.float16 if device.type == "cuda" and not has_bf16(device) else torch.bfloat16
