@@ -5,8 +5,10 @@ import csv
 import hashlib
 import io
 import json
+import math
 import pickle
 import shutil
+import zipfile
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from conditions import second_generation
+from conditions.second_generation import TOKENIZER, WEIGHTS
+from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
 from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
@@ -28,6 +33,10 @@ PLAYFIELD_SIZE = "xoc_embedder.playfield_size"
 """A constant that the reference keeps among its parameters."""
 
 
+MOST_TOKENIZER_BYTES, MOST_WEIGHT_BYTES = 2**29, math.inf
+"""Of an osu-diffusion v2's files; weights are read by shapes that their own file must fill."""
+
+
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or one of another kind: what, where, what to do."""
 
@@ -37,6 +46,7 @@ class LoadedModel:
     """A model ready to sample, with what its file says about it.
 
     `weak` is a worse model of the same kind, for guidance; None where none lies beside the file.
+    `vocabulary` is what a model with `class_groups` can be told of a map.
     """
 
     model: DiT
@@ -45,6 +55,7 @@ class LoadedModel:
     sha256: str
     metadata: dict[str, Any] = field(default_factory=dict)
     weak: "LoadedModel | None" = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def device(self) -> torch.device:
@@ -136,13 +147,19 @@ def export_weights(
 
 
 def load_model(
-    path: Path | str, device: torch.device | str = "cpu", heads: int | None = None
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    heads: int | None = None,
+    known_steps: int | None = None,
 ) -> LoadedModel:
-    """Loads an export, a training checkpoint (its EMA) or a checkpoint of the reference.
+    """Loads an export, a training checkpoint (its EMA), a checkpoint of the reference, or a v2.
 
     `heads` is needed only for reference checkpoints of a size that it does not have by name.
+    `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.
     """
     path = Path(path)
+    if path.is_dir():
+        return _load_folder(path, device, heads, known_steps)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint file {path}")
     with path.open("rb") as file:
@@ -160,19 +177,95 @@ def load_model(
     try:
         state, config, parametrisation, metadata = read(path)
         _require_fit(state, config, path)
+        vocabulary = saved_vocabulary(config, metadata)
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path} is incomplete or of another version: {reason}") from error
-    model = DiT(config)
-    model.load_state_dict({k: v.float() for k, v in state.items()})
-    model.requires_grad_(False).eval().to(device)
+    model = _ready(state, config, device)
     weak = weak_path(path)
     beside = load_model(weak, device) if weak is not None and weak.is_file() else None
     if beside is not None and beside.parametrisation.scale != parametrisation.scale:
         raise CheckpointError(f"{weak} has other units than {path}: it cannot guide it")
-    return LoadedModel(model, parametrisation, path, digest, metadata, beside)
+    return LoadedModel(model, parametrisation, path, digest, metadata, beside, vocabulary)
+
+
+def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary | None:
+    """The vocabulary that is saved with a model of ours, if it is one that is told of groups."""
+    if not config.class_groups:
+        return None
+    vocabulary = from_dict(metadata["vocabulary"])
+    if vocabulary.groups != config.class_groups:
+        raise ValueError("its vocabulary is of another model")
+    return vocabulary
+
+
+def _ready(state: dict[str, Tensor], config: DiTConfig, device: torch.device | str) -> DiT:
+    model = DiT(config)
+    model.load_state_dict({k: v.float() for k, v in state.items()})
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _load_folder(
+    folder: Path, device: torch.device | str, heads: int | None, known_steps: int | None
+) -> LoadedModel:
+    """Loads the folder of an osu-diffusion v2."""
+    state, config, parametrisation, vocabulary = folder_parts(folder, heads, known_steps)
+    hashes = [_sha256(folder / name) for name in (WEIGHTS, TOKENIZER)]
+    digest = hashlib.sha256("".join(hashes).encode("ascii")).hexdigest()
+    return LoadedModel(
+        _ready(state, config, device),
+        parametrisation,
+        folder,
+        digest,
+        {"source": "osu-diffusion v2"},
+        vocabulary=vocabulary,
+    )
+
+
+def folder_parts(
+    folder: Path, heads: int | None = None, known_steps: int | None = None
+) -> tuple[dict[str, Tensor], DiTConfig, Parametrisation, Vocabulary]:
+    """Weights, configuration, parametrisation and vocabulary of an osu-diffusion v2."""
+    for name in (WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} lacks {name}: the folder of an osu-diffusion v2 holds {WEIGHTS} and "
+                f"{TOKENIZER}"
+            )
+    known = second_generation.parametrisation_of(known_steps)
+    parametrisation = parametrisation_from_dict(known)
+    path = folder / TOKENIZER
+    try:
+        vocabulary = vocabulary_of(_read_pickle(path, MOST_TOKENIZER_BYTES))
+        path = folder / WEIGHTS
+        weights = second_generation.weights_of(_read_pickle(path, MOST_WEIGHT_BYTES))
+        config = second_generation.config_of(weights, vocabulary, heads)
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} is not of an osu-diffusion v2: {reason}") from error
+    _require_fit(weights, config, path)
+    return weights, config, parametrisation, vocabulary
+
+
+def _read_pickle(path: Path, most_bytes: float) -> dict[str, Any]:
+    """A file of torch.save that is no larger in memory than on disk, read without its code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise CheckpointError(f"{path} is not a file that torch.save wrote: {error}") from error
+    if size > min(most_bytes, path.stat().st_size):
+        raise CheckpointError(f"{path} would unpack to {size} bytes: no such file is that large")
+    return load_training_checkpoint(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weak_path(path: Path) -> Path | None:
@@ -228,11 +321,12 @@ def _read_training(path: Path, heads: int | None) -> _Parts:
 def sampling_parts(checkpoint: dict[str, Any], path: Path, heads: int | None) -> _Parts:
     """EMA weights, configuration, parametrisation and metadata of ours or the reference's."""
     if "config" in checkpoint and "ema" in checkpoint:
+        said = {key: checkpoint[key] for key in ("vocabulary",) if key in checkpoint}
         return (
             checkpoint["ema"],
             DiTConfig.from_dict(checkpoint["config"]),
             parametrisation_from_dict(checkpoint["parametrisation"]),
-            {"step": checkpoint["step"], "args": checkpoint["args"]},
+            {"step": checkpoint["step"], "args": checkpoint["args"], **said},
         )
     # Files made for sharing hold the bare weights of the EMA.
     state = checkpoint.get("ema", checkpoint)

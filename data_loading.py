@@ -189,6 +189,7 @@ class WindowLoader:
     """Batches of windows, whole batches at a time by fancy indexing of the memory map.
 
     `rows` selects beatmaps; `batch_size` counts over all ranks, of which this one takes its slice.
+    `classes` is what is told of every beatmap of the dataset; by default the index of its class.
     """
 
     def __init__(
@@ -205,6 +206,7 @@ class WindowLoader:
         flip: bool = True,
         turn: float = 0.0,
         stretch: float = 0.0,
+        classes: np.ndarray | None = None,
     ) -> None:
         if batch_size < world_size:
             raise ValueError(
@@ -220,7 +222,8 @@ class WindowLoader:
         self._all_counts = dataset.beatmaps["count"].to_numpy()
         self._counts = self._all_counts[self.rows]
         self._offsets = dataset.beatmaps["offset"].to_numpy()
-        self._classes = dataset.beatmaps["class_index"].to_numpy()
+        indices = dataset.beatmaps["class_index"].to_numpy()
+        self._classes = indices if classes is None else classes
         # numpy gathers bytes ten times as fast as it gathers structs.
         self._bytes = dataset.points.view(np.ndarray).view(f"V{POINT_DTYPE.itemsize}")
         free = np.maximum(self._counts - seq_len, 0)

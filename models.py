@@ -33,6 +33,8 @@ LARGEST = {
 PAIRS = ("coordinate_scale", "rotary_periods", "index_periods")
 """Two numbers each, or None."""
 
+MOST_GROUPS = 64
+
 
 @dataclass(frozen=True)
 class DiTConfig:
@@ -42,7 +44,9 @@ class DiTConfig:
     longest in ms; with `index_periods`, in data points, half of the phases tell places in the
     sequence instead: which point is the one before, times alone do not say. With `neighbours` the
     first layer is given the data points before and after along with each. With `known_points` the
-    network can be given coordinates that are known, and told which ones.
+    network can be given coordinates that are known, and told which ones. With `class_groups` it is
+    told of a map by a vector of zeros and ones instead of one class: how many places each group of
+    them has, of which the last one stands for "unknown".
     """
 
     width: int = 192
@@ -62,6 +66,7 @@ class DiTConfig:
     known_points: bool = False
     qk_norm: bool = True
     learn_sigma: bool = False
+    class_groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, largest in LARGEST.items():
@@ -77,11 +82,19 @@ class DiTConfig:
             )
         if self.index_periods and not self.rotary_periods:
             raise ValueError("index_periods share the phases of rotary_periods, which are missing")
+        self._check_groups()
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} must be an even multiple of heads {self.heads}: "
                 "choose another width or number of heads"
             )
+
+    def _check_groups(self) -> None:
+        """ValueError unless the groups are a few counts of places."""
+        counts = self.class_groups
+        numbers = isinstance(counts, tuple) and all(type(n) is int and n >= 0 for n in counts)
+        if not numbers or len(counts) > MOST_GROUPS or sum(counts) > LARGEST["num_classes"]:
+            raise ValueError(f"class_groups {str(counts)[:80]!r}: expected a few whole numbers")
 
     @property
     def in_features(self) -> int:
@@ -120,7 +133,8 @@ class Conditions(NamedTuple):
     times: (N, T) ms, float64 or integers; may be on the CPU, as not every device has float64
     distances: (N, T) px to the point before, negative where it is unknown
     types: (N, T) in 0..15
-    classes: (N,) int64 class indices (num_classes is the null class), or (N, D) embeddings
+    classes: (N,) int64 class indices (num_classes is the null class), (N, G) bool, where the
+        configuration has groups, or (N, D) embeddings
     valid: (N, T) bool, False for padding, or None where nothing is padded
     known: (N, T, 2) coordinates that are given, in network units and NaN elsewhere, or None
     """
@@ -159,7 +173,7 @@ class Context(NamedTuple):
 
     features: (N, T, F) time and distance embeddings, one-hot types, and which points are known
     rotary: cos and sin, each (N, 1, T, head_dim / 2) float32, or None
-    classes: (N,) int64 class indices (num_classes is the null class), or (N, D) embeddings
+    classes: as in `Conditions`
     valid: (N, T) bool, False for padding, or None where nothing is padded
     known: (N, T, 2) network units of the points that are known, NaN elsewhere, or None
     """
@@ -169,6 +183,17 @@ class Context(NamedTuple):
     classes: Tensor
     valid: Tensor | None
     known: Tensor | None = None
+
+
+def null_classes(config: DiTConfig) -> Tensor:
+    """What stands for no style, as `Conditions.classes` of one sequence: (1,) int64 or (1, G)."""
+    if not config.class_groups:
+        return torch.tensor([config.num_classes])
+    # A group without places has no place for "unknown" either.
+    ends = torch.tensor([n for n in config.class_groups if n]).cumsum(0) - 1
+    null = torch.zeros(1, sum(config.class_groups), dtype=torch.bool)
+    null[0, ends] = True
+    return null
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -462,6 +487,21 @@ class ClassEmbedder(nn.Module):
         return classes if classes.is_floating_point() else self.embedding_table(classes)
 
 
+class GroupEmbedder(nn.Module):
+    """A vector of zeros and ones (N, G) about a map -> (N, D)."""
+
+    def __init__(self, places: int, width: int) -> None:
+        super().__init__()
+        self.class_embedding = nn.Sequential(
+            nn.Linear(places, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, classes: Tensor) -> Tensor:
+        if classes.is_floating_point():
+            return classes
+        return self.class_embedding(classes.to(next(self.parameters()).dtype))
+
+
 class FinalLayer(nn.Module):
     """Modulated norm and the linear read-out (N, T, C)."""
 
@@ -486,7 +526,11 @@ class DiT(nn.Module):
         self.config = config
         self.xoc_embedder = DataPointEmbedder(config)
         self.t_embedder = NoiseEmbedder(config.width)
-        self.y_embedder = ClassEmbedder(config.num_classes, config.width)
+        self.y_embedder: ClassEmbedder | GroupEmbedder
+        if config.class_groups:
+            self.y_embedder = GroupEmbedder(sum(config.class_groups), config.width)
+        else:
+            self.y_embedder = ClassEmbedder(config.num_classes, config.width)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.width, config.out_channels)
         # Training with less memory: what a block computes is computed again for its gradients.
@@ -499,7 +543,8 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        if isinstance(self.y_embedder, ClassEmbedder):
+            nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         for module in self.t_embedder.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -509,8 +554,18 @@ class DiT(nn.Module):
 
     @property
     def null_class(self) -> int:
-        """Index of the class that stands for 'no style'."""
+        """Index of the class that stands for 'no style', where classes have indices."""
         return self.config.num_classes
+
+    def null_classes(self) -> Tensor:
+        """What stands for 'no style', as `Conditions.classes` of one sequence, on its device."""
+        return null_classes(self.config).to(next(self.parameters()).device)
+
+    def class_table(self) -> Tensor:
+        """The embeddings of the classes that it knows, (classes + 1, D); the last is 'no style'."""
+        if isinstance(self.y_embedder, ClassEmbedder):
+            return self.y_embedder.embedding_table.weight
+        return self.y_embedder(self.null_classes())
 
     def forward(
         self, x: Tensor, noise: Tensor, context: Context, half_window: int | None = None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from beatmaps.inputs import Choice, Job, find_inputs, is_archive, open_jobs
@@ -170,6 +171,16 @@ def check_result(path: Path, request: RemapRequest) -> int:
     return 1 if proof.others else 0
 
 
+def load_models(request: RemapRequest, device: torch.device) -> Models:
+    """The models that a request names."""
+
+    def load(path: Path) -> LoadedModel:
+        return load_model(path, device, known_steps=request.max_noise_step)
+
+    others = (None if path is None else load(path) for path in (request.refiner, request.expert))
+    return Models(load(request.model), *others)
+
+
 @naming(NAMES)
 def main() -> int:
     args = make_parser().parse_args()
@@ -178,16 +189,15 @@ def main() -> int:
         return check_result(args.check, request)
     with process_group("gloo", hours=24 * 14) as ranks:
         device = command_line.pick_device(args.device, ranks.local_rank)
-        loaded = load_model(request.model, device)
-        check_model(loaded, args.model, args.num_classes)
-        refiner = None if request.refiner is None else load_model(request.refiner, device)
+        models = load_models(request, device)
+        check_model(models.sampler, args.model, args.num_classes)
         paths, left_out = find_inputs(request.sources, request.output)
         command_line.check_folder(request.output)
         single = len(paths) == 1 and not left_out and not request.choice.all_difficulties
         if args.picture is None:  # of one map alone
             args.picture = single
             request = request_from(args)
-        command = Command(Models(loaded, refiner), request, vars(args))
+        command = Command(models, request, vars(args))
         if not single or ranks.world_size > 1:
             return command.remap_inputs(paths, left_out, ranks)
         command.remap_input(paths[0], Tally(strict=True))

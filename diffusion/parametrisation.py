@@ -6,7 +6,7 @@ Both describe noisy coordinates as x0 + sigma eps in units in which the noise is
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
 
-SOLVER_SIGMA_MIN, SOLVER_SIGMA_MAX = 0.02, 5.0
-"""Noise of few-step runs of a `LearnedVariance` model, in its units: 10 and 2,560 px."""
+SOLVER_PX = (10.24, 2560.0)
+"""Noise of few-step runs of a `LearnedVariance` model, the lowest and the highest."""
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x (N, T, 2), noise labels (N,)) -> (N, T, C): a model with its context already bound."""
@@ -69,6 +69,15 @@ class Parametrisation(Protocol):
         ...
 
     @property
+    def limit(self) -> float:
+        """The highest noise level that the network was trained at; infinite where it was at all."""
+        ...
+
+    def limited(self, px: float) -> "Parametrisation":
+        """The same for training at noise up to `px` alone, along the axis that has more of it."""
+        ...
+
+    @property
     def best_solver(self) -> str:
         """The solver that measured best at few steps, by its name in `samplers.SOLVERS`."""
         ...
@@ -111,7 +120,8 @@ class Parametrisation(Protocol):
 class EDM:
     """EDM preconditioning (Karras et al. 2022, table 1) on centred coordinates / 131 px.
 
-    Training noise is log-normal: ln sigma ~ N(log_mean, log_std^2), in units of 131 px.
+    Training noise is log-normal: ln sigma ~ N(log_mean, log_std^2), in units of 131 px; with
+    `trained_below` it is cut there, for a network that knows low noise alone.
     """
 
     log_mean: float = -1.0
@@ -120,12 +130,27 @@ class EDM:
     sigma_max: float = 5.0
     rho: float = 7.0
     pixels: float = 131.0
+    trained_below: float | None = None
 
     best_solver: ClassVar[str] = "dpmpp-2m"
 
+    def __post_init__(self) -> None:
+        if self.trained_below is not None and not self.trained_below > self.sigma_min:
+            raise ValueError(f"noise below {self.trained_below:g} only is none: give more")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values to save with the weights."""
-        return {"name": "edm", **asdict(self)}
+        values = {"name": "edm", **asdict(self)}
+        # Versions without this limit read models that have none.
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def limit(self) -> float:
+        return math.inf if self.trained_below is None else self.trained_below
+
+    def limited(self, px: float) -> "EDM":
+        """The same for training at noise up to `px` alone."""
+        return replace(self, trained_below=px / self.pixels)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -163,7 +188,14 @@ class EDM:
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """n log-normal sigmas (n,) (EDM, table 1)."""
-        return (torch.randn(n, generator=generator) * self.log_std + self.log_mean).exp()
+        if self.trained_below is None:
+            normal = torch.randn(n, generator=generator)
+        else:
+            end = (math.log(self.trained_below) - self.log_mean) / self.log_std
+            share = torch.special.ndtr(torch.tensor(end, dtype=torch.float64))
+            uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+            normal = torch.special.ndtri((uniform * share).clamp(min=1e-12)).float()
+        return (normal * self.log_std + self.log_mean).exp()
 
     def level_sigmas(self, levels: Tensor) -> Tensor:
         """EDM's levels are sigmas."""
@@ -184,12 +216,16 @@ class LearnedVariance:
 
     Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
     the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Sampling keeps x0 within `clamp`, in
-    network units, as the reference's does.
+    network units, as the reference's does. `centred` coordinates, those of osu-diffusion v2, are
+    x / 256 - 1, y / 192 - 1. With `known_steps` the network was trained at the first timesteps of
+    the chain alone.
     """
 
     schedule: DiscreteSchedule = field(default_factory=cosine_schedule)
     l1: bool = True
     clamp: tuple[float, float] | None = (-1.0, 2.0)
+    centred: bool = False
+    known_steps: int | None = None
 
     # Such models know little of the coarse noise levels, and new noise in every step takes back
     # what was decided wrongly there.
@@ -198,7 +234,27 @@ class LearnedVariance:
     def to_dict(self) -> dict[str, Any]:
         """Plain values to save with the weights."""
         name = next(n for n, make in SCHEDULES.items() if make() == self.schedule)
-        return {"name": "learned-variance", "noise_schedule": name, "l1": self.l1}
+        values = {"name": "learned-variance", "noise_schedule": name, "l1": self.l1}
+        values |= {"centred": True} if self.centred else {}
+        return values | ({} if self.known_steps is None else {"known_steps": self.known_steps})
+
+    def __post_init__(self) -> None:
+        steps = len(self.schedule.betas)
+        if self.known_steps is not None and not 1 <= self.known_steps <= steps:
+            raise ValueError(f"{self.known_steps} timesteps known: expected 1 to {steps}")
+
+    @property
+    def limit(self) -> float:
+        if self.known_steps in (None, len(self.schedule.betas)):
+            return math.inf
+        return float(self.schedule.sigmas[self.known_steps - 1])
+
+    def limited(self, px: float) -> "LearnedVariance":
+        """The same for training at the timesteps whose noise is up to `px` alone."""
+        known = int((self.schedule.sigmas * max(self.scale) <= px).sum())
+        if not known:
+            raise ValueError(f"noise up to {px:g} px: the chain begins above that")
+        return replace(self, known_steps=known)
 
     @property
     def sigma_min(self) -> float:
@@ -207,15 +263,16 @@ class LearnedVariance:
 
     @property
     def scale(self) -> tuple[float, float]:
-        return PLAYFIELD
+        return PLAYFIELD_CENTRE if self.centred else PLAYFIELD
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Network units -> playfield px."""
-        return x * x.new_tensor(self.scale)
+        return (x + 1 if self.centred else x) * x.new_tensor(self.scale)
 
     def from_pixels(self, xy: Tensor) -> Tensor:
-        """Playfield px -> network units, the playfield being [0, 1]^2."""
-        return xy / xy.new_tensor(self.scale)
+        """Playfield px -> network units, the playfield being [0, 1]^2, or [-1, 1]^2."""
+        scaled = xy / xy.new_tensor(self.scale)
+        return scaled - 1 if self.centred else scaled
 
     def predict(self, network: Network, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """x0 (N, T, 2) and the variance values (N, T, 2) in [-1, 1] that the network gives."""
@@ -277,11 +334,14 @@ class LearnedVariance:
         Of few evenly spaced timesteps most have more noise than the playfield has pixels, and the
         last step would jump from about 80 px to 0: spaced as for EDM they lose much less.
         """
-        return karras_sigmas(steps, SOLVER_SIGMA_MIN, start or SOLVER_SIGMA_MAX)
+        low, high = (px / max(self.scale) for px in SOLVER_PX)
+        high = high if start is None else start
+        return karras_sigmas(steps, min(low, high), high)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
-        """n timesteps (n,) int64, uniform over the chain."""
-        return torch.randint(0, len(self.schedule.betas), (n,), generator=generator)
+        """n timesteps (n,) int64, uniform over those of the chain that are learnt."""
+        steps = self.known_steps or len(self.schedule.betas)
+        return torch.randint(0, steps, (n,), generator=generator)
 
     def level_sigmas(self, levels: Tensor) -> Tensor:
         """The sigmas of timesteps (n,), float64."""
@@ -353,6 +413,12 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     return torch.where(x < -0.999, tail_low, torch.where(x > 0.999, tail_high, inner))
 
 
+def learned_variance(schedule: DiscreteSchedule, **options: Any) -> LearnedVariance:
+    """A `LearnedVariance` with the clamp that belongs to its coordinates."""
+    clamp = (-2.0, 2.0) if options.get("centred") else (-1.0, 2.0)
+    return LearnedVariance(schedule, clamp=clamp, **options)
+
+
 def parametrisation_from_dict(values: dict[str, Any]) -> Parametrisation:
     """Inverse of `to_dict`; ValueError for names it does not know."""
     options = dict(values)
@@ -362,5 +428,10 @@ def parametrisation_from_dict(values: dict[str, Any]) -> Parametrisation:
             raise ValueError(f"noise levels must be numbers, they are {options}")
         return EDM(**options)
     if name == "learned-variance" and options.get("noise_schedule") in SCHEDULES:
-        return LearnedVariance(SCHEDULES[options["noise_schedule"]](), options["l1"])
+        return learned_variance(
+            SCHEDULES[options["noise_schedule"]](),
+            l1=options["l1"],
+            centred=options.get("centred", False),
+            known_steps=options.get("known_steps"),
+        )
     raise ValueError(f"unknown parametrisation {values}: the checkpoint is of a newer version")

@@ -22,7 +22,7 @@ def unstyled_conditions(
 
     -1 stands for a distance that the model is not told.
     """
-    null = torch.tensor([loaded.model.null_class], device=loaded.device)
+    null = loaded.model.null_classes()
     times = sequence.times - sequence.times[0]
     conditions = Conditions.of_arrays(times, sequence.distances(), sequence.types, null)
     if distances is None:

@@ -15,6 +15,7 @@ from models import SIZES
 from sampling.options import DEFAULT_STEPS, SampleOptions
 from sampling.request import Pictures, RemapRequest
 from sampling.style import StyleMix
+from sampling.wishes import Wishes
 from viewer.previews import SUFFIXES
 
 REFINE_ITERATIONS = 10
@@ -23,6 +24,8 @@ NAMES = command_line.flag_names(
     variants="--num-variants",
     half_window="--seq-len",
     refine_iterations="--refine-iters",
+    model="--ckpt",
+    expert="--expert-ckpt",
 )
 """The flags of a request's fields, for errors."""
 
@@ -39,6 +42,7 @@ def remap_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_selection_flags(parser)
     _add_style_flags(parser)
     _add_edit_flags(parser)
+    _add_told_flags(parser)
     _add_result_flags(parser.add_argument_group("how the result comes out"))
     where = parser.add_argument_group("where it goes, and pictures of it")
     _add_output_flags(where)
@@ -195,7 +199,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         type=Path,
         default=DEFAULT_MODEL,
         metavar="FILE",
-        help="a model: .safetensors, or .pt, also of the public osu-diffusion",
+        help="a model: .safetensors, or .pt, also of the public osu-diffusion, or the folder of an "
+        "osu-diffusion v2",
     )
     add(
         "--num-sampling-steps",
@@ -322,6 +327,40 @@ def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_told_flags(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument_group(
+        "a second model, and what models like osu-diffusion v2 are told of the map"
+    ).add_argument
+    told(
+        "--expert-ckpt",
+        type=Path,
+        metavar="FILE",
+        help="a model that takes over where there is little noise, such as an osu-diffusion v2",
+    )
+    told(
+        "--expert-below",
+        type=float,
+        metavar="PX",
+        help="the noise from which on it does; default: what it was trained at",
+    )
+    told(
+        "--max-noise-step",
+        type=int,
+        metavar="STEP",
+        help="of 1000 timesteps, how many an osu-diffusion v2 was trained at; default: 100, as the "
+        "published one",
+    )
+    told("--descriptors", nargs="+", metavar="NAME", help='user tags, such as "style/clean"')
+    told(
+        "--negative-descriptors",
+        nargs="+",
+        metavar="NAME",
+        help="user tags to keep away from; needs a --cfg-scale above 1",
+    )
+    told("--star-rating", type=float, metavar="STARS", help="default: the map's")
+    told("--circle-size", type=float, metavar="CS", help="default: the map's")
+
+
 def request_from(args: argparse.Namespace) -> RemapRequest:
     """The request that parsed flags make."""
     if args.refine and args.strength != 1:
@@ -340,10 +379,19 @@ def request_from(args: argparse.Namespace) -> RemapRequest:
             tuple(map(Path, args.style_beatmap or ())),
         ),
         negative_style=tuple(args.negative_style or ()),
+        wishes=Wishes(
+            tuple(args.descriptors or ()),
+            tuple(args.negative_descriptors or ()),
+            args.star_rating,
+            args.circle_size,
+        ),
         beatmap_idx=None if args.beatmap_idx is None else Path(args.beatmap_idx),
         refine=args.refine,
         model=Path(args.ckpt),
         refiner=None if args.refine_ckpt is None else Path(args.refine_ckpt),
+        expert=None if args.expert_ckpt is None else Path(args.expert_ckpt),
+        expert_below=args.expert_below,
+        max_noise_step=args.max_noise_step,
         output=Path(args.output),
         overwrite=args.overwrite,
         pictures=Pictures(

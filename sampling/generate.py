@@ -32,7 +32,14 @@ from conventions.arrays import FloatArray
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
 from sampling.network import Part, make_denoiser
-from sampling.options import SampleOptions, check_spacing, noise_levels, solver, structure_mode
+from sampling.options import (
+    SampleOptions,
+    check_levels,
+    check_spacing,
+    noise_levels,
+    solver,
+    structure_mode,
+)
 from sampling.progress import Progress, no_progress
 from sampling.steering import Steering
 
@@ -61,7 +68,7 @@ def generate(
     `watch` sees what every step predicts.
     """
     steering = steering or Steering()
-    check_spacing(loaded, options.spacing)
+    check_models(loaded, options, steering)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
     chosen = steering.chosen
     if chosen is None:
@@ -69,7 +76,8 @@ def generate(
     assert chosen.shape == (len(sequence.beatmap.objects),)
     if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
         return raw, placed
-    part, points = choose_part(loaded, sequence, options, chosen)
+    expert = None if steering.expert is None else steering.expert.loaded
+    part, points = choose_part(loaded, sequence, options, chosen, expert)
     seeds = [f"{options.seed}/{sequence.beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
     noise = torch.stack([torch.randn(len(sequence), 2, generator=g) for g in generators])
@@ -93,15 +101,26 @@ def generate(
     return raw, placed
 
 
+def check_models(loaded: LoadedModel, options: SampleOptions, steering: Steering) -> None:
+    """ValueError where a model cannot do what is asked of it."""
+    check_levels(loaded, options, None if steering.expert is None else steering.expert.takes_px)
+    check_spacing(loaded, options.spacing)
+    if steering.expert is not None:
+        check_spacing(steering.expert.loaded, options.spacing)
+
+
 def choose_part(
     loaded: LoadedModel,
     sequence: Sequence,
     options: SampleOptions,
     chosen: Mask,
+    expert: LoadedModel | None = None,
 ) -> tuple[Part, slice]:
     """The chosen objects (M,) and what sampling must see around them, and their data points."""
+    seeing = [loaded] if expert is None else [loaded, expert]
+    around = max(context_points(model, options) for model in seeing)
     kept, distances = kept_and_wanted(sequence, options.spacing, chosen)
-    first, stop = hull(chosen, context_points(loaded, options), sequence.objects)
+    first, stop = hull(chosen, around, sequence.objects)
     part_sequence, points = excerpt(sequence, first, stop)
     times = part_sequence.times - sequence.times[0]
     return Part(part_sequence, times, distances[points], kept[points]), points
@@ -150,7 +169,7 @@ def sample_part(
         xy = source
         if steps:
             watched = in_pixels(loaded, 0, report)
-            denoise, std = make_denoiser(loaded, part, options, steering.style)
+            denoise, std = make_denoiser(loaded, part, options, steering.style, steering.expert)
             denoise = obeying(denoise, loaded.parametrisation, rules)
             x = start(loaded, part, options, source, noise)
             sigmas, draw = noise_levels(loaded, options), noise_source(generators)

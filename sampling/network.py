@@ -1,6 +1,6 @@
 """A part of a map as a model is told of it, and `denoise` of a model that is told so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
 from conventions.precision import has_bf16
 from data_loading import MARGIN_PX
+from diffusion.experts import taking_over
 from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd
 from models import Conditions, bind
+from sampling.experts import Expert
 from sampling.options import SampleOptions, guidance_weight
 from sampling.style import Style
 
@@ -35,12 +37,27 @@ class Part:
 
 
 def make_denoiser(
-    loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
+    loaded: LoadedModel,
+    part: Part,
+    options: SampleOptions,
+    style: Style,
+    expert: Expert | None = None,
 ) -> tuple[Denoise, StepStd]:
     """`denoise` of a part in a style, and the deviations of ancestral steps.
 
-    Guidance by the weak model leads away from what that predicts without a style.
+    Guidance by the weak model leads away from what that predicts without a style. An expert takes
+    over at low noise.
     """
+    if expert is not None:
+        # A weight of guidance is meant for the model that has a weak one.
+        theirs = options if expert.loaded.weak is not None else replace(options, guidance=None)
+        return taking_over(
+            make_denoiser(loaded, part, options, style),
+            loaded.parametrisation,
+            make_denoiser(expert.loaded, part, theirs, expert.style),
+            expert.loaded.parametrisation,
+            expert.below_px,
+        )
     denoise, std = _styled(loaded, part, options, style)
     weight = guidance_weight(loaded, options)
     if loaded.weak is not None and weight != 1:
@@ -54,7 +71,7 @@ def _styled(
 ) -> tuple[Denoise, StepStd]:
     """The same of one model alone, with classifier-free guidance where the style asks for it."""
     model, device = loaded.model, loaded.device
-    null = model.y_embedder.embedding_table.weight[model.null_class]
+    null = model.class_table()[-1]
     wanted = null if style.embedding is None else style.embedding.to(device)
     unwanted = null if style.negative is None else style.negative.to(device)
     guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
@@ -71,7 +88,7 @@ def _styled(
 
 def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
     """What the model is told of a part, (1, T), without a style."""
-    null = torch.tensor([loaded.model.null_class], device=loaded.device)
+    null = loaded.model.null_classes()
     conditions = Conditions.of_arrays(part.times, part.distances, part.sequence.types, null)
     if not loaded.model.config.known_points or not part.kept.any():
         return conditions

@@ -89,6 +89,25 @@ def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
     return (low + options.strength * (high - low)) ** 7 / max(loaded.parametrisation.scale)
 
 
+def check_levels(loaded: LoadedModel, options: SampleOptions, taken_px: float | None) -> None:
+    """ValueError where sampling begins with more noise than the model was trained at.
+
+    An expert takes over at `taken_px`; None where there is none.
+    """
+    parametrisation = loaded.parametrisation
+    known_px = parametrisation.limit * max(parametrisation.scale)
+    if not options.sampling_steps or math.isinf(known_px):
+        return
+    first_px = float(noise_levels(loaded, options)[0]) * max(parametrisation.scale)
+    if first_px > max(known_px * (1 + 1e-6), taken_px or 0.0):
+        raise FieldError(
+            "{0} was trained on noise up to {1:.0f} px alone, which this run begins above: "
+            "give it as {expert} beside a whole model, or with {refine} or a lower {strength}; "
+            "{max_noise_step} 1000 if an osu-diffusion v2 is whole",
+            *(loaded.path.name, known_px),
+        )
+
+
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
     """ValueError where the model cannot do without distances and is asked to."""
     if spacing.mode == "free" and not can_lack_distances(loaded):

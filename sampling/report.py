@@ -42,6 +42,7 @@ def describe(
         },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
         "refiner": models.refiner and models.refiner.sha256,
+        "expert": models.expert and models.expert.sha256,
         "style": request.style.describe() or None,
         "style_files": [
             beatmap.md5 for path in request.style_files for beatmap in read_beatmaps(path)
@@ -69,7 +70,7 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
-        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"]],
+        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"], report.get("expert")],
         "style_files": report["style_files"],
         "request": identity(request_of_report(report["arguments"])),
     }

@@ -1,6 +1,7 @@
 """A request to remap: all that somebody can ask for, whether by flags, in the page or in Python."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT
 from sampling.options import SampleOptions
 from sampling.style import StyleMix
+from sampling.wishes import Wishes
 
 LABEL_LIMIT = 60
 
@@ -40,7 +42,9 @@ class RemapRequest:
 
     `negative_style` names IDs, mappers and files to keep away from; `refine` only cleans the map's
     own positions up, with strength 0; `refiner` is another model for the refining iterations.
-    `beatmap_idx` is the index of the beatmap IDs where it does not lie beside the model.
+    `beatmap_idx` is the index of the beatmap IDs where it does not lie beside the model. `expert`
+    is a model that takes over at low noise, from `expert_below` px on; `max_noise_step` says of how
+    many timesteps an osu-diffusion v2 knows the noise, `wishes` what such models are told.
     """
 
     sources: tuple[Path, ...] = field(default=(EXAMPLE,), metadata=INDIFFERENT)
@@ -49,21 +53,34 @@ class RemapRequest:
     selection: Selection = field(default_factory=Selection)
     style: StyleMix = field(default_factory=StyleMix)
     negative_style: tuple[str, ...] = ()
+    wishes: Wishes = field(default_factory=Wishes)
     beatmap_idx: Path | None = None
     refine: bool = False
     # Models count by their content, of which the reports of results tell.
     model: Path = field(default=DEFAULT_MODEL, metadata=INDIFFERENT)
     refiner: Path | None = field(default=None, metadata=INDIFFERENT)
+    expert: Path | None = field(default=None, metadata=INDIFFERENT)
+    expert_below: float | None = None
+    max_noise_step: int | None = None
     output: Path = field(default=Path("results"), metadata=INDIFFERENT)
     overwrite: bool = field(default=False, metadata=INDIFFERENT)
     pictures: Pictures = field(default_factory=Pictures)
 
     def __post_init__(self) -> None:
         scale = self.options.cfg_scale
-        if scale != 1 and not (self.style or self.negative_style):
+        if scale != 1 and not (self.style or self.negative_style or self.wishes.of_style):
             raise FieldError("{cfg_scale} strengthens a style: give one with {style_id}")
         if self.negative_style and scale <= 1:
             raise FieldError("{negative_style} works through guidance: give a {cfg_scale} above 1")
+        if self.wishes.negative_descriptors and scale <= 1:
+            raise FieldError(
+                "{negative_descriptors} works through guidance: give a {cfg_scale} above 1"
+            )
+        below = self.expert_below
+        if below is not None and not 0 < below < math.inf:
+            raise FieldError("{expert_below} {0:g}: give a number above 0", below)
+        if below is not None and self.expert is None:
+            raise FieldError("{expert_below} says when an expert takes over: give {expert}")
 
     @property
     def unwanted(self) -> StyleMix:
@@ -80,6 +97,8 @@ class RemapRequest:
         options, style, part = self.options, self.style.describe(), self.selection.describe()
         words = [f"style {style}"] if style else []
         words += [f"without {' '.join(self.negative_style)}"] if self.negative_style else []
+        words += self.wishes.describe()
+        words += [f"finished by {self.expert.stem}"] if self.expert else []
         words += [part] if part else []
         edited = options.strength != 1 and not self.refine
         words += [f"strength {options.strength:g}"] if edited else []

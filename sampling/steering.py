@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects
 from checkpoint import LoadedModel
+from sampling import told
+from sampling.experts import Expert
 from sampling.progress import Progress, no_progress
 from sampling.request import RemapRequest
 from sampling.style import Style, resolve
@@ -12,10 +14,11 @@ from sampling.style import Style, resolve
 
 @dataclass(frozen=True)
 class Models:
-    """The model that samples, and another one that refines what it gives, if asked for."""
+    """The model that samples, one that refines what it gives, and one that ends the sampling."""
 
     sampler: LoadedModel
     refiner: LoadedModel | None = None
+    expert: LoadedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,14 @@ class Steering:
     """What `generate` is told about one map.
 
     chosen (M,) marks the objects to remap, None all of them; a refiner is another model for the
-    refining iterations, with the style in its own terms.
+    refining iterations, with the style in its own terms; an expert takes over at low noise.
     """
 
     chosen: Mask | None = None
     style: Style = field(default_factory=Style)
     refiner: LoadedModel | None = None
     refiner_style: Style = field(default_factory=Style)
+    expert: Expert | None = None
 
 
 def steer(
@@ -39,16 +43,34 @@ def steer(
 
     Styles come last: one that is new has to be learnt, with `progress`.
     """
-    selection, loaded, refiner = request.selection, models.sampler, models.refiner
+    selection, loaded, expert = request.selection, models.sampler, models.expert
     chosen = None if selection.is_everything else choose_objects(beatmap, selection)
-    style = resolve_styles(loaded, request, progress)
-    if refiner is None or refiner.sha256 == loaded.sha256:
-        return Steering(chosen, style, refiner, style)
-    return Steering(chosen, style, refiner, resolve_styles(refiner, request, progress))
+    told.check_models([loaded, models.refiner, expert], request.wishes)
+    styles: dict[str, Style] = {}
+
+    def style_for(model: LoadedModel) -> Style:
+        if model.sha256 not in styles:
+            styles[model.sha256] = resolve_styles(model, beatmap, request, progress)
+        return styles[model.sha256]
+
+    return Steering(
+        chosen,
+        style_for(loaded),
+        models.refiner,
+        style_for(models.refiner or loaded),
+        None if expert is None else Expert(expert, style_for(expert), request.expert_below),
+    )
 
 
-def resolve_styles(loaded: LoadedModel, request: RemapRequest, progress: Progress) -> Style:
-    """The embeddings of the wanted and of the negative style in a model's terms."""
+def resolve_styles(
+    loaded: LoadedModel, beatmap: Beatmap, request: RemapRequest, progress: Progress
+) -> Style:
+    """The embeddings of the wanted and of the negative style in the terms of a model of any kind.
+
+    Some models are told of the beatmap beside.
+    """
+    if loaded.vocabulary is not None:
+        return told.style(loaded, beatmap, request, progress)
     embeddings = [
         resolve(
             loaded,

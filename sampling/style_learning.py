@@ -34,7 +34,7 @@ class Learning:
 
 def embeddings_of(loaded: LoadedModel) -> Tensor:
     """The class table (classes + 1, D); the null class is the last row."""
-    return loaded.model.y_embedder.embedding_table.weight.detach()
+    return loaded.model.class_table().detach()
 
 
 def draw_windows(
@@ -94,7 +94,7 @@ class Learner:
 
     def draw(self, n: int) -> tuple[Batch, Noise]:
         """n windows, without a style yet, and their noise."""
-        null = self.loaded.model.y_embedder.embedding_table.weight[-1]
+        null = embeddings_of(self.loaded)[-1]
         batch = draw_windows(self.sequences, n, self.length, null, self.rng)
         shape = (n, self.length)
         noise = Noise(

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("train", "sample", "evaluate", "create_dataset", "benchmark", "preview", "app")
 LEVELS = {
-    **dict.fromkeys(("conventions", "beatmaps", "models", "diffusion"), 1),
+    **dict.fromkeys(("conventions", "beatmaps", "models", "diffusion", "conditions"), 1),
     **dict.fromkeys(("data_loading", "checkpoint", "constraints", "viewer"), 2),
     **dict.fromkeys(("datasets", "metrics"), 3),
     **dict.fromkeys(("training", "sampling"), 4),

@@ -413,7 +413,7 @@ def tiny_batch() -> tuple[DiT, Tensor, Tensor, Context]:
 
 def test_class_embeddings_give_what_their_indices_give() -> None:
     model, x, noise, context = tiny_batch()
-    embeddings = model.y_embedder.embedding_table.weight[context.classes]
+    embeddings = model.class_table()[context.classes]
     with torch.no_grad():
         by_index = model(x, noise, context)
         by_embedding = model(x, noise, context._replace(classes=embeddings))
@@ -424,7 +424,7 @@ def test_class_embeddings_give_what_their_indices_give() -> None:
 
 def test_the_null_class_is_the_last_row_of_the_table() -> None:
     model, _, _, context = tiny_batch()
-    assert len(model.y_embedder.embedding_table.weight) == model.null_class + 1
+    assert len(model.class_table()) == model.null_class + 1
     assert model.null_class == int(context.classes[1]) == 3
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from sampling import style
 from tests.conftest import beatmap_text, random_objects, run_command
+from tests.second_generation import write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,6 +124,7 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     bundled = folder / "checkpoints" / "osu-diffusion-xs.safetensors"
     shutil.copy(trained / "model.safetensors", bundled)
     write_reference_checkpoint(folder / "DiT-nano-00700000.pt", "DiT-nano")
+    write_folder(folder / "osu-diffusion-v2")
     save_beatmap_idx(folder / "beatmap_idx.pickle", {1180619 + k: k for k in range(NUM_CLASSES)})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -384,7 +384,7 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--output {folder}/text.txt", "text.txt is a file: name a folder for the results"),
         ("--output {folder}/text.txt/new", "text.txt is a file, "),
         ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),
-        ("--ckpt {folder}", "no checkpoint file"),
+        ("--ckpt {folder}", "lacks model_ema.pkl"),
         ("--ckpt {folder}/other.safetensors", "another program"),
         ("--ckpt {folder}/text.txt", "is not a model"),
         ("--ckpt {folder}/empty.osu", "is not a model"),

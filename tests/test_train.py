@@ -114,11 +114,12 @@ def test_the_learning_rate_warms_up_and_falls(packed: PackedDataset, trained: Pa
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_noise_of_all_ranks_is_that_of_the_global_batch(world_size: int) -> None:
-    dropout = {"class_dropout": 0.5, "distance_dropout": 0.5}
+    dropout: dict[str, Any] = {"class_dropout": 0.5, "distance_dropout": 0.5, "groups": 3}
     for parametrisation in (EDM(), LearnedVariance()):
         whole = Noise.draw(parametrisation, (8, 5), (3, 7), **dropout)
         parts = [whole.part(Ranks(r, r, world_size).share(8)) for r in range(world_size)]
-        for name in ("levels", "eps", "drop_class", "drop_distances", "time_shift"):
+        names = ("levels", "eps", "drop_class", "drop_distances", "time_shift", "drop_groups")
+        for name in names:
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined, getattr(whole, name)), name
         again = Noise.draw(parametrisation, (8, 5), (3, 8), **dropout)

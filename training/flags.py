@@ -84,6 +84,19 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="share of windows some of whose points are given, for remapping parts of a map",
     )
     add(
+        "--max-noise-px",
+        type=float,
+        metavar="PX",
+        help="train an expert for low noise, up to this much; default: all noise",
+    )
+    add("--augment-double-time", type=float, help="share of windows at double speed")
+    add(
+        "--augment-distances",
+        type=float,
+        help="the distances that are told are multiplied by 2 to the power of a normal number of "
+        "this deviation",
+    )
+    add(
         "--augment-rotation",
         type=float,
         help="degrees that windows are turned by at most, as far as they fit the playfield then",
@@ -132,8 +145,15 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--ckpt",
         type=Path,
-        help="training checkpoint, also of the public osu-diffusion, or weights (.safetensors) "
-        "that a new run begins with",
+        help="training checkpoint, also of the public osu-diffusion, the folder of an "
+        "osu-diffusion v2, or weights (.safetensors) that a new run begins with",
+    )
+    add(
+        "--max-noise-step",
+        type=int,
+        metavar="STEP",
+        help="of 1000 timesteps, how many a --ckpt of osu-diffusion v2 was trained at, and is "
+        "from here on; default: 100, as the published one",
     )
     add(
         "--heads",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
 from models import Conditions, DiTConfig, make_context
+from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
+from training.told import with_groups_dropped
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 """Edges of the noise levels that losses are reported by: from fine detail to the whole shape."""
@@ -32,6 +34,8 @@ class Noise:
     drop_distances: Tensor  # (N,) bool
     time_shift: Tensor  # (N, 1) float64 ms
     known: KnownDraw
+    drop_groups: Tensor | None = None  # (N, groups) bool
+    distortion: Distortion = field(default_factory=Distortion)
 
     @classmethod
     def draw(
@@ -43,8 +47,14 @@ class Noise:
         class_dropout: float,
         distance_dropout: float,
         known_points: float = 0.0,
+        groups: int = 0,
+        double_time: float = 0.0,
+        distance_noise: float = 0.0,
     ) -> "Noise":
-        """Draws for `shape` (N, T), a global batch, from `seed` (the run's, the step's) alone."""
+        """Draws for `shape` (N, T), a global batch, from `seed` (the run's, the step's) alone.
+
+        Of `groups` of conditions each is dropped on its own, as often as a class.
+        """
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state >> 1))
         n = shape[0]
@@ -55,6 +65,8 @@ class Noise:
             torch.rand(n, generator=generator) < distance_dropout,
             torch.rand(n, 1, generator=generator, dtype=torch.float64) * 100_000,
             KnownDraw.draw(shape, known_points, generator),
+            torch.rand(n, groups, generator=generator) < class_dropout if groups else None,
+            Distortion.draw(shape, double_time, distance_noise, generator),
         )
 
     def part(self, chosen: slice) -> "Noise":
@@ -66,6 +78,8 @@ class Noise:
             self.drop_distances[chosen],
             self.time_shift[chosen],
             self.known.part(chosen),
+            None if self.drop_groups is None else self.drop_groups[chosen],
+            self.distortion.part(chosen),
         )
 
 
@@ -104,8 +118,11 @@ class Objective:
 
         Of `given` some is withheld, and of x0 (N, T, 2) some is told, as the noise says.
         """
+        given = noise.distortion(given)
         classes = given.classes
-        if not classes.is_floating_point():
+        if noise.drop_groups is not None:
+            classes = with_groups_dropped(classes, noise.drop_groups, self.config)
+        elif not classes.is_floating_point():
             classes = torch.where(noise.drop_class, self.config.num_classes, classes)
         times = given.times - given.times[:, :1]
         if self.config.time_dim:

@@ -9,7 +9,7 @@ from conventions.identity import INDIFFERENT, identity, plain
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
-    *("half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
+    *("max_noise_px", "half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
 
@@ -41,6 +41,9 @@ class TrainingOptions:
     class_dropout: float = 0.1
     distance_dropout: float = 0.0
     known_points: float = 0.5
+    max_noise_px: float | None = None
+    augment_double_time: float = 0.0
+    augment_distances: float = 0.0
     augment_rotation: float = 0.0
     augment_scale: float = 0.0
     epochs: int = 1400
@@ -56,6 +59,7 @@ class TrainingOptions:
     ema_decay: float = 0.9999
     resume: str = field(default="auto", metadata=INDIFFERENT)
     ckpt: Path | None = None
+    max_noise_step: int | None = None
     heads: int | None = None
     relearn_embeds: bool = False
     embed_only_epochs: int = 0
@@ -83,6 +87,9 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise FieldError(f"{{{name}}} {{0}}: give a number above 0", value)
+        for name in ("augment_double_time", "augment_distances"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FieldError(f"{{{name}}} {{0}}: give 0 to 1", getattr(self, name))
         if self.relearn_embeds and self.ckpt is None:
             raise FieldError("{relearn_embeds} renews the class table of a {ckpt}: give one")
         if self.sample_every and not self.validation_fraction:

@@ -19,10 +19,11 @@ from training.trainer import Trainer
 
 def make_parametrisation(options: TrainingOptions) -> Parametrisation:
     """The parametrisation that the options ask for."""
-    if options.parametrisation == "edm":
-        return EDM()
     schedule = SCHEDULES[options.noise_schedule or "squaredcos_cap_v2"]()
-    return LearnedVariance(schedule, options.l1_loss is not False)
+    whole: Parametrisation = EDM()
+    if options.parametrisation != "edm":
+        whole = LearnedVariance(schedule, options.l1_loss is not False)
+    return whole if options.max_noise_px is None else whole.limited(options.max_noise_px)
 
 
 def make_config(options: TrainingOptions, dataset_classes: int) -> DiTConfig:
@@ -110,8 +111,24 @@ def starting_point(options: TrainingOptions, checkpoint: Path | None) -> Trainin
         return read_training_state(checkpoint)
     if options.ckpt is None:
         return None
-    state = read_training_state(options.ckpt, options.heads)
+    state = read_training_state(options.ckpt, options.heads, options.max_noise_step)
+    state = state.at_noise_up_to(options.max_noise_px)
     return state.as_new_run() if options.relearn_embeds or options.fine_tune_ids else state
+
+
+def without_table(options: TrainingOptions, state: TrainingState) -> DiTConfig:
+    """The configuration of a model that is told of maps in groups.
+
+    It is what it began as, whatever the options say of sizes and classes; options of a class table
+    are a ValueError.
+    """
+    if options.relearn_embeds or options.embed_only_epochs:
+        raise FieldError(
+            "{0} has no class table for {relearn_embeds} and {embed_only_epochs}: "
+            "it is told of a map by its mapper, descriptors, star rating and circle size",
+            state.path,
+        )
+    return state.config
 
 
 def make_trainer(
@@ -127,9 +144,12 @@ def make_trainer(
         # A run is what it began as; the reference's commands have no flags for what it is.
         config = replace(state.config, num_classes=config.num_classes)
         parametrisation = state.parametrisation
-    trainer = Trainer(
-        options, ranks, dataset, choose_rows(options, dataset), config, parametrisation
-    )
+    vocabulary = None if state is None else state.vocabulary
+    if state is not None and vocabulary is not None:
+        config = without_table(options, state)
+        parametrisation = state.parametrisation
+    rows = choose_rows(options, dataset)
+    trainer = Trainer(options, ranks, dataset, rows, config, parametrisation, vocabulary)
     if state is None:
         return trainer
     if options.relearn_embeds and checkpoint is None:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from checkpoint import (
     PLAYFIELD_SIZE,
     CheckpointError,
+    folder_parts,
     load_model,
     load_training_checkpoint,
     sampling_parts,
+    saved_vocabulary,
 )
+from conditions.vocabulary import Vocabulary
 from conventions.errors import FieldError
 from diffusion.parametrisation import Parametrisation
 from models import DiTConfig
@@ -48,6 +51,13 @@ class TrainingState:
     batches_per_epoch: int | None = None
     rng: Tensor | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+
+    def at_noise_up_to(self, px: float | None) -> "TrainingState":
+        """The same, trained from here on at noise up to `px` alone; None for what it was."""
+        if px is None:
+            return self
+        return replace(self, parametrisation=self.parametrisation.limited(px))
 
     def with_fresh_table(self, table: Tensor, num_classes: int) -> "TrainingState":
         """The same with another class table, which the optimiser knows nothing of yet."""
@@ -95,8 +105,8 @@ class TrainingState:
             )
         if self.parametrisation != parametrisation:
             raise OtherRunError(
-                "{0} was trained as {1}: give "
-                "the {parametrisation}, {noise_schedule} and {l1_loss} it was trained with",
+                "{0} was trained as {1}: give the {parametrisation}, {noise_schedule}, "
+                "{l1_loss} and {max_noise_px} it was trained with",
                 *(self.path, self.parametrisation.to_dict()),
             )
         if self.config.num_classes != config.num_classes:
@@ -123,16 +133,31 @@ class TrainingState:
         }
 
 
-def read_training_state(path: Path, heads: int | None = None) -> TrainingState:
-    """Reads any file that a run can begin with; CheckpointError says why not.
+def read_training_state(
+    path: Path, heads: int | None = None, known_steps: int | None = None
+) -> TrainingState:
+    """Reads anything that a run can begin with; CheckpointError says why not.
 
-    `heads` is needed for reference checkpoints of a size that it does not have by name.
+    `heads` is needed for reference checkpoints of a size that it does not have by name,
+    `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.
     """
+    if path.is_dir():
+        weights, config, parametrisation, vocabulary = folder_parts(path, heads, known_steps)
+        weights = {name: weight.float() for name, weight in weights.items()}
+        return TrainingState(
+            path, "reference", config, parametrisation, weights, weights, vocabulary=vocabulary
+        )
     if path.suffix == ".safetensors":
         loaded = load_model(path)
         weights = loaded.model.state_dict()
         return TrainingState(
-            path, "export", loaded.model.config, loaded.parametrisation, weights, weights
+            path,
+            "export",
+            loaded.model.config,
+            loaded.parametrisation,
+            weights,
+            weights,
+            vocabulary=loaded.vocabulary,
         )
     checkpoint = load_training_checkpoint(path)
     if not {"model", "ema", "opt"} <= checkpoint.keys():
@@ -148,7 +173,7 @@ def read_training_state(path: Path, heads: int | None = None) -> TrainingState:
 
 
 def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) -> TrainingState:
-    ema, config, parametrisation, _ = sampling_parts(checkpoint, path, heads)
+    ema, config, parametrisation, metadata = sampling_parts(checkpoint, path, heads)
     # Neither we nor the reference save buffers, so these are the parameters in their order.
     names = list(checkpoint["model"])
     moments = {names[i]: moment for i, moment in checkpoint["opt"]["state"].items()}
@@ -170,6 +195,7 @@ def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) 
         batches_per_epoch=checkpoint.get("position", {}).get("batches_per_epoch"),
         rng=checkpoint.get("rng"),
         scaler=checkpoint.get("scaler", {}),
+        vocabulary=saved_vocabulary(config, metadata),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import export_weights, write_class_table
+from conditions.vocabulary import Vocabulary, to_dict
 from conventions import command_line
 from conventions.errors import FieldError
 from conventions.precision import amp_dtype
@@ -29,6 +30,7 @@ from training.options import TrainingOptions
 from training.profiling import profiled
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
+from training.told import told_table
 from training.validation import Validation
 
 log = logging.getLogger("train")
@@ -47,7 +49,10 @@ class Trainer:
         rows: tuple[np.ndarray, np.ndarray],
         config: DiTConfig,
         parametrisation: Parametrisation,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
+        told = None if vocabulary is None else told_table(vocabulary, dataset)
         self.options, self.ranks, self.dataset = options, ranks, dataset
         self.device = command_line.pick_device(options.device, ranks.local_rank)
         self.dtype = getattr(torch, options.dtype)
@@ -67,6 +72,7 @@ class Trainer:
             world_size=ranks.world_size,
             turn=options.augment_rotation,
             stretch=options.augment_scale,
+            classes=told,
         )
         self.objective = self._objective(config, parametrisation)
         # The small gradients of float16 would vanish: the loss is scaled up while they are taken.
@@ -75,7 +81,7 @@ class Trainer:
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
-                dataset, rows[1], self.objective, options.seq_len, options.global_seed
+                dataset, rows[1], self.objective, options.seq_len, options.global_seed, told
             )
         self.step, self.updates, self.elapsed = 0, 0, 0.0
         self.saved_step: int | None = None
@@ -188,6 +194,9 @@ class Trainer:
             class_dropout=options.class_dropout,
             distance_dropout=options.distance_dropout,
             known_points=options.known_points,
+            groups=len(self.objective.config.class_groups),
+            double_time=options.augment_double_time,
+            distance_noise=options.augment_distances,
         )
 
     def progress(self) -> float:
@@ -281,7 +290,12 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "scaler": self.scaler.state_dict(),
             "args": self.options.plain(),
+            **self._vocabulary(),
         }
+
+    def _vocabulary(self) -> dict[str, Any]:
+        """What the model can be told, to save with it."""
+        return {} if self.vocabulary is None else {"vocabulary": to_dict(self.vocabulary)}
 
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes: the weights, their EMA and two moments."""
@@ -407,6 +421,7 @@ class Trainer:
             "maps": len(self.dataset),
             "data_points": len(self.dataset.points),
             "distance_dropout": self.options.distance_dropout,
+            **self._vocabulary(),
         }
         export_weights(
             folder / "model.safetensors",

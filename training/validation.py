@@ -4,6 +4,7 @@ Works on packed data points alone: there are no `.osu` files, hence circles and 
 simply. `evaluate.py` measures whole beatmaps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,18 @@ class Validation:
         objective: Objective,
         seq_len: int,
         seed: int,
+        told: np.ndarray | None = None,
     ) -> None:
         self.dataset, self.rows, self.objective, self.seed = dataset, rows, objective, seed
         self.loader = WindowLoader(
-            dataset, rows, seq_len=seq_len, stride=seq_len, batch_size=1, seed=seed, flip=False
+            dataset,
+            rows,
+            seq_len=seq_len,
+            stride=seq_len,
+            batch_size=1,
+            seed=seed,
+            flip=False,
+            classes=told,
         )
         self.count = min(WINDOWS, self.loader.batches_per_epoch)
         self.noise = Noise.draw(
@@ -68,6 +77,7 @@ class Validation:
             (seed, 2**32),  # no step of training is that far
             class_dropout=1.0,
             distance_dropout=0.0,
+            groups=len(objective.config.class_groups),
         )
 
     def losses(self, losses: Losses, ranks: Ranks) -> dict[str, Any]:
@@ -123,14 +133,21 @@ def sample_map(
 ) -> np.ndarray:
     """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
     weight = next(model.parameters())
-    null = torch.tensor([model.null_class], device=weight.device)
     times = held_out.times - held_out.times[:1]
-    conditions = Conditions.of_arrays(times, held_out.distances, held_out.types, null)
+    conditions = Conditions.of_arrays(
+        times, held_out.distances, held_out.types, model.null_classes()
+    )
     denoise, _ = parametrisation.denoiser(bind(model, conditions))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(weight)
     sigmas = parametrisation.sigmas(12)
-    x = sample_dpmpp_2m(denoise, noise * float(sigmas[0]), sigmas)
+    x = noise * float(sigmas[0])
+    if math.isfinite(parametrisation.limit):
+        # What knows low noise alone has nothing to begin with but the map's own positions.
+        sigmas = parametrisation.sigmas(12, parametrisation.limit)
+        xy = torch.from_numpy(held_out.xy).to(weight)[None]
+        x = parametrisation.from_pixels(xy) + noise * float(sigmas[0])
+    x = sample_dpmpp_2m(denoise, x, sigmas)
     return parametrisation.to_pixels(x)[0].cpu().double().numpy()
 
 

@@ -17,6 +17,7 @@ from sampling.options import SampleOptions
 from sampling.report import run_key
 from sampling.request import Pictures, RemapRequest
 from sampling.style import StyleMix
+from sampling.wishes import Wishes
 
 WRITTEN_BEFORE = """
 {"beatmap": "songs/a.osu", "difficulty": null, "all_difficulties": false,
@@ -83,7 +84,7 @@ def test_a_report_of_before_is_of_the_same_run() -> None:
     "other",
     [
         {"output": Path("elsewhere"), "overwrite": True, "model": Path("copy.pt")},
-        {"sources": (Path("x"),), "refiner": Path("y.pt")},
+        {"sources": (Path("x"),), "refiner": Path("y.pt"), "expert": Path("z.pt")},
         {"choice": Choice("Hard", format="osz")},
         {"pictures": Pictures(("gif",), denoising=True)},
     ],
@@ -102,6 +103,10 @@ def test_where_results_go_does_not_change_them(other: dict[str, Any]) -> None:
         {"choice": Choice(separate_set=True)},
         {"pictures": Pictures(start=5.0)},
         {"beatmap_idx": Path("i")},
+        {"wishes": Wishes(star_rating=5)},
+        {"wishes": Wishes(("clean",))},
+        {"expert": Path("z.pt"), "expert_below": 30.0},
+        {"max_noise_step": 1000},
     ],
 )
 def test_what_results_depend_on_is_told_apart(other: dict[str, Any]) -> None:

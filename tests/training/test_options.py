@@ -45,10 +45,15 @@ def test_a_run_that_was_begun_before_is_found_by_resume_auto(tmp_path: Path) -> 
     found = open_run(tmp_path, given.model, given.identity(), "auto")
     found.close()
     assert found.path == before
-    other = options(f"{FLAGS} --lr 1e-3")
-    new = open_run(tmp_path, other.model, other.identity(), "auto")
-    new.close()
-    assert new.path == tmp_path / "004-DiT-XXS"
+    for number, more in (
+        (4, "--lr 1e-3"),
+        (5, "--augment-double-time 0.5"),
+        (6, "--max-noise-px 80"),
+    ):
+        other = options(f"{FLAGS} {more}")
+        new = open_run(tmp_path, other.model, other.identity(), "auto")
+        new.close()
+        assert new.path == tmp_path / f"00{number}-DiT-XXS"
 
 
 def test_what_came_later_counts_as_its_default_in_runs_of_before(tmp_path: Path) -> None:

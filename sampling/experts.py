@@ -1,0 +1,35 @@
+"""An expert for low noise, as sampling takes it."""
+
+import math
+from dataclasses import dataclass, field
+
+from checkpoint import LoadedModel
+from conventions.errors import FieldError
+from diffusion.experts import expert_limit
+from sampling.style import Style
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A model that takes over where there is little noise, with the style in its own terms.
+
+    That is where it was trained, or from `below_px` on if that is less. A model that knows all
+    noise needs `below_px`: ValueError.
+    """
+
+    loaded: LoadedModel
+    style: Style = field(default_factory=Style)
+    below_px: float | None = None
+
+    def __post_init__(self) -> None:
+        if math.isinf(self.takes_px):
+            raise FieldError(
+                "{expert}: {0} was trained at all levels of noise: say from which one it is to "
+                "take over, for instance with {expert_below} 80",
+                self.loaded.path.name,
+            )
+
+    @property
+    def takes_px(self) -> float:
+        """The noise in px at which it takes over."""
+        return expert_limit(self.loaded.parametrisation, self.below_px)

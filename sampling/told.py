@@ -1,0 +1,108 @@
+"""What models of osu-diffusion v2's kind are told of a map, as embeddings."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from beatmaps.osu_file import Beatmap
+from beatmaps.star_rating import star_rating
+from checkpoint import LoadedModel
+from conditions.vocabulary import Told, Vocabulary
+from conventions.bundled import DEFAULT_MODEL
+from conventions.errors import FieldError
+from sampling.progress import Progress
+from sampling.request import RemapRequest
+from sampling.style import Style, StyleMix, style_of_files, weighted_parts
+from sampling.wishes import Wishes
+
+
+def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
+    """ValueError where something is to be told and none of the models can be told it."""
+    if wishes.given and not any(m is not None and m.vocabulary is not None for m in models):
+        raise FieldError(
+            f"{{{wishes.given[0]}}}: {{0}} knows beatmaps alone; models like osu-diffusion v2 are "
+            "told such things (as {model} or {expert})",
+            models[0].path.name if models[0] else "the model",
+        )
+
+
+def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:
+    """The map's star rating and circle size, unless others are wished for."""
+    stars = star_rating(beatmap.raw) if wishes.star_rating is None else wishes.star_rating
+    size = beatmap.circle_size if wishes.circle_size is None else wishes.circle_size
+    return Told(star_rating=stars, circle_size=size)
+
+
+def style(
+    loaded: LoadedModel, beatmap: Beatmap, request: RemapRequest, progress: Progress
+) -> Style:
+    """The embeddings of what is wanted of a map, and of what is not.
+
+    Where nothing is unwanted guidance leads away from a style that is unknown.
+    """
+    wishes, cache = request.wishes, request.output / ".cache"
+    told_of = of_beatmap(beatmap, wishes)
+    return Style(
+        *(
+            embedding(loaded, replace(told_of, descriptors=names), mix, cache, progress)
+            for names, mix in (
+                (wishes.descriptors, request.style),
+                (wishes.negative_descriptors, request.unwanted),
+            )
+        )
+    )
+
+
+def embedding(
+    loaded: LoadedModel, told_of: Told, request: StyleMix, cache: Path, progress: Progress
+) -> Tensor:
+    """The embedding (D,) of a map of which `told_of` is told, in the styles of a request.
+
+    Several are mixed by their weights.
+    """
+    vocabulary = loaded.vocabulary
+    assert vocabulary is not None
+    parts: list[tuple[Tensor, float]] = []
+    for text in request.ids:
+        for name, weight in weighted_parts("style_id", text, ", "):
+            parts.append((embedded(loaded, as_beatmap(vocabulary, name, told_of)), weight))
+    for text in request.mappers:
+        for name, weight in weighted_parts("style_mapper", text, ","):
+            mapper = vocabulary.mapper_named(name, bundled_names())
+            parts.append((embedded(loaded, replace(told_of, mapper=mapper)), weight))
+    if request.files:
+        parts.append((style_of_files(loaded, request.files, cache, progress), 1.0))
+    if not parts:
+        return embedded(loaded, told_of)
+    total = sum(weight for _, weight in parts)
+    return torch.stack([part * (weight / total) for part, weight in parts]).sum(dim=0)
+
+
+def as_beatmap(vocabulary: Vocabulary, text: str, told_of: Told) -> Told:
+    """`told_of` with the mapper and the descriptors of a beatmap of the training data."""
+    if not (text.isascii() and text.isdigit()):
+        raise FieldError("{style_id} {0!r}: give beatmap IDs, which are numbers", text)
+    known = vocabulary.of_beatmap(int(text))
+    names = dict.fromkeys([*known.descriptors, *told_of.descriptors])
+    return replace(told_of, beatmap=known.beatmap, mapper=known.mapper, descriptors=tuple(names))
+
+
+def embedded(loaded: LoadedModel, told_of: Told) -> Tensor:
+    """The embedding (D,) of what is told."""
+    assert loaded.vocabulary is not None
+    with torch.no_grad():
+        vector = loaded.vocabulary.vector(told_of).to(loaded.device)
+        return loaded.model.y_embedder(vector)[0]
+
+
+def bundled_names() -> dict[int, str]:
+    """Mappers' names by beatmap ID, from the bundled model's class table."""
+    path = DEFAULT_MODEL.with_name(f"{DEFAULT_MODEL.stem}.classes.csv")
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {int(row["beatmap_id"]): row["creator"] for row in csv.DictReader(file)}

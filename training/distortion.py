@@ -1,0 +1,44 @@
+"""Augmentations of what a network is told: maps at double speed, distances that are not exact."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models import Conditions
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How N windows of T data points are distorted: (N,) bool at double speed, (N, T) factors.
+
+    None stands for windows as they are.
+    """
+
+    double_time: Tensor | None = None
+    factors: Tensor | None = None
+
+    @classmethod
+    def draw(
+        cls, shape: tuple[int, int], double_time: float, noise: float, generator: torch.Generator
+    ) -> "Distortion":
+        """A share `double_time` of windows at double speed, distances times 2 ** N(0, noise^2)."""
+        faster = torch.rand(shape[0], generator=generator) < double_time if double_time else None
+        factors = 2 ** (noise * torch.randn(shape, generator=generator)) if noise else None
+        return cls(faster, factors)
+
+    def part(self, chosen: slice) -> "Distortion":
+        """Those of some of the windows."""
+        faster, factors = self.double_time, self.factors
+        return Distortion(
+            None if faster is None else faster[chosen], None if factors is None else factors[chosen]
+        )
+
+    def __call__(self, given: Conditions) -> Conditions:
+        """What windows that are `given` say then. Coordinates stay."""
+        if self.double_time is not None:
+            times = torch.where(self.double_time[:, None], given.times / 2, given.times)
+            given = given._replace(times=times)
+        if self.factors is not None:
+            given = given._replace(distances=given.distances * self.factors)
+        return given
