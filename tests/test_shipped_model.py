@@ -29,6 +29,14 @@ def test_weights_are_at_most_16_megabytes() -> None:
     assert DEFAULT_MODEL.stat().st_size <= 16_000_000
 
 
+def test_a_weak_model_guides_it(shipped: LoadedModel) -> None:
+    weak = shipped.weak
+    assert weak is not None and weak.path.stat().st_size <= 5_000_000
+    assert weak.model.config.known_points and shipped.model.config.known_points
+    card = DEFAULT_MODEL.with_name("README.md").read_text(encoding="utf-8")
+    assert weak.path.name in card and weak.sha256 in card
+
+
 def test_index_and_class_table_name_the_same_classes(shipped: LoadedModel) -> None:
     index = load_beatmap_idx(shipped.class_index_path())
     with CLASSES.open(encoding="utf-8", newline="") as file:
