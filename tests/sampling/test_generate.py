@@ -24,7 +24,7 @@ from sampling import generate as generation
 from sampling import report
 from sampling.generate import SampleOptions, generate
 from sampling.network import part_conditions
-from sampling.options import start_level
+from sampling.options import DEFAULT_GUIDANCE, start_level
 from sampling.remap import remapped_file
 from sampling.steering import Steering
 from tests.conftest import (
@@ -265,7 +265,7 @@ def test_a_weak_model_is_led_away_from(loaded: LoadedModel, trained: Path) -> No
     assert np.abs(good - bad).max() > 0.1
     np.testing.assert_array_equal(once(guided, 1), good)
     np.testing.assert_allclose(once(guided, 3), bad + 3 * (good - bad), atol=0.01)
-    np.testing.assert_allclose(once(guided, None), bad + 1.5 * (good - bad), atol=0.01)
+    np.testing.assert_allclose(once(guided, None), bad + DEFAULT_GUIDANCE * (good - bad), atol=0.01)
     with pytest.raises(ValueError, match=r"guidance 2: .* has no weak model beside it"):
         once(loaded, 2)
 
