@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from conventions.playfield import PLAYFIELD
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from models import Conditions
@@ -88,6 +88,8 @@ class PackedDataset:
         files = self.description["files"]
         self.points: np.ndarray = np.load(self.folder / files["points"], mmap_mode="r")
         assert self.points.dtype == POINT_DTYPE
+        import pandas as pd  # half a second that sampling does without
+
         self.beatmaps = pd.read_csv(
             self.folder / files["beatmaps"],
             dtype=dict.fromkeys(TEXT_COLUMNS, str),

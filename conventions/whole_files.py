@@ -26,3 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes to a temporary name beside `path` and renames: readers see all of it or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

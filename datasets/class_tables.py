@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from datasets.writer import write_atomically
+from conventions.whole_files import write_atomically
 
 MAX_INDEX_BYTES = 256 * 2**20
 

@@ -13,14 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from conventions.whole_files import replacing
+from conventions.whole_files import replacing, write_atomically
 from data_loading import COLUMNS, FORMAT_VERSION, POINT_DTYPE
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes to a temporary name beside `path` and renames: readers see all of it or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
 
 
 class DatasetWriter:

@@ -18,7 +18,7 @@ from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd
 from models import Conditions, bind
 from sampling.experts import Expert
-from sampling.options import SampleOptions, guidance_weight
+from sampling.options import GUIDED_FROM_PX, SampleOptions, guidance_weight
 from sampling.style import Style
 
 
@@ -62,7 +62,8 @@ def make_denoiser(
     weight = guidance_weight(loaded, options)
     if loaded.weak is not None and weight != 1:
         weak, _ = _styled(loaded.weak, part, options, Style())
-        denoise = guided_by_weak(denoise, weak, weight)
+        lowest = GUIDED_FROM_PX / max(loaded.parametrisation.scale)
+        denoise = guided_by_weak(denoise, weak, weight, (lowest, float("inf")))
     return denoise, std
 
 

@@ -19,6 +19,8 @@ EDIT_RAMP_PX = (1.31, 655.0)
 """Noise in px from which an edit of strength just above 0, and one of 1, starts."""
 DEFAULT_GUIDANCE = 2.0
 MAX_GUIDANCE = 10.0
+GUIDED_FROM_PX = 10.0
+"""Noise in px below which the weak model is not asked: there is little left to decide."""
 
 
 @dataclass(frozen=True)

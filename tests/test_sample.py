@@ -574,3 +574,18 @@ def test_bf16_is_close_to_single_precision(loaded: LoadedModel, small: Path) -> 
         for amp in (False, True)
     ]
     assert 0 < np.abs(both[0] - both[1]).mean() < 5
+
+
+def test_starting_imports_nothing_that_a_remap_does_without() -> None:
+    """Each of these costs up to seconds before the first word is printed."""
+    code = (
+        "import runpy, sys; sys.argv = ['sample.py', '--help']\n"
+        "try: runpy.run_path('sample.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pandas', 'timm', 'gradio', 'matplotlib', 'sklearn'}\n"
+        "print(*heavy & set(sys.modules), file=sys.stderr)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    assert result.stderr.strip() == ""
