@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects
 from checkpoint import LoadedModel
-from sampling import told
+from sampling import conditioning
 from sampling.experts import Expert
 from sampling.progress import Progress, no_progress
 from sampling.request import RemapRequest
@@ -45,7 +45,7 @@ def steer(
     """
     selection, loaded, expert = request.selection, models.sampler, models.expert
     chosen = None if selection.is_everything else choose_objects(beatmap, selection)
-    told.check_models([loaded, models.refiner, expert], request.wishes)
+    conditioning.check_models([loaded, models.refiner, expert], request.wishes)
     styles: dict[str, Style] = {}
 
     def style_for(model: LoadedModel) -> Style:
@@ -70,7 +70,7 @@ def resolve_styles(
     Some models are told of the beatmap beside.
     """
     if loaded.vocabulary is not None:
-        return told.style(loaded, beatmap, request, progress)
+        return conditioning.style(loaded, beatmap, request, progress)
     embeddings = [
         resolve(
             loaded,

@@ -13,9 +13,9 @@ from torch import Tensor
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
 from models import Conditions, DiTConfig, make_context
+from training.conditioning import with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
-from training.told import with_groups_dropped
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 """Edges of the noise levels that losses are reported by: from fine detail to the whole shape."""

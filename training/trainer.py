@@ -22,6 +22,7 @@ from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
 from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
+from training.conditioning import told_table
 from training.ema import WeightAverage
 from training.memory import parts_that_fit
 from training.monitor import StepRecord, Watch
@@ -30,7 +31,6 @@ from training.options import TrainingOptions
 from training.profiling import profiled
 from training.run_folder import RunFolder
 from training.state import TABLE, TrainingState
-from training.told import told_table
 from training.validation import Validation
 
 log = logging.getLogger("train")

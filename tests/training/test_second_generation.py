@@ -19,9 +19,9 @@ from diffusion.parametrisation import EDM, LearnedVariance
 from models import Conditions, DiTConfig, null_classes
 from tests.conftest import call_train, run_train
 from tests.second_generation import tokenizer, write_folder
+from training.conditioning import told_table, with_groups_dropped
 from training.distortion import Distortion
 from training.state import read_training_state
-from training.told import told_table, with_groups_dropped
 
 
 def last(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from constraints.spacing import Spacing
 from conventions.errors import naming
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM
-from sampling import told
+from sampling import conditioning
 from sampling.experts import Expert
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.generate import generate
@@ -216,7 +216,7 @@ def test_styles_are_mixed_by_weight_and_named_in_three_ways(v2: Path, beatmap: B
         replace(own, mapper=7),
         replace(own, mapper=8),  # whose beatmap 303335 is in the bundled class table
     ]
-    given = ("--style-id", "101", "--style-mapper", "7:2", told.bundled_names()[303335])
+    given = ("--style-id", "101", "--style-mapper", "7:2", conditioning.bundled_names()[303335])
     style = steering(loaded, beatmap, *given).style
     a, b, c = (embedding(loaded, part) for part in parts)
     assert style.embedding is not None
