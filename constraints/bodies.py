@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from constraints.structure import BodyRelations
-from conventions.arrays import FloatArray
+from conventions.arrays import BoolArray, FloatArray, IntArray
 from conventions.playfield import PLAYFIELD_CENTRE
 
 ORIGIN = np.array(PLAYFIELD_CENTRE)
 """Where the first body's distance is measured from."""
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from constraints.bodies import ORIGIN, Bodies, IntArray
-from conventions.arrays import FloatArray
+from constraints.bodies import ORIGIN, Bodies
+from conventions.arrays import FloatArray, IntArray
 
 BEAM = 12
 MEMORY = 40

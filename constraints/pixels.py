@@ -11,7 +11,7 @@ import numpy as np
 
 from beatmaps.game import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
-from constraints.bodies import ORIGIN, Bodies, BoolArray
+from constraints.bodies import ORIGIN, Bodies
 from constraints.bounds import Bounds
 from constraints.pixel_search import choose_pixels
 from constraints.shapes import SliderShapes
@@ -23,7 +23,7 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
-from conventions.arrays import FloatArray
+from conventions.arrays import BoolArray, FloatArray
 from conventions.playfield import PLAYFIELD
 
 FITS = 6
@@ -65,7 +65,10 @@ class Placement:
         self.distances = None if distances is None else distances[self.starts]
         self.stacking = self._stacking(sequence.xy)
         self.mode = structure
-        self.structure = None if structure == "off" else self._structure(sequence.xy)
+        self.structure: Structure | None = None  # the source's, where it is kept
+        if structure == "keep":
+            samples = self._samples(sequence.xy)
+            self.structure = kept_structure(self.beatmap, sequence.xy[self.starts], samples)
 
     def settle(self, xy: FloatArray, fits: int, sweeps: int) -> FloatArray:
         """xy (T, 2) with slider shapes fitted and objects moved to their distances and bounds."""
@@ -108,12 +111,6 @@ class Placement:
             bodies.relations.part_pairs(heads, mobile)
             bodies.relations.meet(heads, mobile)
         return self._moved(xy, bodies, heads)
-
-    def _structure(self, xy: FloatArray) -> Structure:
-        """How objects should lie to each other: as in the source, or near xy (T, 2)."""
-        if self.mode == "clean":
-            return clean_structure(self.beatmap, xy[self.starts], self._samples(xy))
-        return kept_structure(self.beatmap, xy[self.starts], self._samples(xy))
 
     def _samples(self, xy: FloatArray) -> FloatArray:
         """(O, samples, 2) px points along the objects, of circles their centre again and again."""
@@ -184,10 +181,11 @@ class Placement:
         last = np.append(first[1:], len(heads)) - 1
         low, high = self._head_range(xy, stacking)
         relations = None
-        if self.structure is not None:
-            structure = self._structure(xy) if self.mode == "clean" else self.structure
-            samples = self._samples(xy) - xy[self.starts][:, None]
-            relations = body_relations(structure, owners, offsets, samples, fixed[first])
+        if self.mode != "off":
+            places, samples = xy[self.starts], self._samples(xy)
+            structure = self.structure or clean_structure(self.beatmap, places, samples)
+            bodies = samples - places[:, None]
+            relations = body_relations(structure, owners, offsets, bodies, fixed[first])
         return Bodies(
             heads=heads[first],
             ends=offsets[last] + ends[last],

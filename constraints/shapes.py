@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beatmaps.sequence import Sequence, SliderTopology
 from beatmaps.slider_path import PathSet
-from conventions.arrays import FloatArray
+from conventions.arrays import FloatArray, IntArray
 
 MAX_ANCHORS = 40
 """Sliders with more anchors are only scaled: their variations would cost too much."""
@@ -28,8 +28,6 @@ TOLERANCE = 1e-3
 LENGTHEN_LIMIT = 1.5
 _MOVES = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 _GRADIENT = np.array([(STEP_PX, 0.0), (0.0, STEP_PX)])
-
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap
-from conventions.arrays import FloatArray
+from conventions.arrays import BoolArray, FloatArray, IntArray
 
-IntArray = NDArray[np.intp]
-BoolArray = NDArray[np.bool_]
 StructureMode = Literal["keep", "clean", "off"]
 
 LOOK_BACK = 16

@@ -14,18 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.sequence import Sequence
-from conventions.arrays import FloatArray
+from conventions.arrays import FloatArray, IntArray
 from conventions.playfield import PLAYFIELD
 from metrics.classifier import MIN_WINDOW, WINDOW, Judge, area_under_roc, split_sets
 from metrics.metric import Pair
-
-IntArray = NDArray[np.intp]
 
 KINDS = ("circle", "slider", "spinner")
 EVEN, RADIUS, LEAD = 5, 6, 7  # columns of the rhythm

@@ -283,7 +283,7 @@ def make_rules(part: Part, placement: Placement, options: SampleOptions) -> list
         bounds=placement.bounds,
     )
     rules = [pinned(chain)]
-    if placement.structure is not None:
+    if placement.mode != "off":
         arrange = by_variant(lambda xy: placement.arrange(xy, ARRANGE_SWEEPS))
         above = SPACED_BELOW_PX if options.spacing.kept else 0.0
         rules.append(arranged(arrange, above_px=above))
