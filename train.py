@@ -17,6 +17,7 @@ from typing import Any
 from conventions import command_line
 from conventions.errors import naming
 from conventions.ranks import process_group
+from diffusion.parametrisation import EDM
 from training.flags import training_options, training_parser
 from training.log import Metrics, start_logging
 from training.monitor import Watch
@@ -42,6 +43,8 @@ def warn_of_ignored(options: TrainingOptions) -> None:
             "--noise-schedule and --l1-loss have no effect on edm; they belong to "
             "--parametrisation learned-variance"
         )
+    if options.parametrisation != "edm" and options.noise_log_std != EDM().log_std:
+        log.warning("--noise-log-std has no effect on %s", options.parametrisation)
 
 
 def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any]) -> None:

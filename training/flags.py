@@ -89,6 +89,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PX",
         help="train an expert for low noise, up to this much; default: all noise",
     )
+    add(
+        "--noise-log-std",
+        type=float,
+        help="of edm: standard deviation of the logarithm of the noise levels; less means fewer "
+        "windows with very much and very little noise",
+    )
     add("--augment-double-time", type=float, help="share of windows at double speed")
     add(
         "--augment-distances",

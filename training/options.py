@@ -6,10 +6,12 @@ from typing import Any
 
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT, identity, plain
+from diffusion.parametrisation import EDM
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
-    *("max_noise_px", "half_window", "train_half_window", "num_classes", "heads", "peak_tflops"),
+    *("max_noise_px", "noise_log_std", "half_window", "train_half_window"),
+    *("num_classes", "heads", "peak_tflops"),
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
 
@@ -42,6 +44,7 @@ class TrainingOptions:
     distance_dropout: float = 0.0
     known_points: float = 0.5
     max_noise_px: float | None = None
+    noise_log_std: float = EDM().log_std
     augment_double_time: float = 0.0
     augment_distances: float = 0.0
     augment_rotation: float = 0.0

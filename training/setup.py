@@ -20,7 +20,7 @@ from training.trainer import Trainer
 def make_parametrisation(options: TrainingOptions) -> Parametrisation:
     """The parametrisation that the options ask for."""
     schedule = SCHEDULES[options.noise_schedule or "squaredcos_cap_v2"]()
-    whole: Parametrisation = EDM()
+    whole: Parametrisation = EDM(log_std=options.noise_log_std)
     if options.parametrisation != "edm":
         whole = LearnedVariance(schedule, options.l1_loss is not False)
     return whole if options.max_noise_px is None else whole.limited(options.max_noise_px)
@@ -112,7 +112,7 @@ def starting_point(options: TrainingOptions, checkpoint: Path | None) -> Trainin
     if options.ckpt is None:
         return None
     state = read_training_state(options.ckpt, options.heads, options.max_noise_step)
-    state = state.at_noise_up_to(options.max_noise_px)
+    state = state.at_noise(options.max_noise_px, options.noise_log_std)
     return state.as_new_run() if options.relearn_embeds or options.fine_tune_ids else state
 
 

@@ -18,7 +18,7 @@ from checkpoint import (
 )
 from conditions.vocabulary import Vocabulary
 from conventions.errors import FieldError
-from diffusion.parametrisation import Parametrisation
+from diffusion.parametrisation import EDM, Parametrisation
 from models import DiTConfig
 
 TABLE = "y_embedder.embedding_table.weight"
@@ -53,11 +53,18 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
 
-    def at_noise_up_to(self, px: float | None) -> "TrainingState":
-        """The same, trained from here on at noise up to `px` alone; None for what it was."""
-        if px is None:
-            return self
-        return replace(self, parametrisation=self.parametrisation.limited(px))
+    def at_noise(self, px: float | None, log_std: float) -> "TrainingState":
+        """The same, trained from here on at noise up to `px` alone, or as before where it is None.
+
+        How levels are drawn, `log_std`, is no property of what was learnt: any model may go on
+        with any.
+        """
+        parametrisation = self.parametrisation
+        if isinstance(parametrisation, EDM):
+            parametrisation = replace(parametrisation, log_std=log_std)
+        return replace(
+            self, parametrisation=parametrisation if px is None else parametrisation.limited(px)
+        )
 
     def with_fresh_table(self, table: Tensor, num_classes: int) -> "TrainingState":
         """The same with another class table, which the optimiser knows nothing of yet."""

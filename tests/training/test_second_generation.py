@@ -142,6 +142,17 @@ def test_a_whole_model_goes_on_as_an_expert(
     assert read_training_state(last(folder)).parametrisation == EDM().limited(80)
 
 
+@pytest.mark.parametrize("value", [1.0, 1.4])
+def test_any_model_goes_on_with_another_spread_of_noise(
+    packed: PackedDataset, trained: Path, tmp_path: Path, value: float
+) -> None:
+    begun = run_train(packed.folder, tmp_path / "a", "--noise-log-std", value, "--max-steps", 2)
+    assert load_model(begun / "model.safetensors").parametrisation == EDM(log_std=value)
+    flags = ("--ckpt", trained / "model.safetensors", "--max-steps", 2, "--noise-log-std", value)
+    folder = run_train(packed.folder, tmp_path / "b", *flags)
+    assert read_training_state(last(folder)).parametrisation == EDM(log_std=value)
+
+
 # --- distorted windows ----------------------------------------------------------------------------
 
 
