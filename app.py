@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,25 @@ def main() -> int:
     check_address(args.host, args.port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that files are removed then too
     with tempfile.TemporaryDirectory(prefix="osu-diffusion-", ignore_cleanup_errors=True) as folder:
-        serve(args, Path(folder).resolve())
+        serve(command_line.options_of(Service, args), Path(folder).resolve())
     return 0
 
 
-def serve(args: argparse.Namespace, folder: Path) -> None:
+@dataclass(frozen=True)
+class Service:
+    """What is served, and to whom: the flags of app.py."""
+
+    ckpt: Path
+    host: str
+    port: int | None
+    share: bool
+    device: str
+    max_upload_mb: int
+
+
+def serve(service: Service, folder: Path) -> None:
     """Serves the page until it is interrupted; all files are in `folder`."""
-    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
+    loaded = load_model(service.ckpt, command_line.pick_device(service.device))
     # Gradio reads these when it is imported.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -123,10 +136,10 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         font_mono=["ui-monospace", "monospace"],
     ).set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
     _, local, public = blocks.queue(default_concurrency_limit=4, max_size=64).launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        max_file_size=f"{args.max_upload_mb}mb",
+        server_name=service.host,
+        server_port=service.port,
+        share=service.share,
+        max_file_size=f"{service.max_upload_mb}mb",
         theme=theme,
         css_paths=CSS,
         app_kwargs={"middleware": [Middleware(Guard)]},

@@ -6,48 +6,28 @@ from conventions import requirements_check  # noqa: F401  (first: says what is m
 import argparse
 from collections.abc import Callable
 
-from benchmarks import data as benchmark_data
-from benchmarks import gpu as benchmark_gpu
-from benchmarks import sampling as benchmark_sample
-from benchmarks.training import add_train_flags, benchmark_train
+from benchmarks import data, gpu, sampling, training
 from conventions import command_line
 from conventions.errors import naming
 
 Benchmark = Callable[[argparse.Namespace], int]
+
+BENCHMARKS = {
+    "data": (data, "windows a second of the loader"),
+    "sample": (sampling, "time, memory and quality of sampling"),
+    "train": (training, "a training step, also beside that of the public osu-diffusion"),
+    "gpu": (gpu, "all that only a GPU can tell, in one run of some minutes"),
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of benchmark.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
-    data = commands.add_parser(
-        "data",
-        help="windows a second of the loader",
-        formatter_class=command_line.HelpFormatter,
-    )
-    benchmark_data.add_flags(data)
-    data.set_defaults(run=benchmark_data.run)
-    sampling = commands.add_parser(
-        "sample",
-        help="time, memory and quality of sampling",
-        formatter_class=command_line.HelpFormatter,
-    )
-    benchmark_sample.add_flags(sampling)
-    sampling.set_defaults(run=benchmark_sample.run)
-    training = commands.add_parser(
-        "train",
-        help="a training step, also beside that of the public osu-diffusion",
-        formatter_class=command_line.HelpFormatter,
-    )
-    add_train_flags(training)
-    training.set_defaults(run=benchmark_train)
-    gpu = commands.add_parser(
-        "gpu",
-        help="all that only a GPU can tell, in one run of some minutes",
-        formatter_class=command_line.HelpFormatter,
-    )
-    benchmark_gpu.add_flags(gpu)
-    gpu.set_defaults(run=benchmark_gpu.run)
+    for name, (room, text) in BENCHMARKS.items():
+        command = commands.add_parser(name, help=text, formatter_class=command_line.HelpFormatter)
+        room.add_flags(command)
+        command.set_defaults(run=room.run)
     return parser
 
 

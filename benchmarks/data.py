@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -13,11 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from conventions import command_line
 from data_loading import PackedDataset, WindowLoader
 from datasets.pack import open_or_pack
 from datasets.sources import find_beatmaps
 
 PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as it is quoted
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """The flags of `benchmark.py data`."""
+
+    data_path: Path
+    seq_len: int
+    stride: int
+    global_batch_size: int
+    seconds: float
+    reference: Path | None
+    maps: int
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,24 +54,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Windows a second in one process with flips, and of the public implementation."""
+    options = command_line.options_of(LoaderOptions, args)
     with TemporaryDirectory() as folder:
-        path = args.data_path
-        if args.reference is not None:
+        path = options.data_path
+        if options.reference is not None:
             path = Path(folder) / "maps"
-            reference = load_reference(args.reference)
-            copied = copy_maps(args.data_path, path, args.maps, reference)
+            reference = load_reference(options.reference)
+            copied = copy_maps(options.data_path, path, options.maps, reference)
             print(f"{copied} beatmaps for both loaders")
-        rate = loader_rate(open_or_pack(path, Path(folder)), args)
+        rate = loader_rate(open_or_pack(path, Path(folder)), options)
         print(
             f"ours, one process, flips: {rate:,.0f} windows/s, "
             f"{rate / PUBLIC_WINDOWS_PER_SECOND:.0f} times the public implementation's "
             f"quoted {PUBLIC_WINDOWS_PER_SECOND}"
         )
-        if args.reference is not None:
+        if options.reference is not None:
             # Other start methods cannot send its classes to a process.
             forks = multiprocessing.get_start_method() == "fork"
             for workers in (0, 4) if forks else (0,):
-                theirs = reference_rate(reference, path, copied, workers, args)
+                theirs = reference_rate(reference, path, copied, workers, options)
                 print(
                     f"public implementation, {workers} worker processes: {theirs:,.0f} windows/s; "
                     f"ours is {rate / theirs:.0f} times as fast"
@@ -64,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def loader_rate(dataset: PackedDataset, args: argparse.Namespace) -> float:
+def loader_rate(dataset: PackedDataset, options: LoaderOptions) -> float:
     """Windows a second of our loader, the planning of epochs included."""
     loader = WindowLoader(
         dataset,
         np.arange(len(dataset)),
-        seq_len=args.seq_len,
-        stride=args.stride,
-        batch_size=args.global_batch_size,
+        seq_len=options.seq_len,
+        stride=options.stride,
+        batch_size=options.global_batch_size,
         seed=0,
     )
     batches = loader.batches()
@@ -79,8 +95,8 @@ def loader_rate(dataset: PackedDataset, args: argparse.Namespace) -> float:
     start = time.perf_counter()
     for done, _ in enumerate(batches, 1):
         elapsed = time.perf_counter() - start
-        if elapsed > args.seconds:
-            return done * args.global_batch_size / elapsed
+        if elapsed > options.seconds:
+            return done * options.global_batch_size / elapsed
     raise AssertionError("the loader has no end")
 
 
@@ -123,12 +139,12 @@ def copy_maps(source: Path, folder: Path, limit: int, reference: ModuleType) -> 
 
 
 def reference_rate(
-    reference: ModuleType, path: Path, tracks: int, workers: int, args: argparse.Namespace
+    reference: ModuleType, path: Path, tracks: int, workers: int, options: LoaderOptions
 ) -> float:
     """Windows a second of its loader over one epoch, with the options of its train.py."""
     factory = reference.BeatmapDatasetIterableFactory(
-        args.seq_len,
-        args.stride,
+        options.seq_len,
+        options.stride,
         reference.load_and_process_beatmap,
         reference.window_and_relative_time,
     )
@@ -137,8 +153,8 @@ def reference_rate(
         start=0,
         end=tracks,
         iterable_factory=factory,
-        cycle_length=args.global_batch_size // 2,
-        batch_size=args.global_batch_size,
+        cycle_length=options.global_batch_size // 2,
+        batch_size=options.global_batch_size,
         num_workers=workers,
         shuffle=True,
         drop_last=False,  # in so short an epoch much would be dropped, to its disadvantage

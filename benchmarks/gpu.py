@@ -59,6 +59,21 @@ class Setting:
 Section = Callable[[Setting], Iterator[Line]]
 
 
+@dataclass(frozen=True)
+class GpuOptions:
+    """The flags of `benchmark.py gpu`."""
+
+    output: Path
+    data_path: Path | None
+    minutes: float
+    device: str
+    model: str
+    sections: list[str]
+    peak_tflops: float | None
+    tiny: bool
+    overwrite: bool
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `benchmark.py gpu`."""
     add = parser.add_argument
@@ -80,19 +95,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`benchmark.py gpu`: 0 where every section ran and found nothing wrong."""
+    options = command_line.options_of(GpuOptions, args)
     started = time.monotonic()
-    results = args.output / "results.jsonl"
-    command_line.claim_output(results, args.overwrite)
+    results = options.output / "results.jsonl"
+    command_line.claim_output(results, options.overwrite)
     results.unlink(missing_ok=True)
     # Before the first product of matrices: without it cuBLAS does not repeat its sums.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if args.tiny:
+    if options.tiny:
         torch.set_num_threads(1)
     failed = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        setting = make_setting(args, Path(folder), started + 60 * args.minutes)
-        for number, name in enumerate(args.sections):
-            rest = sum(SECTIONS[other][1] for other in args.sections[number:])
+        setting = make_setting(options, Path(folder), started + 60 * options.minutes)
+        for number, name in enumerate(options.sections):
+            rest = sum(SECTIONS[other][1] for other in options.sections[number:])
             share = setting.left() * SECTIONS[name][1] / rest
             ending = min(setting.deadline, time.monotonic() + share)
             section = SECTIONS[name][0]
@@ -102,28 +118,28 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(failed))
 
 
-def make_setting(args: argparse.Namespace, scratch: Path, deadline: float) -> Setting:
+def make_setting(options: GpuOptions, scratch: Path, deadline: float) -> Setting:
     """The sizes of everything."""
-    device = command_line.pick_device(args.device)
-    seq_len = 32 if args.tiny else 128
-    data = args.data_path
+    device = command_line.pick_device(options.device)
+    seq_len = 32 if options.tiny else 128
+    data = options.data_path
     if data is None:
         data = scratch / "made up"
-        pack_random_maps(data, argparse.Namespace(seq_len=seq_len))
+        pack_random_maps(data, seq_len)
     return Setting(
         device=device,
         data=data,
         scratch=scratch,
-        output=args.output,
-        sizes=("DiT-nano",) if args.tiny else tuple(reversed(list(SIZES)[:5])),
-        model="DiT-nano" if args.tiny else args.model,
+        output=options.output,
+        sizes=("DiT-nano",) if options.tiny else tuple(reversed(list(SIZES)[:5])),
+        model="DiT-nano" if options.tiny else options.model,
         seq_len=seq_len,
-        windows=4 if args.tiny else 256,
-        lengths=(40,) if args.tiny else (1000, 3000, 20_000),
-        variants=(1, 2) if args.tiny else (1, 16),
-        steps=3 if args.tiny else 10,
+        windows=4 if options.tiny else 256,
+        lengths=(40,) if options.tiny else (1000, 3000, 20_000),
+        variants=(1, 2) if options.tiny else (1, 16),
+        steps=3 if options.tiny else 10,
         compiled=(False, True) if device.type == "cuda" else (False,),
-        peak_tflops=args.peak_tflops,
+        peak_tflops=options.peak_tflops,
         deadline=deadline,
     )
 

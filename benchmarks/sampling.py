@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,25 @@ HEADER = (
     "Creator:Nobody\nVersion:Made up\n\n[Difficulty]\nCircleSize:4\nOverallDifficulty:7\n"
     "SliderMultiplier:1.4\n\n[TimingPoints]\n0,400,4,1,0,100,1,0\n\n[HitObjects]\n"
 )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """The flags of `benchmark.py sample`."""
+
+    lengths: list[int]
+    steps: list[int]
+    sizes: list[str]
+    repeats: int
+    device: str
+    threads: int
+    reference: Path | None
+    timed: int
+    maps: Path | None
+    limit: int
+    ckpt: Path
+    output: Path | None
+    overwrite: bool
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -74,22 +94,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`benchmark.py sample`: prints the tables that the flags ask for."""
-    if args.output is not None:
-        command_line.claim_output(args.output, args.overwrite)
-    if args.reference is not None and not (args.reference / "models.py").is_file():
-        raise ValueError(f"--reference {args.reference} is no checkout of osu-diffusion")
-    torch.set_num_threads(args.threads)
-    result: dict[str, Any] = {"torch": torch.__version__, "threads": args.threads}
-    cases = [(s, n, t) for s in args.sizes for n in args.steps for t in args.lengths]
-    rows = [in_own_process(time_case, args, *case) for case in tqdm(cases, desc="sampling")]
+    options = command_line.options_of(SamplingOptions, args)
+    if options.output is not None:
+        command_line.claim_output(options.output, options.overwrite)
+    if options.reference is not None and not (options.reference / "models.py").is_file():
+        raise ValueError(f"--reference {options.reference} is no checkout of osu-diffusion")
+    torch.set_num_threads(options.threads)
+    result: dict[str, Any] = {"torch": torch.__version__, "threads": options.threads}
+    cases = [(s, n, t) for s in options.sizes for n in options.steps for t in options.lengths]
+    rows = [in_own_process(time_case, options, *case) for case in tqdm(cases, desc="sampling")]
     result["sampling"] = show("Sampling", rows)
-    if args.reference is not None:
-        result["reference"] = show("Beside the public implementation", compare(args))
-    if args.maps is not None:
-        result["quality"] = show("Quality against steps, without constraints", quality(args))
-    if args.output is not None:
+    if options.reference is not None:
+        result["reference"] = show(
+            "Beside the public implementation", compare(options, options.reference)
+        )
+    if options.maps is not None:
+        result["quality"] = show(
+            "Quality against steps, without constraints", quality(options, options.maps)
+        )
+    if options.output is not None:
         text = json.dumps(result, indent=1)
-        write_new_file(args.output, text.encode("utf-8"), overwrite=args.overwrite)
+        write_new_file(options.output, text.encode("utf-8"), overwrite=options.overwrite)
     return 0
 
 
@@ -117,23 +142,23 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def time_case(args: argparse.Namespace, size: str, steps: int, points: int) -> dict[str, Any]:
+def time_case(options: SamplingOptions, size: str, steps: int, points: int) -> dict[str, Any]:
     """One row: the fastest of some warm runs of `generate` on a made-up map."""
-    torch.set_num_threads(args.threads)
-    device = command_line.pick_device(args.device)
+    torch.set_num_threads(options.threads)
+    device = command_line.pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         path = DEFAULT_MODEL
         if size != "bundled":
             path = write_reference_checkpoint(Path(folder) / "random.pt", size)
         loaded = load_model(path, device)
     _, sequence = made_up_map(points)
-    options = SampleOptions(steps=steps)
+    sampling = SampleOptions(steps=steps)
     _, short = made_up_map(100)
-    generate(loaded, short, options)  # warm
+    generate(loaded, short, sampling)  # warm
     seconds = []
-    for _ in range(args.repeats):
+    for _ in range(options.repeats):
         started = time.perf_counter()
-        generate(loaded, sequence, options)
+        generate(loaded, sequence, sampling)
         seconds.append(time.perf_counter() - started)
     return {
         "size": size,
@@ -173,46 +198,46 @@ def write_reference_checkpoint(path: Path, size: str) -> Path:
     return path
 
 
-def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(options: SamplingOptions, reference: Path) -> list[dict[str, Any]]:
     """Defaults here and there, and one DiT-B checkpoint in both, on a map of 2,365 data points."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_reference_checkpoint(Path(folder) / "DiT-B.pt", "DiT-B")
-        theirs = time_reference(args, checkpoint)
+        theirs = time_reference(options, reference, checkpoint)
     full = theirs["seconds_a_step"] * theirs["steps"]
     case = (DEFAULT_STEPS, POINTS_OF_REFERENCE)
     rows = [{"what": f"theirs: DiT-B, {theirs['steps']} steps, extrapolated", "seconds": full}]
     for what, size in (("bundled model", "bundled"), ("the same DiT-B", "DiT-B")):
-        row = in_own_process(time_case, args, size, *case)
+        row = in_own_process(time_case, options, size, *case)
         name = f"ours: {what}, {DEFAULT_STEPS} steps, constraints"
         rows.append({"what": name, "seconds": row["seconds"], "faster": full / row["seconds"]})
     return rows
 
 
-def time_reference(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
+def time_reference(options: SamplingOptions, reference: Path, checkpoint: Path) -> dict[str, Any]:
     """Runs `benchmarks/reference.py` on the checkout."""
     script = Path(__file__).parent / "reference.py"
-    flags = {"points": POINTS_OF_REFERENCE, "timed": args.timed, "threads": args.threads}
-    command = [sys.executable, str(script), str(args.reference.resolve()), str(checkpoint)]
+    flags = {"points": POINTS_OF_REFERENCE, "timed": options.timed, "threads": options.threads}
+    command = [sys.executable, str(script), str(reference.resolve()), str(checkpoint)]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
-        raise ValueError(f"--reference {args.reference}: its sampling code failed, see above")
+        raise ValueError(f"--reference {reference}: its sampling code failed, see above")
     result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return result
 
 
-def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
+def quality(options: SamplingOptions, folder: Path) -> list[dict[str, Any]]:
     """Errors of spacing, and how far turns are from real maps', by the number of steps."""
-    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
-    paths = [source.path for source in find_beatmaps(args.maps)]
-    chosen = np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).round().astype(int)
+    loaded = load_model(options.ckpt, command_line.pick_device(options.device))
+    paths = [source.path for source in find_beatmaps(folder)]
+    chosen = np.linspace(0, len(paths) - 1, min(options.limit, len(paths))).round().astype(int)
     maps = [read_beatmap(paths[i]) for i in chosen]
     sequences = [beatmap_to_sequence(beatmap) for beatmap in maps]
     real = np.concatenate([turning_angles(s, s.xy) for s in sequences])
     rows = []
     for steps in tqdm(QUALITY_STEPS, desc="quality", unit="steps"):
-        options = SampleOptions(steps=steps, spacing=Spacing("model"), bounds="off")
-        raws = [generate(loaded, sequence, options)[0][0] for sequence in sequences]
+        sampling = SampleOptions(steps=steps, spacing=Spacing("model"), bounds="off")
+        raws = [generate(loaded, sequence, sampling)[0][0] for sequence in sequences]
         pairs = list(zip(sequences, raws, strict=True))
         errors = np.concatenate([spacing_errors(*pair) for pair in pairs])
         turns = np.concatenate([turning_angles(*pair) for pair in pairs])

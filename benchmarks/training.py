@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from conventions import command_line
 from conventions.playfield import PLAYFIELD
 
 Step = Callable[[], Any]
@@ -26,7 +28,22 @@ FREQUENCIES, TYPES = 128, 16
 """Of the reference's context: the embedding of the distance, then the type."""
 
 
-def add_train_flags(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class StepOptions:
+    """The flags of `benchmark.py train`."""
+
+    reference: Path | None
+    model: str
+    seq_len: int
+    global_batch_size: int
+    num_classes: int
+    steps: int
+    threads: int | None
+    device: str
+    train_flags: list[str]
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--reference", type=Path, help="checkout of the public osu-diffusion; its code will run")
     add("--model", default="DiT-B", help="size of the network")
@@ -39,21 +56,24 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add("train_flags", nargs="*", help="for our train.py, after a --, such as --use-amp --compile")
 
 
-def benchmark_train(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints data points/s of either step and their ratio."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    options = command_line.options_of(StepOptions, args)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        ours = our_step(args, Path(folder))
-        theirs = ReferenceProcess(args) if args.reference else None
+        ours = our_step(options, Path(folder))
+        theirs = None
+        if options.reference is not None:
+            theirs = ReferenceProcess(options.reference, options)
         times: dict[str, list[float]] = {"ours": [], "reference": []}
-        for _ in range(args.steps + 1):
+        for _ in range(options.steps + 1):
             if theirs is not None:
                 times["reference"].append(theirs.step())
-            times["ours"].append(seconds(ours, args.device))
+            times["ours"].append(seconds(ours, options.device))
         if theirs is not None:
             theirs.close()
-    points = args.global_batch_size * args.seq_len
+    points = options.global_batch_size * options.seq_len
     medians = {name: statistics.median(t[1:]) for name, t in times.items() if t}
     for name, median in medians.items():
         print(f"{name}: {median:.3f} s a step, {points / median:.0f} data points/s {times[name]}")
@@ -71,12 +91,18 @@ def seconds(step: Step, device: str) -> float:
     return time.perf_counter() - start
 
 
-def our_step(args: argparse.Namespace, folder: Path) -> Step:
+def our_step(options: StepOptions, folder: Path) -> Step:
     """A step of our trainer, with everything that it does in a run, on made-up maps."""
-    pack_random_maps(folder / "packed", args)
-    flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", args.model]
-    flags += ["--seq-len", args.seq_len, "--global-batch-size", args.global_batch_size]
-    flags += ["--num-classes", args.num_classes, "--device", args.device, *args.train_flags]
+    pack_random_maps(folder / "packed", options.seq_len)
+    flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", options.model]
+    flags += ["--seq-len", options.seq_len, "--global-batch-size", options.global_batch_size]
+    flags += [
+        "--num-classes",
+        options.num_classes,
+        "--device",
+        options.device,
+        *options.train_flags,
+    ]
     trainer = make_our_trainer(flags)
     trainer.connect()
     batches = trainer.loader.batches()
@@ -96,11 +122,11 @@ def make_our_trainer(flags: list[Any], checkpoint: Path | None = None) -> Any:
     from training.flags import training_options, training_parser
     from training.setup import make_trainer
 
-    options = training_options(training_parser().parse_args([str(flag) for flag in flags]))
-    return make_trainer(options, Ranks(), PackedDataset(options.data_path), checkpoint)
+    chosen = training_options(training_parser().parse_args([str(flag) for flag in flags]))
+    return make_trainer(chosen, Ranks(), PackedDataset(chosen.data_path), checkpoint)
 
 
-def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
+def pack_random_maps(folder: Path, seq_len: int) -> None:
     """A packed dataset of one long random walk a class, enough for some batches."""
     import numpy as np
     import pandas as pd
@@ -108,7 +134,7 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
     from data_loading import POINT_DTYPE
     from datasets.writer import write_dataset
 
-    generator, maps, count = np.random.default_rng(0), 64, 16 * args.seq_len
+    generator, maps, count = np.random.default_rng(0), 64, 16 * seq_len
     points = np.zeros(maps * count, POINT_DTYPE)
     points["time"] = np.tile(np.arange(count) * 150.0, maps)
     points["x"], points["y"] = generator.uniform((0, 0), PLAYFIELD, (len(points), 2)).T
@@ -125,12 +151,14 @@ def pack_random_maps(folder: Path, args: argparse.Namespace) -> None:
 class ReferenceProcess:
     """The reference's training step, a step at a time, in another process."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        if not (args.reference / "train.py").is_file():
-            raise ValueError(f"{args.reference} is no checkout of osu-diffusion: no train.py in it")
+    def __init__(self, reference: Path, options: StepOptions) -> None:
+        if not (reference / "train.py").is_file():
+            raise ValueError(f"{reference} is no checkout of osu-diffusion: no train.py in it")
         self.connection, theirs = get_context("spawn").Pipe()
         self.process = get_context("spawn").Process(
-            target=serve_reference, args=(theirs, args, torch.get_num_threads()), daemon=True
+            target=serve_reference,
+            args=(theirs, reference, options, torch.get_num_threads()),
+            daemon=True,
         )
         self.process.start()
         theirs.close()
@@ -146,19 +174,21 @@ class ReferenceProcess:
         self.process.join()
 
 
-def serve_reference(connection: Connection, args: argparse.Namespace, threads: int) -> None:
+def serve_reference(
+    connection: Connection, reference: Path, options: StepOptions, threads: int
+) -> None:
     """Runs a step whenever it is asked to, and answers with its seconds."""
     torch.set_num_threads(threads)
     for name in list(sys.modules):
         if name.split(".")[0] in OUR_MODULES:
             del sys.modules[name]
-    sys.path.insert(0, str(args.reference))
-    step = reference_step(args)
+    sys.path.insert(0, str(reference))
+    step = reference_step(options)
     while connection.recv():
-        connection.send(seconds(step, args.device))
+        connection.send(seconds(step, options.device))
 
 
-def reference_step(args: argparse.Namespace) -> Step:
+def reference_step(options: StepOptions) -> Step:
     """What the reference's train.py does in a step, with its defaults; without DDP.
 
     Its float16 autocast is CUDA's, so on a CPU it computes in float32 and its scaler does nothing.
@@ -167,20 +197,22 @@ def reference_step(args: argparse.Namespace) -> Step:
 
     models, diffusion, train = map(import_module, ("models", "diffusion", "train"))
 
-    device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
-    model = models.DiT_models[args.model](
-        num_classes=args.num_classes, context_size=FREQUENCIES + TYPES, class_dropout_prob=0.2
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and options.device != "cpu" else "cpu"
+    )
+    model = models.DiT_models[options.model](
+        num_classes=options.num_classes, context_size=FREQUENCIES + TYPES, class_dropout_prob=0.2
     ).to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     chain = diffusion.create_diffusion("", noise_schedule="squaredcos_cap_v2", use_l1=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
     scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
-    shape = (args.global_batch_size, args.seq_len)
+    shape = (options.global_batch_size, options.seq_len)
     x = torch.rand(shape[0], 2, shape[1], device=device)
     condition = {
         "o": torch.rand(shape, device=device) * 1e5,
         "c": torch.rand(shape[0], FREQUENCIES + TYPES, shape[1], device=device),
-        "y": torch.randint(0, args.num_classes, shape[:1], device=device),
+        "y": torch.randint(0, options.num_classes, shape[:1], device=device),
     }
     model.train()
 

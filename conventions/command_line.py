@@ -8,11 +8,14 @@ import io
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Options = TypeVar("Options")
 
 TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
@@ -71,6 +74,14 @@ def _in_words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value.as_posix() if isinstance(value, Path) else str(value)
+
+
+def options_of(kind: type[Options], args: argparse.Namespace) -> Options:
+    """A dataclass whose fields are flags, each under the flag's name, filled from a command line.
+
+    What lies below a command takes such a value: it says what it needs.
+    """
+    return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def flag_names(**special: str) -> Callable[[str], str]:

@@ -7,19 +7,24 @@ is chance. The features describe positions given rhythm and spacing, which the s
 turning angles within bins of spacing and time, slider shapes within bins of length, overlaps, the
 distribution over the playfield. They are standardised over the training maps.
 
-A trained class is judged by its own map, which must be in --train.
+A source that is by chance nearer to the style's map, or further from it, than to most others would
+hide what the style does. So pairs are chosen in which it is neither: of a few sources drawn for a
+style, and of a few classes drawn for a source, that whose own share is nearest to a half.
+
+A trained class is judged by its own map, which must be in --train. How real the remaps look is
+measured beside (`metrics.realism`).
 """
 
 import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -28,10 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beatmaps.osu_file import Beatmap, BeatmapError, read_beatmap, write_new_file
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
+from constraints.bounds import Bounds
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
 from conventions.playfield import PLAYFIELD_CENTRE
+from metrics.metric import Pair
+from metrics.realism_distances import RealismDistances
 from sampling.generate import SampleOptions, generate
 from sampling.steering import Steering
 from sampling.style import Style, read_index
@@ -45,6 +53,7 @@ LENGTH_BINS = (0.0, 90.0, 180.0, 100_000.0)  # px from a slider's head to its la
 FEW = 8  # fewer cases than this say nothing
 OVERLAP_PX = (12.0, 40.0)
 RECENT = 8  # objects back to which an overlap is looked for
+CANDIDATES = 12  # sources of a style, and classes of a source, of which the fairest is taken
 
 
 def features(sequence: Sequence) -> Features:
@@ -179,9 +188,10 @@ class Setting:
     judge: Judge
     index: dict[int, int]
     learning: Learning
-    options: SampleOptions
-    scales: list[float]
+    ways: list[SampleOptions]
     max_points: int
+    learn: bool = True
+    realism: dict[str, RealismDistances] = field(default_factory=dict)
 
     def others(self, *mappers: str) -> list[Features]:
         """Features of the held-out maps that none of these mappers made."""
@@ -189,44 +199,79 @@ class Setting:
         return [found for (beatmap, _), found in pairs if beatmap.creator not in mappers]
 
     def remapped(
-        self, source: tuple[Beatmap, Sequence], embedding: torch.Tensor | None, scale: float
+        self, name: str, source: tuple[Beatmap, Sequence], style: Style, options: SampleOptions
     ) -> Features:
-        """Features of a source map in a style."""
+        """Features of a source map in a style; its realism counts under `name`."""
         _, sequence = source
-        options = replace(self.options, cfg_scale=scale)
-        steering = Steering(style=Style(embedding))
-        _, placed = generate(self.loaded, sequence, options, steering=steering)
-        return features(sequence.moved(placed[0]))
+        _, placed = generate(self.loaded, sequence, options, steering=Steering(style=style))
+        after = sequence.moved(placed[0])
+        pair = Pair(sequence, after, sequence.distances(), Bounds())
+        self.realism.setdefault(name, RealismDistances()).measure(pair)
+        return features(after)
 
-    def trial(self, k: int, rng: np.random.Generator) -> dict[str, float]:
-        """Shares of other maps further away than the style's: held-out map k, and a class."""
+    def fair_source(self, k: int, rng: np.random.Generator) -> int:
+        """A map of another mapper that is not nearer to held-out map k than to the others."""
         mapper = self.held_out[k][0].creator
-        short = [
+        fitting = [
             i
             for i, (beatmap, sequence) in enumerate(self.held_out)
             if beatmap.creator != mapper and len(sequence) <= self.max_points
         ]
-        source = self.held_out[rng.choice(short)]
-        target, others = self.held_out_features[k], self.others(mapper, source[0].creator)
+        drawn = rng.permutation(fitting)[:CANDIDATES]
+        target = self.held_out_features[k]
+
+        def unfairness(i: int) -> float:
+            others = self.others(mapper, self.held_out[i][0].creator)
+            return abs(self.judge.share_nearer(self.held_out_features[i], target, others) - 0.5)
+
+        return int(min(drawn, key=unfairness))
+
+    def fair_class(self, source: Features, rng: np.random.Generator) -> int:
+        """The row of a training map whose class is known and that is as near as the others."""
         rows = [i for i, (b, _) in enumerate(self.train) if b.beatmap_id in self.index]
-        row = int(rng.choice(rows))
-        class_target = self.train_features[row]
-        class_others = [f for i, f in enumerate(self.train_features) if i != row]
+        drawn = rng.permutation(rows)[:CANDIDATES]
+        return int(min(drawn, key=lambda i: abs(self.share_to_class(source, i) - 0.5)))
+
+    def share_to_class(self, result: Features, row: int) -> float:
+        """Share of the training maps that a result is further from than from that of `row`."""
+        others = [found for i, found in enumerate(self.train_features) if i != row]
+        return self.judge.share_nearer(result, self.train_features[row], others)
+
+    def trial(self, k: int, rng: np.random.Generator) -> dict[str, float]:
+        """Shares of other maps further away than the style's: held-out map k, and a class."""
+        chosen = self.fair_source(k, rng)
+        source, own = self.held_out[chosen], self.held_out_features[chosen]
+        row = self.fair_class(own, rng)
+        others = self.others(self.held_out[k][0].creator, source[0].creator)
+        target = self.held_out_features[k]
+
+        def to_map(result: Features) -> float:
+            return self.judge.share_nearer(result, target, others)
+
+        result = {"source, to the held-out map": to_map(own)}
+        result["source, to the trained map"] = self.share_to_class(own, row)
+        plain = self.remapped("no style", source, Style(), replace(self.ways[0], cfg_scale=1.0))
+        result["no style, to the held-out map"] = to_map(plain)
+        result["no style, to the trained map"] = self.share_to_class(plain, row)
         trained = embeddings_of(self.loaded)[self.index[self.train[row][0].beatmap_id]]
-        started = time.perf_counter()
-        learnt = learn_embedding(self.loaded, [self.held_out[k][1]], self.learning)
-        result = {"seconds of learning": time.perf_counter() - started}
-        share = self.judge.share_nearer
-        null = self.remapped(source, None, 1.0)
-        result["source map itself"] = share(features(source[1]), target, others)
-        result["no style, to the held-out map"] = share(null, target, others)
-        result["no style, to the trained map"] = share(null, class_target, class_others)
-        for scale in self.scales:
-            found = self.remapped(source, learnt, scale)
-            result[f"learnt, cfg {scale:g}"] = share(found, target, others)
-            found = self.remapped(source, trained, scale)
-            result[f"trained class, cfg {scale:g}"] = share(found, class_target, class_others)
+        for way in self.ways:
+            name = f"trained class, {described(way)}"
+            found = self.remapped(name, source, Style(trained), way)
+            result[name] = self.share_to_class(found, row)
+        if self.learn:
+            started = time.perf_counter()
+            learnt = learn_embedding(self.loaded, [self.held_out[k][1]], self.learning)
+            result["seconds of learning"] = time.perf_counter() - started
+            for way in self.ways:
+                name = f"learnt, {described(way)}"
+                result[name] = to_map(self.remapped(name, source, Style(learnt), way))
         return result
+
+
+def described(way: SampleOptions) -> str:
+    """What is tried, in the words of the flags."""
+    guidance = "" if way.guidance is None else f", guidance {way.guidance:g}"
+    return f"cfg {way.cfg_scale:g}{guidance}"
 
 
 def parse_args() -> argparse.Namespace:
@@ -240,6 +285,13 @@ def parse_args() -> argparse.Namespace:
     add("--maps", type=int, default=30, help="style maps")
     add("--train-limit", type=int, default=400, help="training maps to standardise over")
     add("--cfg-scale", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    add("--guidance", type=float, nargs="+", default=[None], help="default: the model's")
+    add(
+        "--learn",
+        action=command_line.BooleanFlag,
+        default=True,
+        help="also learn styles of held-out maps",
+    )
     add("--steps", type=int, default=Learning.steps, help="of learning")
     add("--lr", type=float, default=Learning.lr)
     add("--windows", type=int, default=Learning.windows)
@@ -262,6 +314,10 @@ def make_setting(args: argparse.Namespace, rng: np.random.Generator) -> Setting:
         raise ValueError("at least 3 held-out and 2 training maps are needed")
     train_features = [features(sequence) for _, sequence in train]
     learning = Learning(args.steps, args.windows, args.lr, args.seed, args.candidates, args.nearest)
+    ways = [
+        SampleOptions(seed=args.seed, cfg_scale=scale, guidance=guidance)
+        for scale, guidance in product(args.cfg_scale, args.guidance)
+    ]
     return Setting(
         loaded,
         held_out,
@@ -271,9 +327,9 @@ def make_setting(args: argparse.Namespace, rng: np.random.Generator) -> Setting:
         Judge(train_features),
         read_index(loaded, None),
         learning,
-        SampleOptions(seed=args.seed),
-        args.cfg_scale,
+        ways,
         args.max_points,
+        args.learn,
     )
 
 
@@ -286,11 +342,16 @@ def main() -> int:
     for k in tqdm(rng.permutation(len(setting.held_out))[: args.maps], file=sys.stderr):
         rows.append(setting.trial(int(k), rng))
         print(json.dumps(rows[-1]), file=sys.stderr)
-    report = {"checkpoint": setting.loaded.sha256, "learning": str(setting.learning)}
+    report: dict[str, Any] = {
+        "checkpoint": setting.loaded.sha256,
+        "learning": str(setting.learning),
+    }
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
         error = values.std() / np.sqrt(len(values))
         report[name] = f"{values.mean():.3f} +- {error:.3f}, median {np.median(values):.3f}"
+    for name, metric in setting.realism.items():
+        report[f"realism ratio: {name}"] = metric.judge()["realism_ratio"]
     text = json.dumps(report, indent=1)
     print(text)
     if args.output is not None:
