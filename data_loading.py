@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from conventions.playfield import PLAYFIELD
+from conventions.point_types import SPINNERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,6 @@ COLUMNS = [
     "star_rating",
 ]
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
-SPINNER_TYPES = (2, 3)
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
 
@@ -310,7 +310,7 @@ class WindowLoader:
             xy[:, :, axis] = values
         if self.turn or self.stretch:
             # Spinners, and what lies before a map's first point, are at the centre however turned.
-            central = np.isin(points["type"], SPINNER_TYPES)
+            central = np.isin(points["type"], SPINNERS)
             central[:, 0] |= starts == 0
             xy = turn_within(
                 xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 NUM_TYPES = 16
+"""How many `conventions.point_types.PointType` has."""
+
 SIGMA_DATA_PX = 131.0
 """Standard deviation of hit-object coordinates around the playfield's centre, in px."""
 

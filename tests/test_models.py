@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
+from conventions.point_types import PointType
 from diffusion.guidance import guided_network
 from models import (
     ARCHITECTURES,
@@ -43,6 +44,10 @@ LENGTHS = [
     *((70, length) for length in (69, 71, 139, 140, 141, 211)),
     *((500, length) for length in (1, 3, 130)),
 ]
+
+
+def test_every_type_of_data_point_has_its_input() -> None:
+    assert len(PointType) == NUM_TYPES
 
 
 def seeded(seed: int = 0) -> torch.Generator:

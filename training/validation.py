@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
+from conventions.point_types import PointType
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import Batch, PackedDataset, WindowLoader
@@ -32,8 +33,7 @@ MAPS, POINTS = 3, 400
 Losses = Callable[[Batch, Noise], Tensor]
 """Losses (N,) of windows on the device, with gradients off."""
 
-SLIDER_HEADS = (4, 5)
-FIRST_SLIDER_END = 11
+SLIDER_HEADS = (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def draw(maps: list[HeldOutMap], sampled: list[np.ndarray], path: Path) -> None:
 def _draw_map(axes: Any, xy: np.ndarray, types: np.ndarray) -> None:
     starts = np.flatnonzero(types <= max(SLIDER_HEADS))
     for head in np.flatnonzero(np.isin(types, SLIDER_HEADS)):
-        ends = np.flatnonzero(types[head:] >= FIRST_SLIDER_END)
+        ends = np.flatnonzero(types[head:] >= PointType.SLIDER_END_1)
         body = xy[head : head + ends[0] + 1] if len(ends) else xy[head:]
         axes.plot(body[:, 0], body[:, 1], color="0.75", linewidth=2, zorder=1)
     axes.scatter(xy[starts, 0], xy[starts, 1], c=starts, cmap="viridis", s=16, zorder=2)
