@@ -15,10 +15,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
 from conventions.point_types import SPINNERS
 
@@ -50,6 +52,55 @@ COLUMNS = [
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
+
+
+class MapPoints(Protocol):
+    """The T data points of a map, of a file or packed: times (T,) ms, xy (T, 2) px, types (T,)."""
+
+    @property
+    def times(self) -> FloatArray: ...
+    @property
+    def xy(self) -> FloatArray: ...
+    @property
+    def types(self) -> NDArray[np.uint8]: ...
+
+    def distances(self) -> FloatArray:
+        """(T,) px to the point before, of the first to the playfield's centre."""
+
+
+def packed_points(points: MapPoints) -> np.ndarray:
+    """Data points (T,) as a dataset has them."""
+    packed = np.empty(len(points.times), POINT_DTYPE)
+    packed["time"], packed["type"] = points.times, points.types
+    packed["x"], packed["y"] = points.xy.T
+    return packed
+
+
+def conditions_of(
+    points: MapPoints,
+    classes: Tensor,
+    *,
+    times: FloatArray | None = None,
+    distances: FloatArray | None = None,
+) -> Conditions:
+    """What a network is told of a map, or of a part of one, (1, T), on the device of `classes`.
+
+    times (T,) ms and distances (T,) px are the points' own unless others are given.
+    """
+    from models import Conditions
+
+    return Conditions.of_arrays(
+        points.times - points.times[0] if times is None else times,
+        points.distances() if distances is None else distances,
+        points.types,
+        classes,
+    )
+
+
+def near_playfield(xy: np.ndarray) -> np.ndarray:
+    """Which of the points (..., 2) px are not so far off that no model is trained on them."""
+    inside: np.ndarray = ((xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))).all(axis=-1)
+    return inside
 
 
 class Batch(NamedTuple):

@@ -18,10 +18,10 @@ from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from conventions.point_types import PointType
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
-from data_loading import Batch, PackedDataset, WindowLoader
+from data_loading import Batch, PackedDataset, WindowLoader, conditions_of
 from diffusion.parametrisation import Parametrisation
 from diffusion.samplers import sample_dpmpp_2m
-from models import Conditions, DiT, bind
+from models import DiT, bind
 from training.objective import Noise, Objective, loss_by_band
 
 WINDOWS, AT_ONCE = 256, 16
@@ -38,13 +38,16 @@ SLIDER_HEADS = (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC)
 
 @dataclass(frozen=True)
 class HeldOutMap:
-    """The first data points of a held-out map: xy (T, 2) px, times (T,) ms, the rest (T,)."""
+    """The first data points of a held-out map: times (T,) ms, xy (T, 2) px, types (T,)."""
 
     title: str
-    xy: np.ndarray
     times: np.ndarray
-    distances: np.ndarray
+    xy: np.ndarray
     types: np.ndarray
+
+    def distances(self) -> np.ndarray:
+        """(T,) px to the point before, of the first to the playfield's centre."""
+        return distances(self.xy)
 
 
 class Validation:
@@ -103,7 +106,7 @@ class Validation:
         sampled = [sample_map(model, self.objective.parametrisation, m, self.seed) for m in maps]
         draw(maps, sampled, picture)
         errors = np.concatenate(
-            [np.abs(distances(xy) - m.distances) for m, xy in zip(maps, sampled, strict=True)]
+            [np.abs(distances(xy) - m.distances()) for m, xy in zip(maps, sampled, strict=True)]
         )
         xy = np.concatenate(sampled)
         return {
@@ -124,7 +127,7 @@ def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
     points = dataset.points[entry["offset"] : entry["offset"] + min(entry["count"], POINTS)]
     xy = np.stack([points["x"], points["y"]], axis=1).astype(np.float64)
     title = f"{entry['artist']} - {entry['title']} [{entry['version']}]"
-    return HeldOutMap(title, xy, points["time"].copy(), distances(xy), points["type"].copy())
+    return HeldOutMap(title, points["time"].copy(), xy, points["type"].copy())
 
 
 @torch.inference_mode()
@@ -133,10 +136,7 @@ def sample_map(
 ) -> np.ndarray:
     """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
     weight = next(model.parameters())
-    times = held_out.times - held_out.times[:1]
-    conditions = Conditions.of_arrays(
-        times, held_out.distances, held_out.types, model.null_classes()
-    )
+    conditions = conditions_of(held_out, model.null_classes())
     denoise, _ = parametrisation.denoiser(bind(model, conditions))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(weight)
