@@ -84,10 +84,10 @@ class Vocabulary:
         """The vector (1, G) bool that says what is told; what it does not know is a ValueError."""
         chosen = (
             [] if told.beatmap is None else [self._beatmap(told.beatmap)],
-            _nearest(told.star_rating, self.max_difficulty, self.difficulties),
+            _bucket(told.star_rating, self.max_difficulty, self.difficulties),
             [] if told.mapper is None else [self._mapper(told.mapper)],
             [self._descriptor(name) for name in told.descriptors],
-            _nearest(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
+            _bucket(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
         )
         vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
         first = 0
@@ -172,15 +172,16 @@ def nearest_names(wanted: str, known: Iterable[str]) -> str:
     return ", ".join(names[key] for key in near) or "none: it knows no names"
 
 
-def _nearest(value: float | None, largest: float, count: int) -> list[int]:
+def _bucket(value: float | None, largest: float, count: int) -> list[int]:
     """The place of a value in 0..largest, over all places but the last; none for an unknown one.
 
-    For the published sizes that is the nearest half. The rule was inferred from one example of the
-    public format, whose own may differ by a place.
+    Places begin at equal steps, and `largest` has one of its own: in the published sizes a value is
+    rounded down to a half. The rule is the public format's, in its order of operations
+    (osu_diffusion/utils/tokenizer.py of Mapperatorinator).
     """
     if value is None or not math.isfinite(value) or count < 2:
         return []
-    return [min(max(round(value / largest * (count - 2)), 0), count - 2)]
+    return [int(min(max(value * (count - 2) / largest, 0), count - 2))]
 
 
 # --- in files of ours, as the tables of a tokenizer -----------------------------------------------

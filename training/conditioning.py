@@ -8,6 +8,9 @@ from conditions.vocabulary import Told, Vocabulary
 from data_loading import PackedDataset
 from models import DiTConfig, null_classes
 
+STARS_GROUP = 1
+"""Which of the groups of a model is that of star ratings."""
+
 
 def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> np.ndarray:
     """(maps, G) bool: what the model is told of every map of a dataset.

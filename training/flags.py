@@ -95,7 +95,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="of edm: standard deviation of the logarithm of the noise levels; less means fewer "
         "windows with very much and very little noise",
     )
-    add("--augment-double-time", type=float, help="share of windows at double speed")
+    add(
+        "--augment-double-time",
+        type=float,
+        help="share of windows in double time, which is 1.5 times as fast",
+    )
     add(
         "--augment-distances",
         type=float,

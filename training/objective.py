@@ -13,7 +13,7 @@ from torch import Tensor
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
 from models import Conditions, DiTConfig, make_context
-from training.conditioning import with_groups_dropped
+from training.conditioning import STARS_GROUP, with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
 
@@ -121,7 +121,12 @@ class Objective:
         given = noise.distortion(given)
         classes = given.classes
         if noise.drop_groups is not None:
-            classes = with_groups_dropped(classes, noise.drop_groups, self.config)
+            dropped = noise.drop_groups
+            if noise.distortion.double_time is not None:
+                # A map in double time is harder than its star rating says.
+                dropped = dropped.clone()
+                dropped[:, STARS_GROUP] |= noise.distortion.double_time
+            classes = with_groups_dropped(classes, dropped, self.config)
         elif not classes.is_floating_point():
             classes = torch.where(noise.drop_class, self.config.num_classes, classes)
         times = given.times - given.times[:, :1]
