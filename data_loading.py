@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conventions.arrays import FloatArray
-from conventions.playfield import PLAYFIELD
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from conventions.point_types import SPINNERS
 
 if TYPE_CHECKING:
@@ -75,6 +76,38 @@ def packed_points(points: MapPoints) -> np.ndarray:
     packed["x"], packed["y"] = points.xy.T
     return packed
 
+def distances(xy: FloatArray) -> FloatArray:
+    """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
+    found: FloatArray = np.linalg.norm(np.diff(xy, axis=0, prepend=[PLAYFIELD_CENTRE]), axis=1)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPoints:
+    """The data points of a map as a dataset has them: packed (T,) of POINT_DTYPE."""
+
+    packed: np.ndarray
+
+    @property
+    def times(self) -> FloatArray:
+        """(T,) ms."""
+        return np.array(self.packed["time"])
+
+    @cached_property
+    def xy(self) -> FloatArray:
+        """(T, 2) px."""
+        return np.stack([self.packed["x"], self.packed["y"]], axis=1).astype(np.float64)
+
+    @property
+    def types(self) -> NDArray[np.uint8]:
+        """(T,) of 0..15."""
+        return np.array(self.packed["type"])
+
+    def distances(self) -> FloatArray:
+        """(T,) px to the point before, of the first to the playfield's centre."""
+        return distances(self.xy)
+
+
 
 def conditions_of(
     points: MapPoints,
@@ -99,8 +132,8 @@ def conditions_of(
 
 def near_playfield(xy: np.ndarray) -> np.ndarray:
     """Which of the points (..., 2) px are not so far off that no model is trained on them."""
-    inside: np.ndarray = ((xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))).all(axis=-1)
-    return inside
+    inside = (xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))
+    return np.asarray(inside.all(axis=-1))
 
 
 class Batch(NamedTuple):
