@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,15 @@ COLUMNS = [
     "tags",
     "circle_size",
     "star_rating",
+    "user_id",
+    "descriptors",
 ]
-TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
+TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags", "descriptors")
+LATER_COLUMNS: dict[str, Any] = {"user_id": 0, "descriptors": ""}
+"""Columns that older datasets lack, with what stands for "unknown" there.
+
+`user_id` is that of the difficulty's mapper, `descriptors` are names with commas between them.
+"""
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
 
@@ -68,13 +75,6 @@ class MapPoints(Protocol):
     def distances(self) -> FloatArray:
         """(T,) px to the point before, of the first to the playfield's centre."""
 
-
-def packed_points(points: MapPoints) -> np.ndarray:
-    """Data points (T,) as a dataset has them."""
-    packed = np.empty(len(points.times), POINT_DTYPE)
-    packed["time"], packed["type"] = points.times, points.types
-    packed["x"], packed["y"] = points.xy.T
-    return packed
 
 def distances(xy: FloatArray) -> FloatArray:
     """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
@@ -107,6 +107,13 @@ class PackedPoints:
         """(T,) px to the point before, of the first to the playfield's centre."""
         return distances(self.xy)
 
+
+def packed_points(points: MapPoints) -> np.ndarray:
+    """Data points (T,) as a dataset has them."""
+    packed = np.empty(len(points.times), POINT_DTYPE)
+    packed["time"], packed["type"] = points.times, points.types
+    packed["x"], packed["y"] = points.xy.T
+    return packed
 
 
 def conditions_of(
@@ -181,6 +188,7 @@ class PackedDataset:
             # What is read is written again when maps are added: exactly, unlike pandas' parser.
             converters=dict.fromkeys(("circle_size", "star_rating"), _float_or_nan),
         )
+        self.beatmaps = with_all_columns(self.beatmaps)
 
     def __len__(self) -> int:
         return len(self.beatmaps)
@@ -209,6 +217,12 @@ class PackedDataset:
             [_unit_hash(f"{seed}/{key}") < fraction for key in set_keys(self.beatmaps)], dtype=bool
         )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def with_all_columns(beatmaps: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that an older dataset lacks."""
+    missing = {name: v for name, v in LATER_COLUMNS.items() if name not in beatmaps}
+    return beatmaps.assign(**missing)
 
 
 def set_keys(beatmaps: pd.DataFrame) -> list[str]:

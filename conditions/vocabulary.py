@@ -25,7 +25,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Told:
-    """What a model is told of a map; what is None or empty is unknown. Mappers go by user ID."""
+    """What a model is told of a map; what is None or empty is unknown.
+
+    Mappers go by user ID. Numbers below 0 stand for those of whom a name alone is known.
+    """
 
     beatmap: int | None = None
     star_rating: float | None = None
@@ -43,7 +46,8 @@ class Vocabulary:
     """The places of a model's groups, "unknown" included, and what stands where.
 
     `beatmaps`, `mappers` and `descriptors` lead to places within their group; `mapper_of` and
-    `descriptors_of` lead from beatmap IDs to a user ID and to places of descriptors.
+    `descriptors_of` lead from beatmap IDs to a user ID and to places of descriptors. Models of
+    ours know their mappers' names, and whether their descriptors are words of the maps' own tags.
     """
 
     difficulties: int
@@ -57,6 +61,8 @@ class Vocabulary:
     descriptors: dict[str, int] = field(default_factory=dict)
     mapper_of: dict[int, int] = field(default_factory=dict)
     descriptors_of: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    mapper_names: dict[int, str] = field(default_factory=dict)
+    from_tags: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.max_difficulty < math.inf:
@@ -79,6 +85,12 @@ class Vocabulary:
             *(self.num_beatmaps, self.difficulties, self.num_mappers),
             *(self.num_descriptors, self.circle_sizes),
         )
+
+    def tells(self, wish: str) -> bool:
+        """Whether there is a group for a field of `Told`, or for the negative of one."""
+        field_of_group = ("beatmap", "star_rating", "mapper", "descriptors", "circle_size")
+        counts = dict(zip(field_of_group, self.groups, strict=True))
+        return bool(counts[wish.removeprefix("negative_")])
 
     def vector(self, told: Told) -> Tensor:
         """The vector (1, G) bool that says what is told; what it does not know is a ValueError."""
@@ -118,23 +130,25 @@ class Vocabulary:
     def mapper_named(self, text: str, names: Mapping[int, str]) -> int:
         """The user ID of a mapper given by ID or by name.
 
-        The vocabulary knows no names: `names` says whose beatmaps are whose, by beatmap ID.
+        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
         """
         if text.strip().isascii() and text.strip().isdigit() and int(text) in self.mappers:
             return int(text)
-        users: dict[str, int] = {}
-        for beatmap_id, name in names.items():
+        known = {name.casefold(): user for user, name in self.mapper_names.items()}
+        spelled = list(self.mapper_names.values())
+        for beatmap_id, name in {} if known else names.items():
             user = self.mapper_of.get(beatmap_id)
-            if user in self.mappers:
-                users.setdefault(name.casefold(), user)
+            if user in self.mappers and name.casefold() not in known:
+                known[name.casefold()] = user
+                spelled.append(name)
         wanted = text.strip().casefold()
-        if wanted in users:
-            return users[wanted]
-        near = nearest_names(wanted, [str(user) for user in self.mappers] + list(users))
+        if wanted in known:
+            return known[wanted]
+        ids = [str(user) for user in self.mappers if user > 0]
+        hint = f" (their user IDs work best, names are known of {len(known)})" if ids else ""
         raise FieldError(
-            "{style_mapper} {0!r} is not among the model's {1} mappers "
-            "(their user IDs work best, names are known of {2}); the nearest are {3}",
-            *(text, len(self.mappers), len(users), near),
+            "{style_mapper} {0!r} is not among the model's {1} mappers{2}; the nearest are {3}",
+            *(text, len(self.mappers), hint, nearest_names(wanted, ids + spelled)),
         )
 
     def _beatmap(self, beatmap_id: int) -> int:
@@ -187,7 +201,7 @@ def _bucket(value: float | None, largest: float, count: int) -> list[int]:
 # --- in files of ours, as the tables of a tokenizer -----------------------------------------------
 
 
-NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors")
+NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors", "mapper_names")
 """Tables whose keys are numbers, which JSON writes as text."""
 
 
@@ -205,12 +219,15 @@ def to_dict(vocabulary: Vocabulary) -> dict[str, Any]:
         "descriptor_idx": dict(vocabulary.descriptors),
         "beatmap_mapper": dict(vocabulary.mapper_of),
         "beatmap_descriptors": {k: list(v) for k, v in vocabulary.descriptors_of.items()},
+        "mapper_names": dict(vocabulary.mapper_names),
+        "descriptors_from_tags": vocabulary.from_tags,
     }
 
 
 def from_dict(values: Mapping[str, Any]) -> Vocabulary:
     """Inverse of `to_dict`, also after JSON; ValueError for anything else."""
-    tables = {name: {int(k): v for k, v in values[name].items()} for name in NUMBERED}
+    numbered = [name for name in NUMBERED if name in values]
+    tables = {name: {int(k): v for k, v in values[name].items()} for name in numbered}
     return vocabulary_of({**values, **tables})
 
 
@@ -244,6 +261,9 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
         _table(tokenizer, "descriptor_idx", str, _whole),
         _table(tokenizer, "beatmap_mapper", int, _whole),
         _table(tokenizer, "beatmap_descriptors", int, _whole_numbers),
+        # The public format has none of these.
+        _table({"mapper_names": {}, **tokenizer}, "mapper_names", int, _text),
+        tokenizer.get("descriptors_from_tags") is True,
     )
 
 
@@ -265,6 +285,12 @@ def _table(
 def _whole(value: object) -> int:
     if type(value) is not int:
         raise TypeError(f"the value {str(value)[:40]!r}, no whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError(f"the value {str(value)[:40]!r}, no text")
     return value
 
 
