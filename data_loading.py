@@ -285,6 +285,12 @@ class Windows:
         )
 
 
+class ByRow(Protocol):
+    """What there is of every beatmap of a dataset: [rows] (N,) gives (N, ...)."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
 class WindowLoader:
     """Batches of windows, whole batches at a time by fancy indexing of the memory map.
 
@@ -306,7 +312,7 @@ class WindowLoader:
         flip: bool = True,
         turn: float = 0.0,
         stretch: float = 0.0,
-        classes: np.ndarray | None = None,
+        classes: ByRow | None = None,
     ) -> None:
         if batch_size < world_size:
             raise ValueError(
@@ -323,7 +329,7 @@ class WindowLoader:
         self._counts = self._all_counts[self.rows]
         self._offsets = dataset.beatmaps["offset"].to_numpy()
         indices = dataset.beatmaps["class_index"].to_numpy()
-        self._classes = indices if classes is None else classes
+        self._classes: ByRow = indices if classes is None else classes
         # numpy gathers bytes ten times as fast as it gathers structs.
         self._bytes = dataset.points.view(np.ndarray).view(f"V{POINT_DTYPE.itemsize}")
         free = np.maximum(self._counts - seq_len, 0)

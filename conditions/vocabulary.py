@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -94,6 +95,12 @@ class Vocabulary:
 
     def vector(self, told: Told) -> Tensor:
         """The vector (1, G) bool that says what is told; what it does not know is a ValueError."""
+        vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
+        vector[0, self.places(told)] = True
+        return vector
+
+    def places(self, told: Told) -> list[int]:
+        """Which places of the vector say what is told; what it does not know is a ValueError."""
         chosen = (
             [] if told.beatmap is None else [self._beatmap(told.beatmap)],
             _bucket(told.star_rating, self.max_difficulty, self.difficulties),
@@ -101,13 +108,12 @@ class Vocabulary:
             [self._descriptor(name) for name in told.descriptors],
             _bucket(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
         )
-        vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
-        first = 0
+        found, first = [], 0
         for count, places in zip(self.groups, chosen, strict=True):
             if count:
-                vector[0, [first + place for place in places or [count - 1]]] = True
+                found += [first + place for place in places or [count - 1]]
             first += count
-        return vector
+        return found
 
     def of_beatmap(self, beatmap_id: int) -> Told:
         """What was said of a beatmap in training; a ValueError names the nearest IDs."""
@@ -161,9 +167,13 @@ class Vocabulary:
             raise ValueError(f"mapper {user} is not among the model's {len(self.mappers)}")
         return self.mappers[user]
 
+    @cached_property
+    def _folded(self) -> dict[str, int]:
+        """The places of descriptors, by names in small letters."""
+        return {known.casefold(): place for known, place in self.descriptors.items()}
+
     def _descriptor(self, name: str) -> int:
-        folded = {known.casefold(): place for known, place in self.descriptors.items()}
-        wanted = name.strip().casefold()
+        folded, wanted = self._folded, name.strip().casefold()
         if wanted in folded:
             return folded[wanted]
         # "clean" is enough where only one descriptor ends so.

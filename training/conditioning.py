@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from conditions.vocabulary import Told, Vocabulary
@@ -163,16 +164,35 @@ def _places(keys: Iterable[Key]) -> dict[Key, int]:
 # --- what is told of maps -------------------------------------------------------------------------
 
 
-def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> np.ndarray:
-    """(maps, G) bool: what the model is told of every map of a dataset.
+class ToldTable:
+    """What a model is told of every map of a dataset: [rows] (N,) gives vectors (N, G) bool.
+
+    As a whole it would take as many bytes as there are maps times places.
+    """
+
+    def __init__(self, places: list[NDArray[np.int32]], groups: int) -> None:
+        self.places, self.groups = places, groups
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, rows: np.ndarray) -> NDArray[np.bool_]:
+        vectors = np.zeros((len(rows), self.groups), dtype=bool)
+        for vector, row in zip(vectors, rows, strict=True):
+            vector[self.places[row]] = True
+        return vectors
+
+
+def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ToldTable:
+    """What the model is told of every map of a dataset.
 
     What the vocabulary has of a beatmap counts, else what the dataset says of it, as far as the
     vocabulary knows such mappers and words.
     """
-    table = np.zeros((len(dataset), sum(vocabulary.groups)), dtype=bool)
+    found = []
     names = {place: name for name, place in vocabulary.descriptors.items()}
     users = {normal_name(name): user for user, name in vocabulary.mapper_names.items()}
-    for row, fact in enumerate(facts_of(dataset)):
+    for fact in facts_of(dataset):
         user = fact.user or users.get(normal_name(fact.name))
         mapper = vocabulary.mapper_of.get(fact.beatmap_id, user)
         words = fact.tags if vocabulary.from_tags else fact.descriptors
@@ -184,8 +204,8 @@ def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> np.ndarray:
             tuple(word for word in said or words if word in vocabulary.descriptors),
             fact.circle_size,
         )
-        table[row] = vocabulary.vector(told)[0].numpy()
-    return table
+        found.append(np.array(vocabulary.places(told), np.int32))
+    return ToldTable(found, sum(vocabulary.groups))
 
 
 def with_groups_dropped(classes: Tensor, dropped: Tensor, config: DiTConfig) -> Tensor:

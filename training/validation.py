@@ -20,6 +20,7 @@ from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import (
     Batch,
+    ByRow,
     PackedDataset,
     PackedPoints,
     WindowLoader,
@@ -61,7 +62,7 @@ class Validation:
         objective: Objective,
         seq_len: int,
         seed: int,
-        told: np.ndarray | None = None,
+        told: ByRow | None = None,
     ) -> None:
         self.dataset, self.rows, self.objective, self.seed = dataset, rows, objective, seed
         self.loader = WindowLoader(
