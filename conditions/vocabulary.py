@@ -140,13 +140,8 @@ class Vocabulary:
         """
         if text.strip().isascii() and text.strip().isdigit() and int(text) in self.mappers:
             return int(text)
-        known = {name.casefold(): user for user, name in self.mapper_names.items()}
-        spelled = list(self.mapper_names.values())
-        for beatmap_id, name in {} if known else names.items():
-            user = self.mapper_of.get(beatmap_id)
-            if user in self.mappers and name.casefold() not in known:
-                known[name.casefold()] = user
-                spelled.append(name)
+        named = self.named_mappers(names)
+        known = {name.casefold(): user for name, user in named.items()}
         wanted = text.strip().casefold()
         if wanted in known:
             return known[wanted]
@@ -154,8 +149,23 @@ class Vocabulary:
         hint = f" (their user IDs work best, names are known of {len(known)})" if ids else ""
         raise FieldError(
             "{style_mapper} {0!r} is not among the model's {1} mappers{2}; the nearest are {3}",
-            *(text, len(self.mappers), hint, nearest_names(wanted, ids + spelled)),
+            *(text, len(self.mappers), hint, nearest_names(wanted, [*ids, *named])),
         )
+
+    def named_mappers(self, names: Mapping[int, str]) -> dict[str, int]:
+        """User IDs of the mappers whose names are known.
+
+        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
+        """
+        if self.mapper_names:
+            return {name: user for user, name in self.mapper_names.items()}
+        users: dict[str, int] = {}
+        # Backwards, so that of equal names the first one counts.
+        for beatmap_id, name in reversed(list(names.items())):
+            user = self.mapper_of.get(beatmap_id)
+            if user in self.mappers:
+                users[name] = user
+        return users
 
     def _beatmap(self, beatmap_id: int) -> int:
         if beatmap_id not in self.beatmaps:
