@@ -12,6 +12,7 @@ from pathlib import Path
 from conventions import command_line
 from conventions.errors import naming
 from datasets import filters
+from datasets.labels import read_labels
 from datasets.pack import default_workers, pack
 from datasets.sources import WHAT_IS_FOUND, find_beatmaps
 
@@ -44,6 +45,21 @@ def make_parser() -> argparse.ArgumentParser:
         help="replace a dataset in --output instead of adding to it; classes begin at 0",
     )
     filters.add_arguments(parser)
+    labels = parser.add_argument_group("what is known of beatmaps, for groups of conditions")
+    labels.add_argument(
+        "--users",
+        type=Path,
+        metavar="FILE",
+        help="JSON with beatmap IDs and user IDs of who made the difficulty; default: the names of "
+        "creators and of guests in the difficulties' names",
+    )
+    labels.add_argument(
+        "--descriptors",
+        type=Path,
+        metavar="FILE",
+        help='lines of a beatmap ID, a comma and a word for it, such as "53,grid snap"; default: '
+        "the maps' tags",
+    )
     return parser
 
 
@@ -58,7 +74,8 @@ def main() -> int:
     paths = [path.absolute() for path in args.sources]  # by which the next run knows them
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
     command_line.check_folder(args.output)
-    report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite)
+    labels = read_labels(args.users, args.descriptors)
+    report = pack(sources, args.output, max(1, args.num_workers), chosen, args.overwrite, labels)
     print(*report.lines(args.output), sep="\n")
     return 0
 

@@ -14,12 +14,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from conventions.playfield import PLAYFIELD
+from conventions.arrays import FloatArray
+from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
+from conventions.point_types import SPINNERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,11 +49,98 @@ COLUMNS = [
     "tags",
     "circle_size",
     "star_rating",
+    "user_id",
+    "descriptors",
 ]
-TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags")
-SPINNER_TYPES = (2, 3)
+TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags", "descriptors")
+LATER_COLUMNS: dict[str, Any] = {"user_id": 0, "descriptors": ""}
+"""Columns that older datasets lack, with what stands for "unknown" there.
+
+`user_id` is that of the difficulty's mapper, `descriptors` are names with commas between them.
+"""
 MARGIN_PX = 256.0
 """Points further than this off the playfield (a few gimmick maps) are not learnt from."""
+
+
+class MapPoints(Protocol):
+    """The T data points of a map, of a file or packed: times (T,) ms, xy (T, 2) px, types (T,)."""
+
+    @property
+    def times(self) -> FloatArray: ...
+    @property
+    def xy(self) -> FloatArray: ...
+    @property
+    def types(self) -> NDArray[np.uint8]: ...
+
+    def distances(self) -> FloatArray:
+        """(T,) px to the point before, of the first to the playfield's centre."""
+
+
+def distances(xy: FloatArray) -> FloatArray:
+    """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
+    found: FloatArray = np.linalg.norm(np.diff(xy, axis=0, prepend=[PLAYFIELD_CENTRE]), axis=1)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPoints:
+    """The data points of a map as a dataset has them: packed (T,) of POINT_DTYPE."""
+
+    packed: np.ndarray
+
+    @property
+    def times(self) -> FloatArray:
+        """(T,) ms."""
+        return np.array(self.packed["time"])
+
+    @cached_property
+    def xy(self) -> FloatArray:
+        """(T, 2) px."""
+        return np.stack([self.packed["x"], self.packed["y"]], axis=1).astype(np.float64)
+
+    @property
+    def types(self) -> NDArray[np.uint8]:
+        """(T,) of 0..15."""
+        return np.array(self.packed["type"])
+
+    def distances(self) -> FloatArray:
+        """(T,) px to the point before, of the first to the playfield's centre."""
+        return distances(self.xy)
+
+
+def packed_points(points: MapPoints) -> np.ndarray:
+    """Data points (T,) as a dataset has them."""
+    packed = np.empty(len(points.times), POINT_DTYPE)
+    packed["time"], packed["type"] = points.times, points.types
+    packed["x"], packed["y"] = points.xy.T
+    return packed
+
+
+def conditions_of(
+    points: MapPoints,
+    classes: Tensor,
+    *,
+    times: FloatArray | None = None,
+    distances: FloatArray | None = None,
+) -> Conditions:
+    """What a network is told of a map, or of a part of one, (1, T), on the device of `classes`.
+
+    times (T,) ms and distances (T,) px are the points' own unless others are given.
+    """
+    from models import Conditions
+
+    return Conditions.of_arrays(
+        points.times - points.times[0] if times is None else times,
+        points.distances() if distances is None else distances,
+        points.types,
+        classes,
+    )
+
+
+def near_playfield(xy: np.ndarray) -> np.ndarray:
+    """Which of the points (..., 2) px are not so far off that no model is trained on them."""
+    inside = (xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))
+    return np.asarray(inside.all(axis=-1))
 
 
 class Batch(NamedTuple):
@@ -97,6 +188,7 @@ class PackedDataset:
             # What is read is written again when maps are added: exactly, unlike pandas' parser.
             converters=dict.fromkeys(("circle_size", "star_rating"), _float_or_nan),
         )
+        self.beatmaps = with_all_columns(self.beatmaps)
 
     def __len__(self) -> int:
         return len(self.beatmaps)
@@ -125,6 +217,12 @@ class PackedDataset:
             [_unit_hash(f"{seed}/{key}") < fraction for key in set_keys(self.beatmaps)], dtype=bool
         )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def with_all_columns(beatmaps: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that an older dataset lacks."""
+    missing = {name: v for name, v in LATER_COLUMNS.items() if name not in beatmaps}
+    return beatmaps.assign(**missing)
 
 
 def set_keys(beatmaps: pd.DataFrame) -> list[str]:
@@ -187,6 +285,12 @@ class Windows:
         )
 
 
+class ByRow(Protocol):
+    """What there is of every beatmap of a dataset: [rows] (N,) gives (N, ...)."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
 class WindowLoader:
     """Batches of windows, whole batches at a time by fancy indexing of the memory map.
 
@@ -208,7 +312,7 @@ class WindowLoader:
         flip: bool = True,
         turn: float = 0.0,
         stretch: float = 0.0,
-        classes: np.ndarray | None = None,
+        classes: ByRow | None = None,
     ) -> None:
         if batch_size < world_size:
             raise ValueError(
@@ -225,7 +329,7 @@ class WindowLoader:
         self._counts = self._all_counts[self.rows]
         self._offsets = dataset.beatmaps["offset"].to_numpy()
         indices = dataset.beatmaps["class_index"].to_numpy()
-        self._classes = indices if classes is None else classes
+        self._classes: ByRow = indices if classes is None else classes
         # numpy gathers bytes ten times as fast as it gathers structs.
         self._bytes = dataset.points.view(np.ndarray).view(f"V{POINT_DTYPE.itemsize}")
         free = np.maximum(self._counts - seq_len, 0)
@@ -310,7 +414,7 @@ class WindowLoader:
             xy[:, :, axis] = values
         if self.turn or self.stretch:
             # Spinners, and what lies before a map's first point, are at the centre however turned.
-            central = np.isin(points["type"], SPINNER_TYPES)
+            central = np.isin(points["type"], SPINNERS)
             central[:, 0] |= starts == 0
             xy = turn_within(
                 xy, np.pad(valid, ((0, 0), (1, 0)), mode="edge") & ~central, windows.turns

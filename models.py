@@ -10,7 +10,7 @@ Shapes: N batch, T data points, D width, H heads, W half window.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 NUM_TYPES = 16
+"""How many `conventions.point_types.PointType` has."""
+
 SIGMA_DATA_PX = 131.0
 """Standard deviation of hit-object coordinates around the playfield's centre, in px."""
 
@@ -159,6 +161,25 @@ class Conditions(NamedTuple):
             classes,
         )
 
+    @classmethod
+    def cat(cls, parts: "Sequence[Conditions]") -> "Conditions":
+        """One batch of several whose T is the same, and of which the same is known."""
+        return cls(*(None if v[0] is None else torch.cat(v) for v in zip(*parts, strict=True)))  # type: ignore[arg-type]
+
+    def window(self, start: int, length: int) -> "Conditions":
+        """`length` data points from `start` on, times from there; past the end there is padding."""
+        valid = torch.ones_like(self.types, dtype=torch.bool) if self.valid is None else self.valid
+        count = min(length, self.types.shape[1] - start)
+        found = {}
+        for name in PER_POINT:
+            given = valid if name == "valid" else getattr(self, name)
+            if given is not None:
+                part = given[:, start : start + count]
+                found[name] = F.pad(part, (*(0, 0) * (part.ndim - 2), 0, length - count))
+        times = found["times"]
+        times[:, count:] = times[:, count - 1 : count]
+        return self._replace(**{**found, "times": times - times[:, :1]})
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
         """The same with every tensor that is there changed."""
         return Conditions(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
@@ -166,6 +187,10 @@ class Conditions(NamedTuple):
     def repeat(self, n: int) -> "Conditions":
         """The batch n times over: (n N, ...)."""
         return self.map(lambda x: x.repeat(n, *([1] * (x.ndim - 1))))
+
+
+PER_POINT = ("times", "distances", "types", "valid", "known")
+"""The conditions of each data point; the others are of the whole map."""
 
 
 class Context(NamedTuple):

@@ -7,7 +7,6 @@ its end, a spinner's start and end. Writing moves the points and keeps everythin
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import isclose
@@ -31,44 +30,13 @@ from beatmaps.slider_path import NEARLY, PathSet, SliderPath, flatten
 from beatmaps.slider_velocity import VelocityPlan, earliest_fit, plan_velocities
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD_CENTRE
+from conventions.point_types import SPINNERS, STARTS, PointType
 
 END = -1  # `anchors` of a slider's or spinner's end
 _NEIGHBOURS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], dtype=np.float64)
 COORDINATE_LIMIT = 16000.0  # px; far outside the playfield, and safe in the game's arithmetic
 
 SliderVelocity = Literal["keep", "fit"]
-
-
-class PointType(IntEnum):
-    """What a data point is; the order is that of the model's one-hot input."""
-
-    CIRCLE = 0
-    CIRCLE_NC = 1
-    SPINNER = 2
-    SPINNER_END = 3
-    SLIDER_HEAD = 4
-    SLIDER_HEAD_NC = 5
-    BEZIER_ANCHOR = 6
-    PERFECT_ANCHOR = 7
-    CATMULL_ANCHOR = 8
-    RED_ANCHOR = 9  # also every inner point of a linear slider
-    LAST_ANCHOR = 10
-    SLIDER_END_1 = 11
-    SLIDER_END_2 = 12
-    SLIDER_END_3 = 13
-    SLIDER_END_EVEN = 14  # 4, 6, ... slides
-    SLIDER_END_ODD = 15  # 5, 7, ... slides
-
-
-NUM_TYPES = len(PointType)
-_STARTS = (
-    PointType.CIRCLE,
-    PointType.CIRCLE_NC,
-    PointType.SPINNER,
-    PointType.SLIDER_HEAD,
-    PointType.SLIDER_HEAD_NC,
-)
-_SPINNERS = (PointType.SPINNER, PointType.SPINNER_END)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +58,7 @@ class Points:
     @cached_property
     def object_starts(self) -> NDArray[np.bool_]:
         """(T,) true where a data point starts an object: circle, slider head, spinner."""
-        starts = np.isin(self.types, _STARTS)
+        starts = np.isin(self.types, STARTS)
         starts.flags.writeable = False  # all callers share it
         return starts
 
@@ -267,7 +235,7 @@ def apply_coordinates(
     """
     beatmap = sequence.beatmap
     target, limited = _targets(sequence, xy)
-    moved = (target != sequence.xy).any(axis=1) & ~np.isin(sequence.types, _SPINNERS)
+    moved = (target != sequence.xy).any(axis=1) & ~np.isin(sequence.types, SPINNERS)
     fit = slider_velocity == "fit"
     if not fit:
         moved &= sequence.anchors != END

@@ -76,7 +76,7 @@ def parametrisation_of(known_steps: int | None = None) -> dict[str, Any]:
     return {
         "name": "learned-variance",
         "noise_schedule": "squaredcos_cap_v2",
-        "l1": True,
+        "l1": False,
         "centred": True,
         "known_steps": known,
     }

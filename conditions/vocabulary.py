@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +26,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Told:
-    """What a model is told of a map; what is None or empty is unknown. Mappers go by user ID."""
+    """What a model is told of a map; what is None or empty is unknown.
+
+    Mappers go by user ID. Numbers below 0 stand for those of whom a name alone is known.
+    """
 
     beatmap: int | None = None
     star_rating: float | None = None
@@ -43,7 +47,8 @@ class Vocabulary:
     """The places of a model's groups, "unknown" included, and what stands where.
 
     `beatmaps`, `mappers` and `descriptors` lead to places within their group; `mapper_of` and
-    `descriptors_of` lead from beatmap IDs to a user ID and to places of descriptors.
+    `descriptors_of` lead from beatmap IDs to a user ID and to places of descriptors. Models of
+    ours know their mappers' names, and whether their descriptors are words of the maps' own tags.
     """
 
     difficulties: int
@@ -57,6 +62,8 @@ class Vocabulary:
     descriptors: dict[str, int] = field(default_factory=dict)
     mapper_of: dict[int, int] = field(default_factory=dict)
     descriptors_of: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    mapper_names: dict[int, str] = field(default_factory=dict)
+    from_tags: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.max_difficulty < math.inf:
@@ -80,22 +87,33 @@ class Vocabulary:
             *(self.num_descriptors, self.circle_sizes),
         )
 
+    def tells(self, wish: str) -> bool:
+        """Whether there is a group for a field of `Told`, or for the negative of one."""
+        field_of_group = ("beatmap", "star_rating", "mapper", "descriptors", "circle_size")
+        counts = dict(zip(field_of_group, self.groups, strict=True))
+        return bool(counts[wish.removeprefix("negative_")])
+
     def vector(self, told: Told) -> Tensor:
         """The vector (1, G) bool that says what is told; what it does not know is a ValueError."""
+        vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
+        vector[0, self.places(told)] = True
+        return vector
+
+    def places(self, told: Told) -> list[int]:
+        """Which places of the vector say what is told; what it does not know is a ValueError."""
         chosen = (
             [] if told.beatmap is None else [self._beatmap(told.beatmap)],
-            _nearest(told.star_rating, self.max_difficulty, self.difficulties),
+            _bucket(told.star_rating, self.max_difficulty, self.difficulties),
             [] if told.mapper is None else [self._mapper(told.mapper)],
             [self._descriptor(name) for name in told.descriptors],
-            _nearest(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
+            _bucket(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
         )
-        vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
-        first = 0
+        found, first = [], 0
         for count, places in zip(self.groups, chosen, strict=True):
             if count:
-                vector[0, [first + place for place in places or [count - 1]]] = True
+                found += [first + place for place in places or [count - 1]]
             first += count
-        return vector
+        return found
 
     def of_beatmap(self, beatmap_id: int) -> Told:
         """What was said of a beatmap in training; a ValueError names the nearest IDs."""
@@ -118,24 +136,36 @@ class Vocabulary:
     def mapper_named(self, text: str, names: Mapping[int, str]) -> int:
         """The user ID of a mapper given by ID or by name.
 
-        The vocabulary knows no names: `names` says whose beatmaps are whose, by beatmap ID.
+        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
         """
         if text.strip().isascii() and text.strip().isdigit() and int(text) in self.mappers:
             return int(text)
+        named = self.named_mappers(names)
+        known = {name.casefold(): user for name, user in named.items()}
+        wanted = text.strip().casefold()
+        if wanted in known:
+            return known[wanted]
+        ids = [str(user) for user in self.mappers if user > 0]
+        hint = f" (their user IDs work best, names are known of {len(known)})" if ids else ""
+        raise FieldError(
+            "{style_mapper} {0!r} is not among the model's {1} mappers{2}; the nearest are {3}",
+            *(text, len(self.mappers), hint, nearest_names(wanted, [*ids, *named])),
+        )
+
+    def named_mappers(self, names: Mapping[int, str]) -> dict[str, int]:
+        """User IDs of the mappers whose names are known.
+
+        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
+        """
+        if self.mapper_names:
+            return {name: user for user, name in self.mapper_names.items()}
         users: dict[str, int] = {}
-        for beatmap_id, name in names.items():
+        # Backwards, so that of equal names the first one counts.
+        for beatmap_id, name in reversed(list(names.items())):
             user = self.mapper_of.get(beatmap_id)
             if user in self.mappers:
-                users.setdefault(name.casefold(), user)
-        wanted = text.strip().casefold()
-        if wanted in users:
-            return users[wanted]
-        near = nearest_names(wanted, [str(user) for user in self.mappers] + list(users))
-        raise FieldError(
-            "{style_mapper} {0!r} is not among the model's {1} mappers "
-            "(their user IDs work best, names are known of {2}); the nearest are {3}",
-            *(text, len(self.mappers), len(users), near),
-        )
+                users[name] = user
+        return users
 
     def _beatmap(self, beatmap_id: int) -> int:
         if beatmap_id not in self.beatmaps:
@@ -147,9 +177,13 @@ class Vocabulary:
             raise ValueError(f"mapper {user} is not among the model's {len(self.mappers)}")
         return self.mappers[user]
 
+    @cached_property
+    def _folded(self) -> dict[str, int]:
+        """The places of descriptors, by names in small letters."""
+        return {known.casefold(): place for known, place in self.descriptors.items()}
+
     def _descriptor(self, name: str) -> int:
-        folded = {known.casefold(): place for known, place in self.descriptors.items()}
-        wanted = name.strip().casefold()
+        folded, wanted = self._folded, name.strip().casefold()
         if wanted in folded:
             return folded[wanted]
         # "clean" is enough where only one descriptor ends so.
@@ -172,21 +206,22 @@ def nearest_names(wanted: str, known: Iterable[str]) -> str:
     return ", ".join(names[key] for key in near) or "none: it knows no names"
 
 
-def _nearest(value: float | None, largest: float, count: int) -> list[int]:
+def _bucket(value: float | None, largest: float, count: int) -> list[int]:
     """The place of a value in 0..largest, over all places but the last; none for an unknown one.
 
-    For the published sizes that is the nearest half. The rule was inferred from one example of the
-    public format, whose own may differ by a place.
+    Places begin at equal steps, and `largest` has one of its own: in the published sizes a value is
+    rounded down to a half. The rule is the public format's, in its order of operations
+    (osu_diffusion/utils/tokenizer.py of Mapperatorinator).
     """
     if value is None or not math.isfinite(value) or count < 2:
         return []
-    return [min(max(round(value / largest * (count - 2)), 0), count - 2)]
+    return [int(min(max(value * (count - 2) / largest, 0), count - 2))]
 
 
 # --- in files of ours, as the tables of a tokenizer -----------------------------------------------
 
 
-NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors")
+NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors", "mapper_names")
 """Tables whose keys are numbers, which JSON writes as text."""
 
 
@@ -204,12 +239,15 @@ def to_dict(vocabulary: Vocabulary) -> dict[str, Any]:
         "descriptor_idx": dict(vocabulary.descriptors),
         "beatmap_mapper": dict(vocabulary.mapper_of),
         "beatmap_descriptors": {k: list(v) for k, v in vocabulary.descriptors_of.items()},
+        "mapper_names": dict(vocabulary.mapper_names),
+        "descriptors_from_tags": vocabulary.from_tags,
     }
 
 
 def from_dict(values: Mapping[str, Any]) -> Vocabulary:
     """Inverse of `to_dict`, also after JSON; ValueError for anything else."""
-    tables = {name: {int(k): v for k, v in values[name].items()} for name in NUMBERED}
+    numbered = [name for name in NUMBERED if name in values]
+    tables = {name: {int(k): v for k, v in values[name].items()} for name in numbered}
     return vocabulary_of({**values, **tables})
 
 
@@ -243,6 +281,9 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
         _table(tokenizer, "descriptor_idx", str, _whole),
         _table(tokenizer, "beatmap_mapper", int, _whole),
         _table(tokenizer, "beatmap_descriptors", int, _whole_numbers),
+        # The public format has none of these.
+        _table({"mapper_names": {}, **tokenizer}, "mapper_names", int, _text),
+        tokenizer.get("descriptors_from_tags") is True,
     )
 
 
@@ -264,6 +305,12 @@ def _table(
 def _whole(value: object) -> int:
     if type(value) is not int:
         raise TypeError(f"the value {str(value)[:40]!r}, no whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError(f"the value {str(value)[:40]!r}, no text")
     return value
 
 

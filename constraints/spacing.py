@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmaps.sequence import PointType, Sequence
+from beatmaps.sequence import Sequence
 from conventions.arrays import FloatArray
 from conventions.errors import FieldError
 from conventions.playfield import PLAYFIELD
+from conventions.point_types import PointType
 
 PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from beatmaps.star_rating import star_ratings_available
 from conventions.errors import FieldError
-from data_loading import COLUMNS, PackedDataset
+from data_loading import COLUMNS, LATER_COLUMNS, PackedDataset
 from datasets.class_tables import save_beatmap_idx
 from datasets.filters import Filters
+from datasets.labels import Labels
 from datasets.read import Packed, Result, Skipped, count_reasons, pack_file, readable
 from datasets.sources import WHAT_IS_FOUND, Source, find_beatmaps
 from datasets.writer import DatasetWriter, writing_dataset
@@ -183,12 +184,13 @@ class Table:
         self._row_of.setdefault(_digest(points), len(self.rows))
         self.rows.append({**row, "offset": self.writer.add(points)})
 
-    def frame(self, next_class: int) -> pd.DataFrame:
+    def frame(self, next_class: int, labels: Labels) -> pd.DataFrame:
         """The table; maps without a class get those from `next_class` on."""
         for row in self.rows:
             if row["class_index"] is None:
                 row["class_index"] = next_class
                 next_class += 1
+            row.update({**LATER_COLUMNS, **row, **labels.of(row["beatmap_id"])})
         table = pd.DataFrame(self.rows)[COLUMNS]
         twice = table["class_index"].duplicated()
         if twice.any():
@@ -212,11 +214,13 @@ def pack(
     workers: int,
     chosen: Filters | None = None,
     overwrite: bool = False,
+    labels: Labels | None = None,
 ) -> Report:
     """Packs what is new in `sources` into the dataset folder `output`.
 
     A dataset there is extended, or replaced with `overwrite`; until the end it stays as it was.
-    Maps whose files are gone stay in it, with their classes.
+    Maps whose files are gone stay in it, with their classes. `labels` are for all maps, also those
+    that are there.
     """
     chosen = chosen or Filters()
     _require_stars(sources, chosen)
@@ -245,7 +249,7 @@ def pack(
         if not table.rows:
             reason = report.skipped[0].reason if report.skipped else f"found no {WHAT_IS_FOUND}"
             raise ValueError(f"nothing to pack: {reason}")
-        frame = table.frame(next_class)
+        frame = table.frame(next_class, labels or Labels())
         report.maps, report.points = len(frame), writer.num_points
         description = {
             "num_classes": max(next_class, int(frame["class_index"].max()) + 1),

@@ -15,7 +15,7 @@ from beatmaps.osu_file import MAX_FILE_BYTES, Beatmap, BeatmapError, parse_beatm
 from beatmaps.osz import Archive, ArchiveError
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating
-from data_loading import POINT_DTYPE
+from data_loading import packed_points
 from datasets.sources import Known, Source
 
 Result = TypeVar("Result")
@@ -98,9 +98,7 @@ def _use_beatmap(
 
 def _pack_beatmap(file: str, beatmap: Beatmap, known: Known) -> Packed:
     sequence = beatmap_to_sequence(beatmap)
-    points = np.empty(len(sequence), POINT_DTYPE)
-    points["time"], points["type"] = sequence.times, sequence.types
-    points["x"], points["y"] = sequence.xy.T
+    points = packed_points(sequence)
     return Packed(file, {**beatmap_row(beatmap, known), "count": len(points)}, points)
 
 
@@ -112,9 +110,9 @@ def beatmap_row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
         "set_id": known.set_id or beatmap.set_id,
         "artist": beatmap.artist,
         "title": beatmap.title,
-        "creator": beatmap.creator,
+        "creator": known.creator or beatmap.creator,
         "version": beatmap.version,
-        "tags": " ".join(beatmap.tags),
+        "tags": known.tags or " ".join(beatmap.tags),
         "circle_size": beatmap.circle_size,
         "star_rating": known.star_rating or star_rating(beatmap.raw),
         "objects": len(beatmap.objects),

@@ -39,6 +39,8 @@ class Known:
     beatmap_id: int | None = None
     set_id: int | None = None
     star_rating: float | None = None
+    creator: str | None = None
+    tags: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,14 @@ def _known(metadata: dict[str, Any], name: str) -> Known:
         _positive_id(beatmap.get("BeatmapId")),
         _positive_id(metadata.get("BeatmapSetId")),
         float(stars) if isinstance(stars, int | float) and 0 < stars < math.inf else None,
+        _line(metadata.get("Creator")),
+        _line(metadata.get("Tags")),
     )
+
+
+def _line(value: Any) -> str | None:
+    """A text as a line of a beatmap may hold it; None for anything else."""
+    return value if isinstance(value, str) and value.isprintable() and value.strip() else None
 
 
 def _positive_id(value: Any) -> int | None:

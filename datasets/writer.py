@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from conventions.whole_files import replacing, write_atomically
-from data_loading import COLUMNS, FORMAT_VERSION, POINT_DTYPE
+from data_loading import COLUMNS, FORMAT_VERSION, POINT_DTYPE, with_all_columns
 
 
 class DatasetWriter:
@@ -44,7 +44,8 @@ class DatasetWriter:
     def finish(self, beatmaps: pd.DataFrame, report: dict[str, Any], sources: bytes = b"") -> None:
         """Names the files by their content and makes them the dataset.
 
-        `beatmaps` has COLUMNS; `report` (skipped files with reasons, ...) goes to dataset.json;
+        `beatmaps` has COLUMNS, at least those of older datasets; `report` (skipped files with
+        reasons, ...) goes to dataset.json;
         `sources` is what `create_dataset.py` wants to know when it adds to the dataset.
         """
         assert int(beatmaps["count"].sum()) == self.num_points
@@ -56,7 +57,7 @@ class DatasetWriter:
         if not (self.folder / points).exists():
             with replacing(self.folder / points) as final:
                 temporary.replace(final)
-        table = beatmaps[COLUMNS].to_csv(index=False).encode("utf-8")
+        table = with_all_columns(beatmaps)[COLUMNS].to_csv(index=False).encode("utf-8")
         files = {"points": points, "beatmaps": write_by_hash(self.folder, "beatmaps", "csv", table)}
         counts = {"num_beatmaps": len(beatmaps), "num_points": self.num_points}
         write_description(self.folder, files, {**counts, **report}, sources)

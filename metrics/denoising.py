@@ -8,8 +8,7 @@ import torch
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
-from conventions.playfield import PLAYFIELD
-from data_loading import MARGIN_PX
+from data_loading import conditions_of, near_playfield
 from models import Conditions
 
 SIGMAS_PX = (30.0, 100.0, 300.0)
@@ -23,8 +22,7 @@ def unstyled_conditions(
     -1 stands for a distance that the model is not told.
     """
     null = loaded.model.null_classes()
-    times = sequence.times - sequence.times[0]
-    conditions = Conditions.of_arrays(times, sequence.distances(), sequence.types, null)
+    conditions = conditions_of(sequence, null)
     if distances is None:
         return conditions
     told = torch.from_numpy(distances).float().to(loaded.device)
@@ -50,7 +48,7 @@ def denoising_errors(
     xy = torch.from_numpy(sequence.xy).float()[None]
     eps = torch.randn(xy.shape, generator=generator).to(device)
     x0 = parametrisation.from_pixels(xy.to(device))
-    near = ((sequence.xy >= -MARGIN_PX) & (sequence.xy <= np.add(PLAYFIELD, MARGIN_PX))).all(axis=1)
+    near = near_playfield(sequence.xy)
     errors = {}
     with torch.inference_mode():
         for level in sigmas_px:

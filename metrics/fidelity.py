@@ -9,10 +9,11 @@ import pandas as pd
 
 from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import PointType, Sequence
+from beatmaps.sequence import Sequence
 from constraints.bounds import Bounds
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD_CENTRE
+from conventions.point_types import PointType
 from metrics.metric import Metric, Pair, sums
 
 TOLERANCE = 1e-3  # px

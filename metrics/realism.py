@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from beatmaps.game import STACK_DISTANCE, circle_radius, preempt
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import END, PointType, Sequence
+from beatmaps.sequence import END, Sequence
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
+from conventions.point_types import PointType
 
 BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees

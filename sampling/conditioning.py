@@ -22,12 +22,17 @@ from sampling.wishes import Wishes
 
 def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
     """ValueError where something is to be told and none of the models can be told it."""
-    if wishes.given and not any(m is not None and m.vocabulary is not None for m in models):
-        raise FieldError(
-            f"{{{wishes.given[0]}}}: {{0}} knows beatmaps alone; models like osu-diffusion v2 are "
-            "told such things (as {model} or {expert})",
-            models[0].path.name if models[0] else "the model",
-        )
+    vocabularies = [m.vocabulary for m in models if m is not None and m.vocabulary is not None]
+    name = models[0].path.name if models[0] else "the model"
+    for wish in wishes.given:
+        if not vocabularies:
+            raise FieldError(
+                f"{{{wish}}}: {{0}} knows beatmaps alone; models like osu-diffusion v2, and those "
+                "trained with --condition-groups, are told such things (as {model} or {expert})",
+                name,
+            )
+        if not any(vocabulary.tells(wish) for vocabulary in vocabularies):
+            raise FieldError(f"{{{wish}}}: {{0}} was trained without such a group", name)
 
 
 def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:

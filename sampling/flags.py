@@ -273,7 +273,8 @@ def _add_style_flags(parser: argparse.ArgumentParser) -> None:
         "--style-mapper",
         nargs="+",
         metavar="NAME[:WEIGHT]",
-        help="mappers in the model's class table: the mean of their maps",
+        help="mappers in the model's class table: the mean of their maps; for models that are told "
+        "of mappers, also user IDs",
     )
     style(
         "--style-beatmap",

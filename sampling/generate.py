@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from beatmaps.selection import Mask, excerpt, hull
-from beatmaps.sequence import PointType, Sequence, SliderTopology
+from beatmaps.sequence import Sequence, SliderTopology
 from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
@@ -29,6 +29,7 @@ from constraints.rules import (
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
 from conventions.arrays import FloatArray
+from conventions.point_types import SPINNERS
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
 from sampling.network import Part, make_denoiser
@@ -131,7 +132,7 @@ def kept_and_wanted(sequence: Sequence, spacing: Spacing, chosen: Mask) -> tuple
 
     Distances are those of `wanted_distances`, but from one known point to the next what they are.
     """
-    spinner = np.isin(sequence.types, (PointType.SPINNER, PointType.SPINNER_END))
+    spinner = np.isin(sequence.types, SPINNERS)
     kept = spinner | ~chosen[sequence.objects]
     known = kept & np.append(True, kept[:-1])
     distances = wanted_distances(sequence, spacing)

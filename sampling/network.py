@@ -10,9 +10,8 @@ from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
-from conventions.playfield import PLAYFIELD
 from conventions.precision import has_bf16
-from data_loading import MARGIN_PX
+from data_loading import conditions_of, near_playfield
 from diffusion.experts import taking_over
 from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd
@@ -90,13 +89,11 @@ def _styled(
 def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
     """What the model is told of a part, (1, T), without a style."""
     null = loaded.model.null_classes()
-    conditions = Conditions.of_arrays(part.times, part.distances, part.sequence.types, null)
+    conditions = conditions_of(part.sequence, null, times=part.times, distances=part.distances)
     if not loaded.model.config.known_points or not part.kept.any():
         return conditions
     xy = part.sequence.xy
-    # No model was trained on points absurdly far off the playfield.
-    near = ((xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))).all(axis=1)
-    told = np.where((part.kept & near)[:, None], xy, np.nan)
+    told = np.where((part.kept & near_playfield(xy))[:, None], xy, np.nan)
     return conditions._replace(known=in_network_units(loaded, told)[None])
 
 

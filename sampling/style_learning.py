@@ -13,7 +13,7 @@ from torch import Tensor
 from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel
 from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
-from data_loading import MARGIN_PX, Batch
+from data_loading import MARGIN_PX, Batch, conditions_of, near_playfield
 from models import Conditions
 from sampling.progress import Progress, no_progress
 from training.known_points import KnownDraw
@@ -47,31 +47,24 @@ def draw_windows(
     """
     counts = np.array([len(sequence) for sequence in sequences])
     rows = rng.choice(len(sequences), n, p=counts / counts.sum())
-    times, types = np.zeros((n, length)), np.zeros((n, length), np.uint8)
-    distances, xy = np.zeros((n, length)), np.zeros((n, length, 2))
-    valid = np.zeros((n, length), dtype=bool)
+    no_class, xy = torch.zeros(1, dtype=torch.int64), np.zeros((n, length, 2))
+    windows = []
     for i, row in enumerate(rows):
         sequence = sequences[row]
         start = int(rng.integers(0, max(len(sequence) - length, 0) + 1))
-        part = slice(start, start + length)
-        count = len(sequence.times[part])
-        times[i, :count] = sequence.times[part] - sequence.times[start]
-        times[i, count:] = times[i, count - 1]
-        types[i, :count] = sequence.types[part]
-        distances[i, :count] = sequence.distances()[part]
+        part = sequence.xy[start : start + length]
         sign = 1.0 - 2.0 * rng.integers(0, 2, 2)
-        xy[i, :count] = (sequence.xy[part] - PLAYFIELD_CENTRE) * sign + PLAYFIELD_CENTRE
-        valid[i, :count] = True
-    low, high = -MARGIN_PX, np.add(PLAYFIELD, MARGIN_PX)
-    valid &= ((xy >= low) & (xy <= high)).all(axis=-1)
-    conditions = Conditions(
-        torch.from_numpy(times),
-        torch.from_numpy(distances).float(),
-        torch.from_numpy(types),
-        embedding.expand(n, -1),
-        torch.from_numpy(valid),
+        xy[i, : len(part)] = (part - PLAYFIELD_CENTRE) * sign + PLAYFIELD_CENTRE
+        whole = conditions_of(sequence, no_class, times=sequence.times)
+        windows.append(whole.window(start, length))
+    conditions = Conditions.cat(windows)
+    assert conditions.valid is not None
+    conditions = conditions._replace(
+        classes=embedding.expand(n, -1),
+        valid=conditions.valid & torch.from_numpy(near_playfield(xy)),
     )
-    return Batch(torch.from_numpy(np.clip(xy, low, high)).float(), conditions)
+    xy = np.clip(xy, -MARGIN_PX, np.add(PLAYFIELD, MARGIN_PX))
+    return Batch(torch.from_numpy(xy).float(), conditions)
 
 
 class Learner:

@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tables import claim_table, write_table
 
 from beatmaps.osu_file import Beatmap
-from beatmaps.sequence import Points, PointType, beatmap_to_sequence
+from beatmaps.sequence import Points, beatmap_to_sequence
 from beatmaps.star_rating import star_ratings_available
 from conventions import command_line
 from conventions.errors import naming
+from conventions.point_types import PointType
 from data_loading import PackedDataset
 from datasets import filters
 from datasets.class_tables import load_beatmap_idx

@@ -14,6 +14,9 @@ from torch import Tensor
 from checkpoint import CheckpointError, load_training_checkpoint
 from conventions import command_line
 
+LONGEST_TABLE = 100
+"""Entries of a table that are shown one by one; what a model is told of maps may have many more."""
+
 
 def lines(value: Any, name: str, tensors: bool) -> Iterator[str]:
     """A line a value, nested ones indented; tensors one by one or only counted."""
@@ -29,6 +32,9 @@ def lines(value: Any, name: str, tensors: bool) -> Iterator[str]:
         entries = value if tensors else {}
     elif isinstance(value, dict) and name == "state" and not tensors:
         yield f"{name}: moments of {len(value)} parameters"
+        return
+    elif isinstance(value, dict) and len(value) > LONGEST_TABLE:
+        yield f"{name}: {len(value)} entries"
         return
     elif isinstance(value, dict):
         yield f"{name}:"

@@ -31,10 +31,11 @@ from tables import claim_table, save_table
 from beatmaps.game import format_time
 from beatmaps.osu_file import read_beatmap
 from beatmaps.selection import editor_numbers
-from beatmaps.sequence import PointType, Sequence
+from beatmaps.sequence import Sequence
 from conventions import command_line
 from conventions.arrays import FloatArray
 from conventions.errors import naming
+from conventions.point_types import PointType
 from metrics.fidelity import count_changes, count_faults
 from metrics.realism import object_features
 from metrics.spacing import spacing_errors

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import load_model
+from conventions.point_types import PointType
 from diffusion.guidance import guided_network
 from models import (
     ARCHITECTURES,
@@ -43,6 +44,32 @@ LENGTHS = [
     *((70, length) for length in (69, 71, 139, 140, 141, 211)),
     *((500, length) for length in (1, 3, 130)),
 ]
+
+
+def test_every_type_of_data_point_has_its_input() -> None:
+    assert len(PointType) == NUM_TYPES
+
+
+def test_windows_are_cut_from_conditions_and_padded() -> None:
+    known = torch.full((1, 5, 2), torch.nan)
+    known[0, 3] = 1.0
+    given = Conditions(
+        torch.tensor([[0.0, 10.0, 30.0, 60.0, 100.0]], dtype=torch.float64),
+        torch.arange(5.0)[None],
+        torch.arange(5, dtype=torch.uint8)[None] + 4,
+        torch.tensor([2]),
+        known=known,
+    )
+    inside, beyond = given.window(1, 3), given.window(3, 3)
+    assert inside.times.tolist() == [[0, 20, 50]] and beyond.times.tolist() == [[0, 40, 40]]
+    assert inside.types.tolist() == [[5, 6, 7]] and beyond.types.tolist() == [[7, 8, 0]]
+    batch = Conditions.cat([inside, beyond])
+    assert batch.distances.tolist() == [[1, 2, 3], [3, 4, 0]]
+    assert batch.classes.tolist() == [2, 2]
+    assert batch.valid is not None and batch.known is not None
+    assert batch.valid.tolist() == [[True] * 3, [True, True, False]]
+    assert batch.known[:, :, 0].isnan().tolist() == [[True, True, False], [False, True, False]]
+    assert given.times.tolist() == [[0, 10, 30, 60, 100]]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -119,6 +119,9 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         for version in ("Insane", "Hard"):
             text = first.read_text(encoding="utf-8").replace("Version:Normal", f"Version:{version}")
             archive.writestr(f"Artist - Title (Mapper) [{version}].osu", text)
+    (folder / "beatmap_users.json").write_text('{"101": 7, "102": 7, "103": 7}', encoding="utf-8")
+    words = "".join(f"{number},clean\n" for number in (101, 102, 103))
+    (folder / "beatmap_descriptors.csv").write_text(words, encoding="utf-8")
     (folder / "no.txt").write_text("Somebody else\n", encoding="utf-8")
     (folder / "checkpoints").mkdir()
     bundled = folder / "checkpoints" / "osu-diffusion-xs.safetensors"

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from beatmaps.osu_file import parse_beatmap, read_beatmap
-from beatmaps.sequence import PointType, beatmap_to_sequence
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing
 from conventions.bundled import EXAMPLE
 from conventions.playfield import PLAYFIELD_CENTRE
+from conventions.point_types import PointType
 from diffusion.samplers import SOLVERS
 from metrics.fidelity import count_changes, count_faults
 from metrics.spacing import measure

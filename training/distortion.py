@@ -1,4 +1,4 @@
-"""Augmentations of what a network is told: maps at double speed, distances that are not exact."""
+"""Augmentations of what a network is told: maps in double time, distances that are not exact."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,15 @@ from torch import Tensor
 
 from models import Conditions
 
+DOUBLE_TIME = 1.5
+"""How much faster the game plays a map in double time."""
+
 
 @dataclass(frozen=True)
 class Distortion:
-    """How N windows of T data points are distorted: (N,) bool at double speed, (N, T) factors.
+    """How N windows of T data points are distorted: (N,) bool in double time, (N, T) factors.
 
-    None stands for windows as they are.
+    None stands for windows as they are. Double time is the game's mod of that name.
     """
 
     double_time: Tensor | None = None
@@ -22,7 +25,7 @@ class Distortion:
     def draw(
         cls, shape: tuple[int, int], double_time: float, noise: float, generator: torch.Generator
     ) -> "Distortion":
-        """A share `double_time` of windows at double speed, distances times 2 ** N(0, noise^2)."""
+        """A share `double_time` of windows in double time, distances times 2 ** N(0, noise^2)."""
         faster = torch.rand(shape[0], generator=generator) < double_time if double_time else None
         factors = 2 ** (noise * torch.randn(shape, generator=generator)) if noise else None
         return cls(faster, factors)
@@ -37,7 +40,7 @@ class Distortion:
     def __call__(self, given: Conditions) -> Conditions:
         """What windows that are `given` say then. Coordinates stay."""
         if self.double_time is not None:
-            times = torch.where(self.double_time[:, None], given.times / 2, given.times)
+            times = torch.where(self.double_time[:, None], given.times / DOUBLE_TIME, given.times)
             given = given._replace(times=times)
         if self.factors is not None:
             given = given._replace(distances=given.distances * self.factors)

@@ -8,6 +8,7 @@ from conventions import command_line
 from conventions.precision import AMP_DTYPES
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES
+from training.conditioning import GROUPS
 from training.options import TrainingOptions
 
 
@@ -50,6 +51,14 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", choices=list(SIZES), help="size of the network")
     add("--num-classes", type=int, help="style classes; default: the dataset's")
+    add(
+        "--condition-groups",
+        nargs="+",
+        choices=list(GROUPS),
+        metavar="GROUP",
+        help="what the model is told of a map instead of its class, each for itself and with "
+        f"--class-dropout: {', '.join(GROUPS)}; default: the class",
+    )
     add(
         "--architecture",
         choices=list(ARCHITECTURES),
@@ -95,7 +104,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="of edm: standard deviation of the logarithm of the noise levels; less means fewer "
         "windows with very much and very little noise",
     )
-    add("--augment-double-time", type=float, help="share of windows at double speed")
+    add(
+        "--augment-double-time",
+        type=float,
+        help="share of windows in double time, which is 1.5 times as fast",
+    )
     add(
         "--augment-distances",
         type=float,
@@ -223,4 +236,7 @@ def _add_watching_flags(group: argparse._ArgumentGroup) -> None:
 
 def training_options(args: argparse.Namespace) -> TrainingOptions:
     """The options that parsed flags make."""
-    return TrainingOptions(**vars(args))
+    groups = tuple(args.condition_groups)
+    # A model has its groups in one order, however they are named.
+    chosen = tuple(group for group in GROUPS if group in groups)
+    return TrainingOptions(**{**vars(args), "condition_groups": chosen})

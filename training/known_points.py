@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LAST_START = 5
-"""Types up to this one, but spinner ends, begin an object (see `beatmaps.sequence.PointType`)."""
-SPINNER_END = 3
+from conventions.point_types import PointType
+
+LAST_START = PointType.SLIDER_HEAD_NC
+"""Types up to this one, but spinner ends, begin an object."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class KnownDraw:
 
         Padding, False in valid (N, T), is no object and never known.
         """
-        starts = (types <= LAST_START) & (types != SPINNER_END) & valid
+        starts = (types <= LAST_START) & (types != PointType.SPINNER_END) & valid
         index = starts.long().cumsum(1)  # (N, T) which object a point belongs to, 0 if cut off
         last = index[:, -1:]
         count = last + 1

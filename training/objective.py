@@ -13,7 +13,7 @@ from torch import Tensor
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
 from models import Conditions, DiTConfig, make_context
-from training.conditioning import with_groups_dropped
+from training.conditioning import STARS_GROUP, with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
 
@@ -121,7 +121,12 @@ class Objective:
         given = noise.distortion(given)
         classes = given.classes
         if noise.drop_groups is not None:
-            classes = with_groups_dropped(classes, noise.drop_groups, self.config)
+            dropped = noise.drop_groups
+            if noise.distortion.double_time is not None:
+                # A map in double time is harder than its star rating says.
+                dropped = dropped.clone()
+                dropped[:, STARS_GROUP] |= noise.distortion.double_time
+            classes = with_groups_dropped(classes, dropped, self.config)
         elif not classes.is_floating_point():
             classes = torch.where(noise.drop_class, self.config.num_classes, classes)
         times = given.times - given.times[:, :1]
@@ -129,14 +134,11 @@ class Objective:
             # An absolute time embedding must see all the times that sampling may give it.
             times = times + noise.time_shift
         assert given.valid is not None
-        valid = None if bool(given.valid.all()) else self._to_device(given.valid)
-        told = Conditions(
-            times if self.device.type == "mps" else self._to_device(times),
-            self._to_device(torch.where(noise.drop_distances[:, None], -1.0, given.distances)),
-            self._to_device(given.types),
-            self._to_device(classes),
-            valid,
-        )
+        distances = torch.where(noise.drop_distances[:, None], -1.0, given.distances)
+        padded = None if bool(given.valid.all()) else given.valid
+        told = given._replace(times=times, distances=distances, classes=classes, valid=padded)
+        told = told.map(self._to_device)
+        valid = told.valid
         if not self.config.known_points:
             return told, valid, None
         known = self._to_device(noise.known.mask(given.types, given.valid))
@@ -150,8 +152,13 @@ class Objective:
         return self.parametrisation.level_sigmas(levels) * self.parametrisation.scale[0]
 
     def _to_device(self, x: Tensor) -> Tensor:
-        """A copy that the host does not wait for, where the device can fetch from its memory."""
-        if self.device.type == "cuda":
+        """A copy that the host does not wait for, where the device can fetch from its memory.
+
+        Times, which are float64, stay on the CPU where the device has no such numbers.
+        """
+        if self.device.type == "mps" and x.dtype == torch.float64:
+            return x
+        if self.device.type == "cuda" and x.device.type == "cpu":
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 

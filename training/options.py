@@ -34,6 +34,7 @@ class TrainingOptions:
     num_workers: int | None = field(default=None, metadata=INDIFFERENT)
     model: str = "DiT-B"
     num_classes: int | None = None
+    condition_groups: tuple[str, ...] = ()
     architecture: str = "local"
     parametrisation: str = "edm"
     noise_schedule: str | None = None
@@ -93,6 +94,12 @@ class TrainingOptions:
         for name in ("augment_double_time", "augment_distances"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FieldError(f"{{{name}}} {{0}}: give 0 to 1", getattr(self, name))
+        for name in ("num_classes", "relearn_embeds", "embed_only_epochs"):
+            if self.condition_groups and getattr(self, name):
+                raise FieldError(
+                    f"{{{name}}} is about a class table, which a model with {{condition_groups}} "
+                    "has not: leave out one of them"
+                )
         if self.relearn_embeds and self.ckpt is None:
             raise FieldError("{relearn_embeds} renews the class table of a {ckpt}: give one")
         if self.sample_every and not self.validation_fraction:

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from conditions.vocabulary import Vocabulary
 from conventions.errors import FieldError
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM, LearnedVariance, Parametrisation
 from diffusion.schedule import SCHEDULES
 from models import ARCHITECTURES, SIZES, DiTConfig
+from training.conditioning import make_vocabulary
 from training.options import TrainingOptions
 from training.state import TABLE, TrainingState, read_training_state
 from training.trainer import Trainer
@@ -26,8 +28,10 @@ def make_parametrisation(options: TrainingOptions) -> Parametrisation:
     return whole if options.max_noise_px is None else whole.limited(options.max_noise_px)
 
 
-def make_config(options: TrainingOptions, dataset_classes: int) -> DiTConfig:
-    """The model that the options ask for."""
+def make_config(
+    options: TrainingOptions, dataset_classes: int, vocabulary: Vocabulary | None = None
+) -> DiTConfig:
+    """The model that the options ask for, told of maps by classes or as the vocabulary says."""
     num_classes = options.num_classes or dataset_classes
     if num_classes < dataset_classes:
         raise FieldError(
@@ -39,7 +43,8 @@ def make_config(options: TrainingOptions, dataset_classes: int) -> DiTConfig:
         **{
             **SIZES[options.model],
             **ARCHITECTURES[options.architecture],
-            "num_classes": num_classes,
+            "num_classes": num_classes if vocabulary is None else 0,
+            "class_groups": () if vocabulary is None else vocabulary.groups,
             "learn_sigma": learn_sigma,
             "known_points": options.known_points > 0 and options.architecture != "reference",
             # In sampling a point sees as many neighbours as, on average, in training.
@@ -113,15 +118,21 @@ def starting_point(options: TrainingOptions, checkpoint: Path | None) -> Trainin
         return None
     state = read_training_state(options.ckpt, options.heads, options.max_noise_step)
     state = state.at_noise(options.max_noise_px, options.noise_log_std)
-    return state.as_new_run() if options.relearn_embeds or options.fine_tune_ids else state
+    other = options.relearn_embeds or options.fine_tune_ids or options.condition_groups
+    return state.as_new_run() if other else state
 
 
-def without_table(options: TrainingOptions, state: TrainingState) -> DiTConfig:
+def without_table(options: TrainingOptions, state: TrainingState, *, is_new: bool) -> DiTConfig:
     """The configuration of a model that is told of maps in groups.
 
-    It is what it began as, whatever the options say of sizes and classes; options of a class table
-    are a ValueError.
+    It is what it began as, whatever the options say of sizes and classes; options of a class table,
+    and groups of a new run's own, are a ValueError.
     """
+    if options.condition_groups and is_new:
+        raise FieldError(
+            "{0} has groups of its own, which a run goes on with: leave out {condition_groups}",
+            state.path,
+        )
     if options.relearn_embeds or options.embed_only_epochs:
         raise FieldError(
             "{0} has no class table for {relearn_embeds} and {embed_only_epochs}: "
@@ -136,25 +147,31 @@ def make_trainer(
 ) -> Trainer:
     """The trainer of a run, as its last checkpoint, or `ckpt`, left it."""
     state = starting_point(options, checkpoint)
+    rows = choose_rows(options, dataset)
+    vocabulary = None
+    if options.condition_groups and checkpoint is None:
+        vocabulary = make_vocabulary(dataset, rows[0], options.condition_groups)
     config, parametrisation = (
-        make_config(options, dataset.num_classes),
+        make_config(options, dataset.num_classes, vocabulary),
         make_parametrisation(options),
     )
     if state is not None and (state.source == "reference" or checkpoint is not None):
         # A run is what it began as; the reference's commands have no flags for what it is.
-        config = replace(state.config, num_classes=config.num_classes)
+        config = replace(
+            state.config, num_classes=config.num_classes, class_groups=config.class_groups
+        )
         parametrisation = state.parametrisation
-    vocabulary = None if state is None else state.vocabulary
-    if state is not None and vocabulary is not None:
-        config = without_table(options, state)
-        parametrisation = state.parametrisation
-    rows = choose_rows(options, dataset)
+    if state is not None and state.vocabulary is not None:
+        config = without_table(options, state, is_new=checkpoint is None)
+        parametrisation, vocabulary = state.parametrisation, state.vocabulary
     trainer = Trainer(options, ranks, dataset, rows, config, parametrisation, vocabulary)
     if state is None:
         return trainer
     if options.relearn_embeds and checkpoint is None:
         table = trainer.model.state_dict()[TABLE].clone()
         state = state.with_fresh_table(table, config.num_classes)
+    if vocabulary is not None and state.vocabulary is None:
+        state = state.with_groups(trainer.model.state_dict(), config)
     if config.known_points and not state.config.known_points and checkpoint is None:
         state = state.with_known_points()
     state.require(config, parametrisation)

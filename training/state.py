@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from checkpoint import (
@@ -21,7 +22,8 @@ from conventions.errors import FieldError
 from diffusion.parametrisation import EDM, Parametrisation
 from models import DiTConfig
 
-TABLE = "y_embedder.embedding_table.weight"
+EMBEDDER = "y_embedder."
+TABLE = f"{EMBEDDER}embedding_table.weight"
 FIRST_LAYER = "xoc_embedder.mlp.0.weight"
 Weights = dict[str, Tensor]
 
@@ -73,6 +75,30 @@ class TrainingState:
             config=replace(self.config, num_classes=num_classes),
             model={**self.model, TABLE: table},
             ema={**self.ema, TABLE: table},
+            moments={name: value for name, value in self.moments.items() if name != TABLE},
+        )
+
+    def with_groups(self, fresh: Weights, config: DiTConfig) -> "TrainingState":
+        """The same told of maps in the groups of `config`, by new layers in the table's place.
+
+        Whatever it is told, it begins as it was without a style; `fresh` are the weights of a new
+        model.
+        """
+        if TABLE not in self.model:
+            raise CheckpointError(f"{self.path} has no class table that groups could stand for")
+        layers = {name: weight for name, weight in fresh.items() if name.startswith(EMBEDDER)}
+
+        def without_style(weights: Weights) -> Weights:
+            kept = {name: weight for name, weight in weights.items() if name != TABLE}
+            last, bias = f"{EMBEDDER}class_embedding.2.weight", f"{EMBEDDER}class_embedding.2.bias"
+            null = {last: torch.zeros_like(layers[last]), bias: weights[TABLE][-1].clone()}
+            return {**kept, **{k: v.clone() for k, v in layers.items()}, **null}
+
+        return replace(
+            self,
+            config=replace(self.config, num_classes=0, class_groups=config.class_groups),
+            model=without_style(self.model),
+            ema=without_style(self.ema),
             moments={name: value for name, value in self.moments.items() if name != TABLE},
         )
 

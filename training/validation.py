@@ -14,13 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
+from conventions.playfield import PLAYFIELD
+from conventions.point_types import PointType
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
-from data_loading import Batch, PackedDataset, WindowLoader
+from data_loading import (
+    Batch,
+    ByRow,
+    PackedDataset,
+    PackedPoints,
+    WindowLoader,
+    conditions_of,
+    distances,
+)
 from diffusion.parametrisation import Parametrisation
 from diffusion.samplers import sample_dpmpp_2m
-from models import Conditions, DiT, bind
+from models import DiT, bind
 from training.objective import Noise, Objective, loss_by_band
 
 WINDOWS, AT_ONCE = 256, 16
@@ -32,19 +41,15 @@ MAPS, POINTS = 3, 400
 Losses = Callable[[Batch, Noise], Tensor]
 """Losses (N,) of windows on the device, with gradients off."""
 
-SLIDER_HEADS = (4, 5)
-FIRST_SLIDER_END = 11
+SLIDER_HEADS = (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC)
 
 
 @dataclass(frozen=True)
 class HeldOutMap:
-    """The first data points of a held-out map: xy (T, 2) px, times (T,) ms, the rest (T,)."""
+    """The first data points of a held-out map."""
 
     title: str
-    xy: np.ndarray
-    times: np.ndarray
-    distances: np.ndarray
-    types: np.ndarray
+    points: PackedPoints
 
 
 class Validation:
@@ -57,7 +62,7 @@ class Validation:
         objective: Objective,
         seq_len: int,
         seed: int,
-        told: np.ndarray | None = None,
+        told: ByRow | None = None,
     ) -> None:
         self.dataset, self.rows, self.objective, self.seed = dataset, rows, objective, seed
         self.loader = WindowLoader(
@@ -103,7 +108,10 @@ class Validation:
         sampled = [sample_map(model, self.objective.parametrisation, m, self.seed) for m in maps]
         draw(maps, sampled, picture)
         errors = np.concatenate(
-            [np.abs(distances(xy) - m.distances) for m, xy in zip(maps, sampled, strict=True)]
+            [
+                np.abs(distances(xy) - m.points.distances())
+                for m, xy in zip(maps, sampled, strict=True)
+            ]
         )
         xy = np.concatenate(sampled)
         return {
@@ -113,18 +121,12 @@ class Validation:
         }
 
 
-def distances(xy: np.ndarray) -> np.ndarray:
-    """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
-    return np.linalg.norm(np.diff(xy, axis=0, prepend=[PLAYFIELD_CENTRE]), axis=1)
-
-
 def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
     """The first data points of a map of the dataset."""
     entry = dataset.beatmaps.iloc[row]
     points = dataset.points[entry["offset"] : entry["offset"] + min(entry["count"], POINTS)]
-    xy = np.stack([points["x"], points["y"]], axis=1).astype(np.float64)
     title = f"{entry['artist']} - {entry['title']} [{entry['version']}]"
-    return HeldOutMap(title, xy, points["time"].copy(), distances(xy), points["type"].copy())
+    return HeldOutMap(title, PackedPoints(points))
 
 
 @torch.inference_mode()
@@ -133,19 +135,17 @@ def sample_map(
 ) -> np.ndarray:
     """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
     weight = next(model.parameters())
-    times = held_out.times - held_out.times[:1]
-    conditions = Conditions.of_arrays(
-        times, held_out.distances, held_out.types, model.null_classes()
-    )
+    points = held_out.points
+    conditions = conditions_of(points, model.null_classes())
     denoise, _ = parametrisation.denoiser(bind(model, conditions))
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(1, len(held_out.xy), 2, generator=generator).to(weight)
+    noise = torch.randn(1, len(points.xy), 2, generator=generator).to(weight)
     sigmas = parametrisation.sigmas(12)
     x = noise * float(sigmas[0])
     if math.isfinite(parametrisation.limit):
         # What knows low noise alone has nothing to begin with but the map's own positions.
         sigmas = parametrisation.sigmas(12, parametrisation.limit)
-        xy = torch.from_numpy(held_out.xy).to(weight)[None]
+        xy = torch.from_numpy(points.xy).to(weight)[None]
         x = parametrisation.from_pixels(xy) + noise * float(sigmas[0])
     x = sample_dpmpp_2m(denoise, x, sigmas)
     return parametrisation.to_pixels(x)[0].cpu().double().numpy()
@@ -158,8 +158,8 @@ def draw(maps: list[HeldOutMap], sampled: list[np.ndarray], path: Path) -> None:
     figure = Figure(figsize=(5 * len(maps), 8), layout="constrained")
     axes = figure.subplots(2, len(maps), squeeze=False)
     for column, (held_out, xy) in enumerate(zip(maps, sampled, strict=True)):
-        for row, (name, points) in enumerate((("real", held_out.xy), ("sampled", xy))):
-            _draw_map(axes[row, column], points, held_out.types)
+        for row, (name, points) in enumerate((("real", held_out.points.xy), ("sampled", xy))):
+            _draw_map(axes[row, column], points, held_out.points.types)
             axes[row, column].set_title(f"{name}: {held_out.title}"[:60], fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
@@ -168,7 +168,7 @@ def draw(maps: list[HeldOutMap], sampled: list[np.ndarray], path: Path) -> None:
 def _draw_map(axes: Any, xy: np.ndarray, types: np.ndarray) -> None:
     starts = np.flatnonzero(types <= max(SLIDER_HEADS))
     for head in np.flatnonzero(np.isin(types, SLIDER_HEADS)):
-        ends = np.flatnonzero(types[head:] >= FIRST_SLIDER_END)
+        ends = np.flatnonzero(types[head:] >= PointType.SLIDER_END_1)
         body = xy[head : head + ends[0] + 1] if len(ends) else xy[head:]
         axes.plot(body[:, 0], body[:, 1], color="0.75", linewidth=2, zorder=1)
     axes.scatter(xy[starts, 0], xy[starts, 1], c=starts, cmap="viridis", s=16, zorder=2)

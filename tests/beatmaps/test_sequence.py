@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from beatmaps.osu_file import Beatmap, BeatmapError, parse_beatmap, read_beatmap
 from beatmaps.sequence import (
-    NUM_TYPES,
-    PointType,
     Sequence,
     apply_coordinates,
     beatmap_to_sequence,
@@ -18,6 +16,7 @@ from beatmaps.sequence import (
     slider_end_type,
 )
 from beatmaps.slider_path import PathSet
+from conventions.point_types import PointType
 from tests.conftest import beatmap_text, needs_maps, real_paths
 
 
@@ -50,8 +49,7 @@ def inner(curve: str, *, version: int = 14) -> list[tuple[str, float, int]]:
 
 
 def test_types_are_in_the_order_of_the_model() -> None:
-    assert [kind.value for kind in PointType] == list(range(NUM_TYPES))
-    assert NUM_TYPES == 16
+    assert [kind.value for kind in PointType] == list(range(16))
     assert PointType(9).name == "RED_ANCHOR"
     assert PointType(15).name == "SLIDER_END_ODD"
 

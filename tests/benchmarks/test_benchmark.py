@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import benchmark
-from beatmaps.sequence import PointType
 from benchmarks.sampling import (
     made_up_map,
     peak_memory_mb,
@@ -15,6 +14,7 @@ from benchmarks.sampling import (
     wasserstein,
     write_reference_checkpoint,
 )
+from conventions.point_types import PointType
 from tests.conftest import call_main, run_command
 
 

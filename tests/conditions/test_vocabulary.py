@@ -25,16 +25,19 @@ def test_what_is_not_told_is_unknown(vocabulary: Vocabulary) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stars", "place"), [(0.0, 0), (0.2, 0), (0.3, 1), (5.0, 10), (12.0, 24), (50.0, 24)]
+    ("stars", "place"),
+    [(0.0, 0), (0.49, 0), (0.5, 1), (4.99, 9), (5.0, 10), (11.99, 23), (12.0, 24), (50.0, 24)],
 )
-def test_star_ratings_have_places_half_a_star_apart(
+def test_star_ratings_are_rounded_down_to_a_half(
     vocabulary: Vocabulary, stars: float, place: int
 ) -> None:
     assert places(vocabulary, Told(star_rating=stars)) == [place, *ENDS[1:]]
 
 
-@pytest.mark.parametrize(("size", "place"), [(0.0, 33), (4.0, 41), (4.2, 41), (10.0, 53)])
-def test_circle_sizes_have_places_half_a_size_apart(
+@pytest.mark.parametrize(
+    ("size", "place"), [(-1.0, 33), (0.0, 33), (3.9, 40), (4.0, 41), (4.3, 41), (10.0, 53)]
+)
+def test_circle_sizes_are_rounded_down_to_a_half(
     vocabulary: Vocabulary, size: float, place: int
 ) -> None:
     assert places(vocabulary, Told(circle_size=size)) == [*ENDS[:3], place]
@@ -64,7 +67,7 @@ def test_mappers_go_by_id_or_by_a_beatmap_of_theirs(vocabulary: Vocabulary) -> N
     assert vocabulary.mapper_named("7", names) == 7
     assert vocabulary.mapper_named("luanny", names) == 8
     assert places(vocabulary, Told(mapper=8)) == [25, 27, 32, 54]
-    with pytest.raises(ValueError, match=r"not among the model's 2 mappers .* luanny"):
+    with pytest.raises(ValueError, match=r"not among the model's 2 mappers .* Luanny"):
         vocabulary.mapper_named("Luany", names)
     with pytest.raises(ValueError, match="style mapper '99'"):
         vocabulary.mapper_named("99", names)

@@ -7,7 +7,7 @@ import pytest
 
 from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
+from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import PathSet
 from constraints.bodies import Bodies
 from constraints.bounds import Bounds
@@ -15,6 +15,7 @@ from constraints.pixel_search import NEARNESS, choose_pixels
 from constraints.pixels import Placement, _rerouted, _settle
 from constraints.shapes import SliderShapes
 from conventions.arrays import FloatArray
+from conventions.point_types import PointType
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(5)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from beatmaps.osu_file import parse_beatmap
-from beatmaps.sequence import END, PointType, Sequence, beatmap_to_sequence
+from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from constraints.shapes import SliderShapes
 from conventions.arrays import FloatArray
+from conventions.point_types import PointType
 from tests.conftest import beatmap_text, random_objects
 
 SEEDS = range(4)

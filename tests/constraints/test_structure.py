@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.sequence import PointType, Sequence, beatmap_to_sequence
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
 from constraints.pixels import Placement
 from constraints.shapes import SliderShapes
@@ -25,6 +25,7 @@ from constraints.structure import (
     kept_structure,
 )
 from conventions.arrays import FloatArray
+from conventions.point_types import PointType
 from tests.conftest import beatmap_text, random_objects
 
 Places = list[tuple[float, float]]

@@ -156,6 +156,8 @@ def write_track(folder: Path, number: int, maps: dict[str, bytes], metadata: Any
 def test_metadata_of_a_mapperator_dataset_is_known(tmp_path: Path) -> None:
     metadata = {
         "BeatmapSetId": 12,
+        "Creator": "Luna",
+        "Tags": "one two",
         "Beatmaps": {
             "000003M000": {"BeatmapId": 345, "StandardStarRating": {"0": 4.25, "64": 6.0}},
             "000004M001": {"BeatmapId": -1, "StandardStarRating": {}},
@@ -166,7 +168,8 @@ def test_metadata_of_a_mapperator_dataset_is_known(tmp_path: Path) -> None:
     write_track(tmp_path, 7, {"000006M000": a_map(3)})
     found = find_beatmaps(tmp_path)
     assert [source.class_index for source in found] == [3, 4, 5, 6]
-    expected = [Known(345, 12, 4.25), Known(None, 12, None), Known(None, 12, None), Known()]
+    told = ("Luna", "one two")
+    expected = [Known(345, 12, 4.25, *told), *[Known(None, 12, None, *told)] * 2, Known()]
     assert [source.known for source in found] == expected
     assert [s.class_index for s in find_beatmaps(tmp_path, data_start=1, data_end=8)] == [6]
 
@@ -176,6 +179,7 @@ def test_metadata_of_a_mapperator_dataset_is_known(tmp_path: Path) -> None:
     [
         [],
         {"Beatmaps": []},
+        {"Creator": 5, "Tags": "one\ntwo"},
         {"Beatmaps": {"000000M000": 5}},
         {"Beatmaps": {"000000M000": {"BeatmapId": "5", "StandardStarRating": {"0": "x"}}}},
         {"Beatmaps": {"000000M000": {"BeatmapId": 2**40, "StandardStarRating": [4]}}},

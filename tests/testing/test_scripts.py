@@ -58,6 +58,13 @@ def test_contents_of_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture[s
     assert "final_layer.linear.weight: (2, 64) bfloat16" in text
 
 
+def test_long_tables_of_a_checkpoint_are_counted() -> None:
+    table = {"mappers": dict.fromkeys(range(200), 1), "few": {7: "Luna"}}
+    assert list(print_ckpt.lines(table, "vocabulary", tensors=False)) == [
+        *("vocabulary:", "  mappers: 200 entries", "  few:", "    7: 'Luna'")
+    ]
+
+
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_bytes(b"garbage")

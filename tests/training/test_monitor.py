@@ -14,13 +14,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from checkpoint import load_training_checkpoint
-from data_loading import Batch, PackedDataset
+from data_loading import Batch, PackedDataset, distances
 from diffusion.parametrisation import EDM, LearnedVariance
 from models import Conditions, DiT, DiTConfig
 from tests.conftest import SEQ_LEN, TRAIN_STEPS, call_train, run_train
 from training.log import measured_peak_flops, read_metrics, training_flops
 from training.objective import SIGMA_BANDS_PX, Noise, Objective, loss_by_band
-from training.validation import Validation, distances, held_out_map, sample_map
+from training.validation import Validation, held_out_map, sample_map
 
 FRACTION, SEED = 0.3, 2
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,10 +117,11 @@ def test_a_sampled_map_is_where_the_network_says(
     learn_sigma = isinstance(parametrisation, LearnedVariance)
     model = DiT(DiTConfig(width=16, depth=1, heads=2, num_classes=6, learn_sigma=learn_sigma))
     held_out = held_out_map(packed, 2)
-    np.testing.assert_allclose(held_out.distances[0], math.dist(held_out.xy[0], (256, 192)))
-    np.testing.assert_allclose(held_out.distances, distances(held_out.xy))
+    points = held_out.points
+    np.testing.assert_allclose(points.distances()[0], math.dist(points.xy[0], (256, 192)))
+    np.testing.assert_allclose(points.distances(), distances(points.xy))
     xy = sample_map(model, parametrisation, held_out, seed=1)
-    assert xy.shape == held_out.xy.shape and np.isfinite(xy).all()
+    assert xy.shape == points.xy.shape and np.isfinite(xy).all()
     again = sample_map(model, parametrisation, held_out, seed=1)
     np.testing.assert_array_equal(xy, again)
 

@@ -1,5 +1,6 @@
 """Training on from an osu-diffusion v2, experts for low noise, and distorted windows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.conftest import call_train, run_train
 from tests.second_generation import tokenizer, write_folder
 from training.conditioning import told_table, with_groups_dropped
 from training.distortion import Distortion
+from training.objective import Noise, Objective
 from training.state import read_training_state
 
 
@@ -33,7 +35,7 @@ def last(folder: Path) -> Path:
 
 def test_maps_are_told_by_what_the_dataset_and_the_vocabulary_know(packed: PackedDataset) -> None:
     vocabulary = vocabulary_of(tokenizer())
-    table = told_table(vocabulary, packed)
+    table = told_table(vocabulary, packed)[np.arange(len(packed))]
     assert table.shape == (len(packed), 55)
     rows = packed.beatmaps[["beatmap_id", "star_rating", "circle_size"]].itertuples(index=False)
     for row, (beatmap_id, stars, size) in zip(table, rows, strict=True):
@@ -54,6 +56,25 @@ def test_groups_are_dropped_each_on_its_own() -> None:
     assert torch.equal(found[0], vectors[0])
     assert torch.equal(found[1:2], vocabulary.vector(told.without_style()))
     assert torch.equal(found[2:], null_classes(config))
+
+
+def test_windows_in_double_time_are_told_no_star_rating() -> None:
+    vocabulary = vocabulary_of(tokenizer())
+    config = DiTConfig(class_groups=vocabulary.groups)
+    objective = Objective(EDM(), config, torch.device("cpu"), torch.float32, 8, amp=False)
+    told = Told(None, 5.0, 8, ("clean",), 4.0)
+    given = conditions(2)._replace(
+        classes=vocabulary.vector(told).repeat(2, 1), valid=torch.ones(2, 8, dtype=torch.bool)
+    )
+    noise = Noise.draw(
+        EDM(), (2, 8), (0, 0), class_dropout=0, distance_dropout=0, groups=len(vocabulary.groups)
+    )
+    noise = replace(noise, distortion=Distortion(torch.tensor([False, True])))
+    found, _, _ = objective.conditions(given, torch.zeros(2, 8, 2), noise)
+    assert torch.equal(found.classes[0], given.classes[0])
+    without = replace(told, star_rating=None)
+    assert torch.equal(found.classes[1:], vocabulary.vector(without))
+    assert found.times[1, 1] - found.times[1, 0] == pytest.approx(100 / 1.5)
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -167,7 +188,7 @@ def test_windows_are_distorted_as_told() -> None:
     given = conditions()
     generator = torch.Generator().manual_seed(0)
     found = Distortion.draw((400, 8), 0.5, 0.1, generator)(given)
-    faster = found.times[:, 1] - found.times[:, 0] == 50
+    faster = (found.times[:, 1] - found.times[:, 0] - 100 / 1.5).abs() < 1e-9
     assert 0.4 < float(faster.float().mean()) < 0.6
     assert torch.equal(found.times[~faster], given.times[~faster])
     logs = (found.distances / 50).log2()[:, [0, 1, 2, 4, 5, 6, 7]]
