@@ -252,12 +252,18 @@ def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
         default="off",
         help="widen or narrow the range to whole combos",
     )
+    part(
+        "--objects",
+        nargs="+",
+        metavar="SELECTION",
+        help='objects to remap alone, as osu!\'s editor copies a selection: "00:51:123 (1,2,3) -"',
+    )
     part("--only", choices=list(KINDS), help="remap only these")
     part(
         "--keep-objects",
         nargs="+",
         metavar="SELECTION",
-        help='objects that stay, as osu!\'s editor copies a selection: "00:51:123 (1,2,3) -"',
+        help="objects that stay, written so too",
     )
 
 
@@ -437,4 +443,5 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
 def selection_from(args: argparse.Namespace) -> Selection:
     """The objects that parsed flags choose, before a beatmap is known."""
     start, end = (None if t is None else parse_time(t) for t in (args.time_start, args.time_end))
-    return Selection(start, end, args.align_combos, args.only, tuple(args.keep_objects or ()))
+    objects, keep = (tuple(texts or ()) for texts in (args.objects, args.keep_objects))
+    return Selection(start, end, args.align_combos, args.only, keep, objects)
