@@ -112,10 +112,10 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from web.page import CSS, Page
-    from web.workshop import Workshop
+    from web.controls import CSS, Page
+    from web.sessions import Sessions
 
-    blocks = Page(Workshop(loaded, folder), EXAMPLE).blocks
+    blocks = Page(Sessions(loaded, folder), EXAMPLE).blocks
     theme = gr.themes.Default(
         primary_hue="sky",
         neutral_hue="slate",

@@ -32,7 +32,9 @@ from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
-from web.workshop import Workshop, open_map, page_request
+from web.maps import open_map
+from web.requests import page_request
+from web.sessions import Sessions
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -63,7 +65,7 @@ def test_without_gradio_one_line_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_other_commands_do_not_need_gradio() -> None:
-    program = "import sys, sample, app, web.workshop; print('gradio' in sys.modules)"
+    program = "import sys, sample, app, web.sessions; print('gradio' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120
     )
@@ -122,7 +124,7 @@ def test_an_address_is_no_upload(
 ) -> None:
     import gradio as gr
 
-    from web.page import Page
+    from web.controls import Page
 
     async def download(url: str, **_: object) -> str:
         asked.append(url)
@@ -130,7 +132,7 @@ def test_an_address_is_no_upload(
 
     asked: list[str] = []
     monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", download)
-    page = Page(Workshop(load_model(trained / "model.safetensors"), tmp_path), EXAMPLE)
+    page = Page(Sessions(load_model(trained / "model.safetensors"), tmp_path), EXAMPLE)
     (event,) = [fn for fn in page.blocks.fns.values() if fn.name == "remap"]
     address = {"path": "http://192.0.2.1/a.osu", "meta": {"_type": "gradio.FileData"}}
     values: dict[Any, Any] = {page.styles: []}
@@ -149,13 +151,13 @@ def test_an_address_is_no_upload(
 
 @needs_gradio
 def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_path: Path) -> None:
-    from web.page import FACTORS, Page
-    from web.view import SPACINGS
+    from web.controls import FACTORS, Page
+    from web.display import SPACINGS
 
     assert set(SPACINGS) == {*PLAIN, *WITH_FACTOR} and set(FACTORS) == set(WITH_FACTOR)
     alone = shutil.copy(trained / "model.safetensors", tmp_path / "alone.safetensors")
     for model, styles in ((trained / "model.safetensors", 7), (alone, 0)):
-        page = Page(Workshop(load_model(model), tmp_path), EXAMPLE)
+        page = Page(Sessions(load_model(model), tmp_path), EXAMPLE)
         assert "free" not in [mode for _, mode in page.spacing.choices]
         assert len(page.styles.choices) == styles
         assert page.search.visible == page.styles.visible == bool(styles)
@@ -165,7 +167,7 @@ def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_pat
 def test_errors_name_files_without_folders_and_are_no_html() -> None:
     import gradio as gr
 
-    from web.view import explained
+    from web.display import explained
 
     path = f"/tmp/served/{HARM}.osz"
     with pytest.raises(gr.Error) as error, explained(path, None):
@@ -179,7 +181,7 @@ def test_errors_name_files_without_folders_and_are_no_html() -> None:
 
 @needs_gradio
 def test_what_is_said_of_a_map(tmp_path: Path) -> None:
-    from web.view import describe_map
+    from web.display import describe_map
 
     path = tmp_path / "map.osu"
     objects = "\n".join(f"100,100,{1000 + 300 * k},1,0" for k in range(9))
@@ -390,8 +392,8 @@ def test_a_part_of_a_map_is_remapped_played_downloaded_and_remapped_again(
     request = page_request(
         styles=("map:303335",), start=20000, end=40000, steps=STEPS, variants=2, seed=7
     )
-    workshop = Workshop(load_model(DEFAULT_MODEL), tmp_path)
-    run = workshop.remap("", song_set, request, lambda *_: None, 1)
+    sessions = Sessions(load_model(DEFAULT_MODEL), tmp_path)
+    run = sessions.remap("", song_set, request, lambda *_: None, 1)
     assert osu == run.made[1].data
     before, after = read_beatmap(EXAMPLE), parse_beatmap(osu, "after.osu")
     inside = [20000 <= hit.time <= 40000 and hit.kind != "spinner" for hit in before.objects]

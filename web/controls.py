@@ -1,4 +1,4 @@
-"""The web page: what is on it and what its controls do. What they have done is in `workshop`."""
+"""The controls of the web page, and what using them does; `sessions` does the work."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ import gradio as gr
 
 from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
 from sampling.options import SampleOptions
-from web.view import (
+from web.display import (
     EMPTY,
     SPACINGS,
     WHOLE_MAP,
@@ -18,19 +18,10 @@ from web.view import (
     result_updates,
     swap,
 )
-from web.workshop import (
-    MAX_STEPS,
-    MAX_VARIANTS,
-    Stopped,
-    Workshop,
-    can_choose_distances,
-    chosen_range,
-    class_table,
-    find_styles,
-    open_map,
-    pack_example,
-    page_request,
-)
+from web.maps import open_map, pack_example
+from web.offers import can_choose_distances, class_table, find_styles
+from web.requests import MAX_STEPS, MAX_VARIANTS, chosen_range, page_request
+from web.sessions import Sessions, Stopped
 
 FOLDER = Path(__file__).parent / "page_files"
 CSS = FOLDER / "page.css"
@@ -91,9 +82,9 @@ class OwnBlocks(gr.Blocks):
 class Page:
     """The page's parts, and what happens when they are used."""
 
-    def __init__(self, workshop: Workshop, example: Path) -> None:
-        self.workshop, self.example = workshop, example
-        self.table = class_table(workshop.loaded)
+    def __init__(self, sessions: Sessions, example: Path) -> None:
+        self.sessions, self.example = sessions, example
+        self.table = class_table(sessions.loaded)
         with OwnBlocks(
             title="osu-diffusion", analytics_enabled=False, delete_cache=(600, 6 * 3600)
         ) as self.blocks:
@@ -167,7 +158,7 @@ class Page:
         usable = [
             (text, mode)
             for mode, text in SPACINGS.items()
-            if mode != "free" or can_choose_distances(self.workshop.loaded)
+            if mode != "free" or can_choose_distances(self.sessions.loaded)
         ]
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             self.strength = gr.Slider(
@@ -240,7 +231,7 @@ class Page:
         def show(path: str | None, chosen: int | None, request: gr.Request) -> list[Any]:
             if path is None:
                 return no_map()
-            self.workshop.hold(session_of(request), [Path(path)])
+            self.sessions.hold(session_of(request), [Path(path)])
             with explained(path):
                 return map_updates(open_map(Path(path), chosen or 0))
 
@@ -248,7 +239,7 @@ class Page:
             return show(path, None, request)
 
         def take_example() -> str:
-            return str(pack_example(self.example, self.workshop.folder / "example"))
+            return str(pack_example(self.example, self.sessions.folder / "example"))
 
         shown: dict[str, Any] = {"outputs": self.map_outputs, "show_progress": "minimal"}
         first: dict[str, Any] = {"fn": show_first, "inputs": self.file} | shown
@@ -263,7 +254,7 @@ class Page:
         """Styles are searched or uploaded, the spacing is chosen, a seed is drawn."""
 
         def hold(paths: list[str] | None, request: gr.Request) -> None:
-            self.workshop.hold(session_of(request), map(Path, paths or []))
+            self.sessions.hold(session_of(request), map(Path, paths or []))
 
         def search(query: str, picked: list[str]) -> Any:
             return gr.update(choices=find_styles(self.table, query, picked), value=picked)
@@ -311,15 +302,15 @@ class Page:
         buttons = [self.generate, self.cancel]
 
         def begin(request: gr.Request) -> list[Any]:
-            self.workshop.begin(session_of(request))
+            self.sessions.begin(session_of(request))
             return [*swap(True), ""]
 
         def cancel(request: gr.Request) -> Any:
-            self.workshop.cancel(session_of(request))
+            self.sessions.cancel(session_of(request))
             return gr.update(value="Cancelling …", interactive=False)
 
         def leave(request: gr.Request) -> None:
-            self.workshop.leave(session_of(request))
+            self.sessions.leave(session_of(request))
 
         # Not with Gradio's `cancels`: a run cancelled so ends as an error, later than the page
         # says, and lets the next run begin before it has ended.
@@ -376,7 +367,7 @@ class Page:
                 seed=int(seed),
             )
             try:
-                run = self.workshop.remap(
+                run = self.sessions.remap(
                     session_of(request),
                     Path(path),
                     asked,
@@ -389,7 +380,7 @@ class Page:
 
     def show_variant(self, k: int, request: gr.Request) -> list[Any]:
         """Another variant of the last run."""
-        run = self.workshop.visitor(session_of(request)).run
+        run = self.sessions.visitor(session_of(request)).run
         with explained():
             if run is None or not 0 <= k < len(run.made):
                 raise ValueError("the results are gone, for the page was closed: generate again")

@@ -13,19 +13,10 @@ from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
 from sampling.style import ClassEntry
 from tests.conftest import beatmap_text, maps_below, random_objects, remap
-from web.workshop import (
-    LISTED,
-    Stopped,
-    Workshop,
-    can_choose_distances,
-    chosen_range,
-    class_table,
-    find_styles,
-    open_map,
-    pack_example,
-    page_request,
-    split_styles,
-)
+from web.maps import open_map, pack_example
+from web.offers import LISTED, can_choose_distances, class_table, find_styles, split_styles
+from web.requests import chosen_range, page_request
+from web.sessions import Sessions, Stopped
 
 STEPS = 4
 
@@ -37,9 +28,9 @@ def loaded(trained: Path) -> LoadedModel:
 
 
 @pytest.fixture
-def workshop(loaded: LoadedModel, tmp_path: Path) -> Workshop:
+def sessions(loaded: LoadedModel, tmp_path: Path) -> Sessions:
     """The model with no visitors yet."""
-    return Workshop(loaded, tmp_path / "served")
+    return Sessions(loaded, tmp_path / "served")
 
 
 @pytest.fixture
@@ -169,7 +160,7 @@ def test_requests_have_limits() -> None:
 
 
 def test_the_results_are_those_of_the_command_line(
-    workshop: Workshop, trained: Path, archive: Path, tmp_path: Path
+    sessions: Sessions, trained: Path, archive: Path, tmp_path: Path
 ) -> None:
     request = page_request(
         styles=("map:101", "mapper:Mapper"),
@@ -182,7 +173,7 @@ def test_the_results_are_those_of_the_command_line(
         variants=2,
         seed=5,
     )
-    run = workshop.remap("one", archive, request, not_watching, 1)
+    run = sessions.remap("one", archive, request, not_watching, 1)
     flags = ["--style-id", 101, "--style-mapper", "Mapper", "--cfg-scale", 1.5, "--seed", 5]
     flags += ["--time-start", 1000, "--time-end", 5000, "--spacing", "scale:1.1"]
     flags += ["--num-variants", 2, "--strength", 0.8, "--beatmap", archive, "--no-picture"]
@@ -208,104 +199,104 @@ def members_of(path: Path) -> dict[str, bytes]:
 
 
 def test_the_style_of_files_is_learnt_with_progress_and_once(
-    workshop: Workshop, archive: Path, tmp_path: Path
+    sessions: Sessions, archive: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.osu"
     other.write_text(beatmap_text(random_objects(9, 40)), encoding="utf-8")
     request = page_request(style_files=(other,), steps=STEPS)
     seen: list[tuple[str, int, int]] = []
-    first = workshop.remap("one", archive, request, lambda *step: seen.append(step))
+    first = sessions.remap("one", archive, request, lambda *step: seen.append(step))
     assert {what for what, _, _ in seen} == {"Learning the style", "Sampling"}
     assert seen[-1] == ("Sampling", STEPS, STEPS) and seen.count(seen[-1]) == 1
     seen.clear()
-    second = workshop.remap("two", archive, request, lambda *step: seen.append(step))
+    second = sessions.remap("two", archive, request, lambda *step: seen.append(step))
     assert {what for what, _, _ in seen} == {"Sampling"}
     assert [made.data for made in first.made] == [made.data for made in second.made]
-    plain = workshop.remap("two", archive, page_request(steps=STEPS), not_watching)
+    plain = sessions.remap("two", archive, page_request(steps=STEPS), not_watching)
     assert plain.made[0].data != second.made[0].data
 
 
 def test_a_run_of_no_strength_is_told_of_and_moves_nothing(
-    workshop: Workshop, archive: Path
+    sessions: Sessions, archive: Path
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    run = workshop.remap("one", archive, page_request(strength=0), lambda *step: seen.append(step))
+    run = sessions.remap("one", archive, page_request(strength=0), lambda *step: seen.append(step))
     assert seen == [("Sampling", 0, 1)]  # a page divides by the steps in all
     before, after = run.before.objects, run.made[0].beatmap.objects
     assert [(hit.x, hit.y) for hit in after] == [(hit.x, hit.y) for hit in before]
 
 
 def test_only_the_last_run_of_a_page_is_kept_and_none_after_it(
-    workshop: Workshop, archive: Path
+    sessions: Sessions, archive: Path
 ) -> None:
-    assert maps_below(workshop.folder) == {}
-    first = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
-    second = workshop.remap("one", archive, page_request(steps=STEPS, seed=1), not_watching)
-    other = workshop.remap("two", archive, page_request(steps=STEPS), not_watching)
+    assert maps_below(sessions.folder) == {}
+    first = sessions.remap("one", archive, page_request(steps=STEPS), not_watching)
+    second = sessions.remap("one", archive, page_request(steps=STEPS, seed=1), not_watching)
+    other = sessions.remap("two", archive, page_request(steps=STEPS), not_watching)
     assert not first.files[0].exists() and second.files[0].exists()
-    assert workshop.visitor("one").run is second
-    workshop.leave("one")
-    workshop.leave("never here")
+    assert sessions.visitor("one").run is second
+    sessions.leave("one")
+    sessions.leave("never here")
     assert not second.files[0].exists() and other.files[0].exists()
-    assert workshop.visitor("one").run is None
+    assert sessions.visitor("one").run is None
 
 
 def test_uploads_are_removed_with_the_last_page_that_has_them(
-    workshop: Workshop, tmp_path: Path
+    sessions: Sessions, tmp_path: Path
 ) -> None:
-    workshop.folder.mkdir()
-    both, mine = workshop.folder / "both.osu", workshop.folder / "mine.osu"
+    sessions.folder.mkdir()
+    both, mine = sessions.folder / "both.osu", sessions.folder / "mine.osu"
     elsewhere = tmp_path / "elsewhere.osu"
     for path in (both, mine, elsewhere):
         path.write_text("a beatmap", encoding="utf-8")
-    workshop.hold("one", [both, mine, elsewhere, workshop.folder / "gone.osu"])
-    workshop.hold("two", [both])
-    workshop.leave("one")
+    sessions.hold("one", [both, mine, elsewhere, sessions.folder / "gone.osu"])
+    sessions.hold("two", [both])
+    sessions.leave("one")
     assert both.exists() and not mine.exists()
-    workshop.leave("two")
+    sessions.leave("two")
     assert not both.exists() and elsewhere.exists()
 
 
-def test_a_cancelled_run_stops_and_the_next_one_works(workshop: Workshop, archive: Path) -> None:
+def test_a_cancelled_run_stops_and_the_next_one_works(sessions: Sessions, archive: Path) -> None:
     seen = []
 
     def cancel_at_two(what: str, done: int, total: int) -> None:
         seen.append(done)
         if done == 2:
-            workshop.cancel("one")
+            sessions.cancel("one")
 
-    kept = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
+    kept = sessions.remap("one", archive, page_request(steps=STEPS), not_watching)
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, page_request(steps=50), cancel_at_two)
+        sessions.remap("one", archive, page_request(steps=50), cancel_at_two)
     assert seen == [0, 1, 2]
-    assert workshop.visitor("one").run is kept and kept.files[0].exists()
+    assert sessions.visitor("one").run is kept and kept.files[0].exists()
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
-    workshop.begin("one")
-    again = workshop.remap("one", archive, page_request(steps=STEPS), not_watching)
+        sessions.remap("one", archive, page_request(steps=STEPS), not_watching)
+    sessions.begin("one")
+    again = sessions.remap("one", archive, page_request(steps=STEPS), not_watching)
     assert again.made[0].data == kept.made[0].data
-    workshop.cancel("never here")
+    sessions.cancel("never here")
 
 
 def test_a_page_that_is_closed_during_a_run_leaves_nothing(
-    workshop: Workshop, archive: Path
+    sessions: Sessions, archive: Path
 ) -> None:
     def leave(what: str, done: int, total: int) -> None:
-        workshop.leave("one")
+        sessions.leave("one")
 
     with pytest.raises(Stopped):
-        workshop.remap("one", archive, page_request(steps=STEPS), leave)
+        sessions.remap("one", archive, page_request(steps=STEPS), leave)
 
     def leave_at_the_end(what: str, done: int, total: int) -> None:
         if done == total:
-            workshop.leave("one")
+            sessions.leave("one")
 
-    workshop.remap("one", archive, page_request(steps=STEPS), leave_at_the_end)
-    assert list(workshop.folder.glob("*")) == []
+    sessions.remap("one", archive, page_request(steps=STEPS), leave_at_the_end)
+    assert list(sessions.folder.glob("*")) == []
 
 
 def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
-    workshop: Workshop, archive: Path
+    sessions: Sessions, archive: Path
 ) -> None:
     """While the first run has the model, three more come; the third is cancelled."""
     names = ["one", "two", "three", "four"]
@@ -320,7 +311,7 @@ def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
                 let_the_others_come()
 
         try:
-            workshop.remap(name, archive, page_request(steps=STEPS), report)
+            sessions.remap(name, archive, page_request(steps=STEPS), report)
         except Stopped:
             events.append((name, "stopped"))
 
@@ -328,7 +319,7 @@ def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
         for name in names[1:]:
             threads[name].start()
             assert waits[name].wait(30)
-        workshop.cancel("three")
+        sessions.cancel("three")
         threads["three"].join(30)
 
     threads = {name: threading.Thread(target=run, args=[name]) for name in names}
@@ -345,7 +336,7 @@ def test_runs_wait_for_each_other_in_order_and_can_be_cancelled_meanwhile(
     assert sampled == [name for name in ("one", "two", "four") for _ in range(STEPS + 1)]
 
 
-def test_wrong_requests_cost_no_sampling(workshop: Workshop, archive: Path) -> None:
+def test_wrong_requests_cost_no_sampling(sessions: Sessions, archive: Path) -> None:
     def fail(what: str, done: int, total: int) -> None:
         raise AssertionError("it samples")
 
@@ -355,6 +346,6 @@ def test_wrong_requests_cost_no_sampling(workshop: Workshop, archive: Path) -> N
         (page_request(), 7, "has 2 difficulties"),
     ):
         with pytest.raises(ValueError, match=message):
-            workshop.remap("one", archive, request, fail, chosen)
+            sessions.remap("one", archive, request, fail, chosen)
     with pytest.raises(BeatmapError, match="does not exist"):
-        workshop.remap("one", Path("none.osu"), page_request(), fail)
+        sessions.remap("one", Path("none.osu"), page_request(), fail)

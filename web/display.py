@@ -15,7 +15,9 @@ from constraints.spacing import KEEP, suggestion
 from conventions.errors import naming
 from sampling.tally import EXPECTED
 from viewer.player_page import player_frame
-from web.workshop import OpenedMap, Run, label_of
+from web.maps import OpenedMap
+from web.requests import label_of
+from web.sessions import Run
 
 SPACINGS = {
     "keep": "As in the map",
