@@ -90,6 +90,21 @@ def parse_time(text: str) -> float:
     return value
 
 
+def parse_range(text: str) -> tuple[float, float]:
+    """(start, end) ms of two times as the editor copies them, "00:12:345 - 00:20:000".
+
+    One time alone stands for all from there on. ValueError for anything else.
+    """
+    stamps = list(_STAMP.finditer(text))
+    if len(stamps) not in (1, 2):
+        raise ValueError(f"{text!r} is no range: give two times, such as 00:12:345 - 00:20:000")
+    start, *rest = map(_milliseconds, stamps)
+    end = rest[0] if rest else float("inf")
+    if start > end:
+        raise ValueError(f"{text!r} is no range: its end is before its start")
+    return start, end
+
+
 def choose_objects(beatmap: Beatmap, selection: Selection) -> Mask:
     """(M,) true for the objects to remap; spinners never are.
 
