@@ -14,9 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from checkpoint import load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from conventions.errors import naming
+from sampling.flags import NAMES, add_expert_flags
+from sampling.request import RemapRequest
+from sampling.steering import load_models
 
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -58,7 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=command_line.HelpFormatter,
     )
     add = parser.add_argument
-    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: as sample.py takes it")
+    add_expert_flags(add)
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
     add("--port", type=int, help="port to listen on; default: 7860, or the next free one")
     add(
@@ -87,6 +91,16 @@ def check_address(host: str, port: int | None) -> None:
         ) from error
 
 
+def base_request(args: argparse.Namespace) -> RemapRequest:
+    """The models that parsed flags name; the page says the rest."""
+    return RemapRequest(
+        model=args.ckpt,
+        expert=args.expert_ckpt,
+        expert_below=args.expert_below,
+        max_noise_step=args.max_noise_step,
+    )
+
+
 def main() -> int:
     args = make_parser().parse_args()
     if find_spec("gradio") is None:
@@ -102,7 +116,9 @@ def main() -> int:
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
     """Serves the page until it is interrupted; all files are in `folder`."""
-    loaded = load_model(args.ckpt, command_line.pick_device(args.device))
+    with naming(NAMES):
+        base = base_request(args)
+        models = load_models(base, command_line.pick_device(args.device))
     # Gradio reads these when it is imported.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -115,7 +131,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     from web.controls import CSS, Page
     from web.sessions import Sessions
 
-    blocks = Page(Sessions(loaded, folder), EXAMPLE).blocks
+    blocks = Page(Sessions(models, folder), EXAMPLE, base).blocks
     theme = gr.themes.Default(
         primary_hue="sky",
         neutral_hue="slate",

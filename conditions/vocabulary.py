@@ -122,11 +122,7 @@ class Vocabulary:
         """
         if text.strip().isascii() and text.strip().isdigit() and int(text) in self.mappers:
             return int(text)
-        users: dict[str, int] = {}
-        for beatmap_id, name in names.items():
-            user = self.mapper_of.get(beatmap_id)
-            if user in self.mappers:
-                users.setdefault(name.casefold(), user)
+        users = {name.casefold(): user for name, user in self.named_mappers(names).items()}
         wanted = text.strip().casefold()
         if wanted in users:
             return users[wanted]
@@ -136,6 +132,16 @@ class Vocabulary:
             "(their user IDs work best, names are known of {2}); the nearest are {3}",
             *(text, len(self.mappers), len(users), near),
         )
+
+    def named_mappers(self, names: Mapping[int, str]) -> dict[str, int]:
+        """User IDs of the mappers whose names are known: `names` says whose beatmaps are whose."""
+        users: dict[str, int] = {}
+        # Backwards, so that of equal names the first one counts.
+        for beatmap_id, name in reversed(list(names.items())):
+            user = self.mapper_of.get(beatmap_id)
+            if user in self.mappers:
+                users[name] = user
+        return users
 
     def _beatmap(self, beatmap_id: int) -> int:
         if beatmap_id not in self.beatmaps:

@@ -1,7 +1,7 @@
 """The flags of a request to remap, and the request that they make."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -333,29 +333,34 @@ def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_told_flags(parser: argparse.ArgumentParser) -> None:
-    told = parser.add_argument_group(
-        "a second model, and what models like osu-diffusion v2 are told of the map"
-    ).add_argument
-    told(
+def add_expert_flags(add: Callable[..., object]) -> None:
+    """The flags of a second model, by the `add_argument` of a parser or of a group."""
+    add(
         "--expert-ckpt",
         type=Path,
         metavar="FILE",
         help="a model that takes over where there is little noise, such as an osu-diffusion v2",
     )
-    told(
+    add(
         "--expert-below",
         type=float,
         metavar="PX",
         help="the noise from which on it does; default: what it was trained at",
     )
-    told(
+    add(
         "--max-noise-step",
         type=int,
         metavar="STEP",
         help="of 1000 timesteps, how many an osu-diffusion v2 was trained at; default: 100, as the "
         "published one",
     )
+
+
+def _add_told_flags(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument_group(
+        "a second model, and what models like osu-diffusion v2 are told of the map"
+    ).add_argument
+    add_expert_flags(told)
     told("--descriptors", nargs="+", metavar="NAME", help='user tags, such as "style/clean"')
     told(
         "--negative-descriptors",

@@ -1,11 +1,14 @@
-"""What the loaded model can be asked for: the styles it knows, whether it may choose distances."""
+"""What the loaded models can be asked for: styles, user tags, whether they may choose distances."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from checkpoint import LoadedModel
+from conditions.vocabulary import Vocabulary
 from constraints.spacing import Spacing
+from sampling.conditioning import bundled_names
 from sampling.options import check_spacing
+from sampling.steering import Models
 from sampling.style import ClassEntry, read_class_table
 
 LISTED = 40
@@ -56,10 +59,32 @@ def split_styles(values: Iterable[str]) -> tuple[list[str], list[str]]:
     return ids, mappers
 
 
-def can_choose_distances(loaded: LoadedModel) -> bool:
-    """Whether the model can do without distances."""
+def can_choose_distances(models: Models) -> bool:
+    """Whether all models that place objects can do without distances."""
     try:
-        check_spacing(loaded, Spacing("free"))
+        for loaded in (models.sampler, models.expert):
+            if loaded is not None:
+                check_spacing(loaded, Spacing("free"))
     except ValueError:
         return False
     return True
+
+
+def vocabularies(models: Models) -> list[Vocabulary]:
+    """What those of the models that are of the second generation can be told of a map."""
+    found = [m.vocabulary for m in (models.sampler, models.expert) if m is not None]
+    return [vocabulary for vocabulary in found if vocabulary is not None]
+
+
+def known_descriptors(models: Models) -> list[str]:
+    """The user tags that one of the models knows, by name."""
+    return sorted({name for vocabulary in vocabularies(models) for name in vocabulary.descriptors})
+
+
+def known_mappers(models: Models) -> list[str]:
+    """The mappers of a sampling model of the second generation whose names are known.
+
+    It has no class table; of others it knows the user IDs.
+    """
+    vocabulary = models.sampler.vocabulary
+    return [] if vocabulary is None else sorted(vocabulary.named_mappers(bundled_names()))

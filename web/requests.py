@@ -1,15 +1,18 @@
 """From the values of the page's controls to a request, the same that flags make."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from beatmaps.selection import Selection
-from constraints.spacing import Spacing
+from constraints.spacing import WITH_FACTOR, Spacing
 from conventions.errors import in_words
 from sampling.options import SampleOptions
 from sampling.request import RemapRequest
 from sampling.style import StyleMix
+from sampling.wishes import Wishes
 from web.offers import split_styles
 
 MAX_STEPS, MAX_VARIANTS = 100, 8
@@ -23,11 +26,38 @@ LABELS = {
     "cfg_scale": "Exaggerate the style",
     "time_start": "the start",
     "time_end": "the end",
+    "objects": "Objects",
     "style_id": "Style",
     "style_mapper": "Style",
     "style_beatmap": "the style of other maps",
+    "descriptors": "User tags to follow",
+    "negative_descriptors": "User tags to avoid",
+    "star_rating": "Star rating",
+    "circle_size": "Circle size",
+    "parts": "Parts",
+    "seed": "Seed",
 }
 """What the page calls the fields of a request."""
+
+DEFAULTS: dict[str, Any] = {
+    "timeline": None,
+    "objects": "",
+    "styles": [],
+    "style_files": None,
+    "mappers": [],
+    "descriptors": [],
+    "negative_descriptors": [],
+    "star_rating": None,
+    "circle_size": None,
+    "guidance": 1.0,
+    "spacing": "keep",
+    "factor": 1.0,
+    "strength": 1.0,
+    "steps": SampleOptions.steps,
+    "variants": 1,
+    "seed": 0,
+}
+"""The controls that say how a map is remapped, and what they hold at first."""
 
 
 def label_of(field: str) -> str:
@@ -35,41 +65,46 @@ def label_of(field: str) -> str:
     return LABELS.get(field, in_words(field))
 
 
-def page_request(
-    *,
-    styles: Iterable[str] = (),
-    style_files: Iterable[Path] = (),
-    guidance: float = 1.0,
-    start: float | None = None,
-    end: float | None = None,
-    spacing: str = "keep",
-    steps: int = SampleOptions.steps,
-    strength: float = 1.0,
-    variants: int = 1,
-    seed: int = 0,
-) -> RemapRequest:
-    """The request of a page whose controls have these values.
+def page_request(base: RemapRequest | None = None, /, **values: Any) -> RemapRequest:
+    """The request of a page whose controls have these values, and the others `DEFAULTS`.
 
-    `start` and `end` are ms, `spacing` is as `Spacing.parse` takes it. Without a style there is
-    nothing for `guidance` to exaggerate.
+    `base` says which models are loaded. Without a style there is nothing to exaggerate, and
+    `guidance` goes unused. ValueError for values that cannot be.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"{steps} steps: give a number from 1 to {MAX_STEPS}")
-    if not 1 <= variants <= MAX_VARIANTS:
-        raise ValueError(f"{variants} variants: give a number from 1 to {MAX_VARIANTS}")
-    ids, mappers = split_styles(styles)
-    mix = StyleMix(tuple(ids), tuple(mappers), tuple(style_files))
-    return RemapRequest(
+    given: Mapping[str, Any] = DEFAULTS | values
+    for name, most in (("steps", MAX_STEPS), ("variants", MAX_VARIANTS)):
+        if not 1 <= given[name] <= most:
+            raise ValueError(f"{LABELS[name]} {given[name]}: give a number from 1 to {most}")
+    spacing, factor = given["spacing"], given["factor"]
+    if given["seed"] is None or (factor is None and spacing in WITH_FACTOR):
+        raise ValueError("Give numbers where numbers are asked for.")
+    ids, mappers = split_styles(given["styles"])
+    mix = StyleMix(
+        tuple(ids),
+        (*mappers, *given["mappers"]),
+        tuple(map(Path, given["style_files"] or ())),
+    )
+    wishes = Wishes(
+        tuple(given["descriptors"]),
+        tuple(given["negative_descriptors"]),
+        given["star_rating"],
+        given["circle_size"],
+    )
+    start, end = chosen_range(given["timeline"])
+    objects = given["objects"].strip()
+    return replace(
+        base or RemapRequest(),
         options=SampleOptions(
-            steps=steps,
-            cfg_scale=guidance if mix else 1.0,
-            variants=variants,
-            seed=seed,
-            spacing=Spacing.parse(spacing),
-            strength=strength,
+            steps=int(given["steps"]),
+            cfg_scale=given["guidance"] if mix or wishes.of_style else 1.0,
+            variants=int(given["variants"]),
+            seed=int(given["seed"]),
+            spacing=Spacing.parse(f"{spacing}:{factor:g}" if spacing in WITH_FACTOR else spacing),
+            strength=given["strength"],
         ),
-        selection=Selection(start, end),
+        selection=Selection(start, end, objects=(objects,) if objects else ()),
         style=mix,
+        wishes=wishes,
     )
 
 

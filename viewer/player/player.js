@@ -22,6 +22,7 @@ class Player {
     this.data = data;
     this.scenes = data.maps.map((map) => new Scene(map, data.look));
     this.view = this.scenes.length > 1 ? "side" : "before";
+    this.loud = 0.6;
     this.find = (id) => document.getElementById(id);
     this.context = this.find("field").getContext("2d");
     this.painter = new Painter(this.context);
@@ -175,8 +176,9 @@ class Player {
 
   // Silence, or the volume that was there before.
   mute() {
-    const volume = this.find("volume");
-    [this.loud, volume.value] = [Number(volume.value) || this.loud, Number(volume.value) ? 0 : this.loud];
+    const volume = this.find("volume"), now = Number(volume.value);
+    volume.value = now ? 0 : this.loud;
+    this.loud = now || this.loud;
     this.setVolume();
   }
 
