@@ -117,10 +117,9 @@ class OwnBlocks(gr.Blocks):
 
 
 class Page:
-    """The page's parts, and what happens when they are used."""
+    """The page's parts, and what happens when they are used; `base` names the models."""
 
     def __init__(self, sessions: Sessions, example: Path, base: RemapRequest | None = None) -> None:
-        # base: the request that names the models
         self.sessions, self.example, self.base = sessions, example, base
         self.table = class_table(sessions.models.sampler)
         with OwnBlocks(

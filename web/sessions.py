@@ -29,6 +29,7 @@ KEPT_RUNS = 8
 """Results that a page can go back to."""
 KEPT_COMBINATIONS = 4
 """Of each result."""
+GONE = "that result is gone: generate again"
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
@@ -316,10 +317,12 @@ class Sessions:
         """
         visitor = self.visitor(session)
         at = visitor.at if at is None else at
-        run = visitor.runs[at] if 0 <= at < len(visitor.runs) else None
-        shown = run.shown if run is not None and variant is None else variant
-        if run is None or shown is None or not 0 <= shown < len(run.variants):
-            raise ValueError("that result is gone: generate again")
+        if at not in range(len(visitor.runs)):
+            raise ValueError(GONE)
+        run = visitor.runs[at]
+        shown = run.shown if variant is None else variant
+        if shown not in range(len(run.variants)):
+            raise ValueError(GONE)
         visitor.at, visitor.runs[at] = at, replace(run, shown=shown)
         for other in visitor.runs:
             other.forget_archives(but=shown if other.folder == run.folder else None)
@@ -331,7 +334,7 @@ class Sessions:
         What they leave out comes from the variant `rest`. ValueError for what cannot be.
         """
         run = self.show(session)
-        if not 0 <= rest < run.sampled:
+        if rest not in range(run.sampled):
             raise ValueError(f"there are variants 1 to {run.sampled}: choose one of them")
         parts = parse_parts(text, run.sampled)
         with run.job() as job:
