@@ -165,6 +165,7 @@ class Page:
             times=[],
         )
         self.objects = gr.Textbox(
+            "",
             label="Or only these objects, as the editor copies a selection",
             placeholder="00:12:345 (1,2,3) - ",
             visible=False,
@@ -226,13 +227,13 @@ class Page:
                 ("negative_descriptors", "Works where the style is exaggerated"),
             )
         )
+        # Not as numbers: a field for those shows 0 where it is to be empty.
         with gr.Row():
             self.star_rating, self.circle_size = (
-                gr.Number(
-                    None,
+                gr.Textbox(
+                    "",
                     label=LABELS[name],
                     placeholder="the map's",
-                    minimum=0,
                     min_width=120,
                     visible=told,
                     elem_id=name.replace("_", "-"),
@@ -312,6 +313,7 @@ class Page:
             "Combine parts of the variants", open=False, visible=False, elem_id="combining"
         ) as self.combining:
             self.parts = gr.Textbox(
+                "",
                 label="Parts: a range and a variant in each line",
                 placeholder=PARTS_EXAMPLE,
                 info="Around each border the nearest objects are moved until their distances are "

@@ -8,7 +8,7 @@ from typing import Any
 
 from beatmaps.selection import Selection
 from constraints.spacing import WITH_FACTOR, Spacing
-from conventions.errors import in_words
+from conventions.errors import FieldError, in_words
 from sampling.options import SampleOptions
 from sampling.request import RemapRequest
 from sampling.style import StyleMix
@@ -47,8 +47,8 @@ DEFAULTS: dict[str, Any] = {
     "mappers": [],
     "descriptors": [],
     "negative_descriptors": [],
-    "star_rating": None,
-    "circle_size": None,
+    "star_rating": "",
+    "circle_size": "",
     "guidance": 1.0,
     "spacing": "keep",
     "factor": 1.0,
@@ -87,8 +87,7 @@ def page_request(base: RemapRequest | None = None, /, **values: Any) -> RemapReq
     wishes = Wishes(
         tuple(given["descriptors"]),
         tuple(given["negative_descriptors"]),
-        given["star_rating"],
-        given["circle_size"],
+        *(own_number(name, given[name]) for name in ("star_rating", "circle_size")),
     )
     start, end = chosen_range(given["timeline"])
     objects = given["objects"].strip()
@@ -106,6 +105,16 @@ def page_request(base: RemapRequest | None = None, /, **values: Any) -> RemapReq
         style=mix,
         wishes=wishes,
     )
+
+
+def own_number(name: str, text: str) -> float | None:
+    """The number in a field that may be left empty; None for the map's own."""
+    if not text.strip():
+        return None
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        raise FieldError(f"{{{name}}} {{0!r}}: give a number, or nothing", text) from None
 
 
 def chosen_range(value: object) -> tuple[float | None, float | None]:

@@ -178,6 +178,8 @@ def test_requests_have_limits() -> None:
     for missing in ({"seed": None}, {"spacing": "snap", "factor": None}):
         with pytest.raises(ValueError, match="Give numbers"):
             page_request(**missing)
+    with pytest.raises(ValueError, match="star rating 'many': give a number, or nothing"):
+        page_request(star_rating="many")
     with pytest.raises(ValueError, match="is after"):
         page_request(timeline={"start": 2, "end": 1})
     alone = page_request(guidance=3)
@@ -207,8 +209,8 @@ def test_the_page_asks_for_what_flags_ask_for() -> None:
         strength=0.5,
         descriptors=["style/clean"],
         negative_descriptors=["streams"],
-        star_rating=6.5,
-        circle_size=4,
+        star_rating="6.5",
+        circle_size=" 4 ",
         steps=9,
     )
     wanted = request_from(remap_parser().parse_args(flags))

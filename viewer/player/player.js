@@ -79,7 +79,7 @@ class Player {
       for (const key of keys) {
         const cap = document.createElement("kbd");
         cap.textContent = key;
-        row.append(cap);
+        row.append(cap, " ");
       }
       row.append(what);
       this.find("keys").append(row);
