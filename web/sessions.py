@@ -158,6 +158,27 @@ def passage_to_show(beatmap: Beatmap, request: RemapRequest) -> tuple[float, flo
     return passages[len(passages) // 2]
 
 
+def stoppable(what: str, stop: threading.Event, report: Report) -> Progress:
+    """Progress of `what` that raises `Stopped` once `stop` is set."""
+
+    def progress(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        report(what, done, max(1, total))
+
+    return progress
+
+
+def sample(
+    models: Models, before: Beatmap, request: RemapRequest, reports: Reports
+) -> list[tuple[str, bytes, dict[str, float]]]:
+    """Of each variant its name, its file's content and how well it keeps distances."""
+    name, count = result_version(before, request), request.options.variants
+    names = [f"{name} #{k + 1}" for k in range(count)] if count > 1 else [name]
+    made = remap(models, before, names, request, reports)
+    return [(v, m.data, m.written) for v, m in zip(names, made, strict=True)]
+
+
 # --- visitors and their runs ----------------------------------------------------------------------
 
 
@@ -256,27 +277,15 @@ class Sessions:
         request = replace(request, output=self.folder)
 
         def reporting(what: str) -> Progress:
-            def progress(done: int, total: int) -> None:
-                if stop.is_set():
-                    raise Stopped
-                report(what, done, max(1, total))
-
-            return progress
-
-        def sample(job: Job) -> list[tuple[str, bytes, dict[str, float]]]:
-            (before,) = job.beatmaps
-            name, count = result_version(before, request), request.options.variants
-            names = [f"{name} #{k + 1}" for k in range(count)] if count > 1 else [name]
-            reports = Reports(reporting("Learning the style"), reporting("Sampling"))
-            made = remap(self.models, before, names, request, reports)
-            return [(v, m.data, m.written) for v, m in zip(names, made, strict=True)]
+            return stoppable(what, stop, report)
 
         try:
             with self._turn(stop, report):
                 reporting("Reading the map")(0, 1)
                 with opened(path, chosen) as job:
-                    sampled = sample(job)
-            (before,) = job.beatmaps
+                    (before,) = job.beatmaps
+                reports = Reports(reporting("Learning the style"), reporting("Sampling"))
+                sampled = sample(self.models, before, request, reports)
             span = passage_to_show(before, request)
             writing, variants = reporting("Writing and drawing"), []
             for k, (version, data, written) in enumerate(sampled):
