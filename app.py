@@ -15,9 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from checkpoint import load_model
 from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from conventions.errors import naming
+from sampling.flags import NAMES, add_expert_flags
+from sampling.request import RemapRequest
+from sampling.steering import load_models
 
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -59,7 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=command_line.HelpFormatter,
     )
     add = parser.add_argument
-    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: as sample.py takes it")
+    add_expert_flags(add)
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
     add("--port", type=int, help="port to listen on; default: 7860, or the next free one")
     add(
@@ -106,6 +110,9 @@ class Service:
     """What is served, and to whom: the flags of app.py."""
 
     ckpt: Path
+    expert_ckpt: Path | None
+    expert_below: float | None
+    max_noise_step: int | None
     host: str
     port: int | None
     share: bool
@@ -113,9 +120,21 @@ class Service:
     max_upload_mb: int
 
 
+def base_request(service: Service) -> RemapRequest:
+    """The models that parsed flags name; the page says the rest."""
+    return RemapRequest(
+        model=service.ckpt,
+        expert=service.expert_ckpt,
+        expert_below=service.expert_below,
+        max_noise_step=service.max_noise_step,
+    )
+
+
 def serve(service: Service, folder: Path) -> None:
     """Serves the page until it is interrupted; all files are in `folder`."""
-    loaded = load_model(service.ckpt, command_line.pick_device(service.device))
+    with naming(NAMES):
+        base = base_request(service)
+        models = load_models(base, command_line.pick_device(service.device))
     # Gradio reads these when it is imported.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -125,10 +144,10 @@ def serve(service: Service, folder: Path) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from web.page import CSS, Page
-    from web.workshop import Workshop
+    from web.controls import CSS, Page
+    from web.sessions import Sessions
 
-    blocks = Page(Workshop(loaded, folder), EXAMPLE).blocks
+    blocks = Page(Sessions(models, folder), EXAMPLE, base).blocks
     theme = gr.themes.Default(
         primary_hue="sky",
         neutral_hue="slate",

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from beatmaps.inputs import Choice, Job, find_inputs, is_archive, open_jobs
 from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.proof import compare
 from beatmaps.sequence import beatmap_to_sequence
-from checkpoint import LoadedModel, load_model
+from checkpoint import LoadedModel
 from constraints.spacing import suggestion
 from conventions import command_line
 from conventions.errors import naming
@@ -30,7 +29,7 @@ from sampling.progress import Reports, bar
 from sampling.remap import Remapped, remap, result_version
 from sampling.request import RemapRequest
 from sampling.results import Outputs, put_bytes
-from sampling.steering import Models
+from sampling.steering import Models, load_models
 from sampling.tally import Tally
 
 
@@ -169,16 +168,6 @@ def check_result(path: Path, request: RemapRequest) -> int:
         proof = compare(jobs[0].beatmaps[0], after)
     print(*proof.table(), sep="\n")
     return 1 if proof.others else 0
-
-
-def load_models(request: RemapRequest, device: torch.device) -> Models:
-    """The models that a request names."""
-
-    def load(path: Path) -> LoadedModel:
-        return load_model(path, device, known_steps=request.max_noise_step)
-
-    others = (None if path is None else load(path) for path in (request.refiner, request.expert))
-    return Models(load(request.model), *others)
 
 
 @naming(NAMES)

@@ -34,8 +34,8 @@ class Selection:
     """What the mapper chose; the defaults choose everything.
 
     time_start and time_end are ms, both included; align widens ("grow") or narrows ("shrink") that
-    range to whole combos; only is a key of `KINDS`; keep holds editor selections of objects that
-    stay.
+    range to whole combos; only is a key of `KINDS`; objects holds editor selections of what is
+    remapped, none for all, keep those of what stays.
     """
 
     time_start: float | None = None
@@ -43,6 +43,7 @@ class Selection:
     align: Literal["off", "grow", "shrink"] = "off"
     only: str | None = None
     keep: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         start, end = self.time_start, self.time_end
@@ -68,8 +69,10 @@ class Selection:
             parts.append(f"from {format_time(self.time_start)}")
         if self.time_end is not None:
             parts.append(f"to {format_time(self.time_end)}")
+        if self.objects:
+            parts.append("objects " + " ".join(" ".join(self.objects).split()))
         if self.keep:
-            parts.append("but " + " ".join(" ".join(text.split()) for text in self.keep))
+            parts.append("but " + " ".join(" ".join(self.keep).split()))
         return " ".join(parts)
 
 
@@ -85,6 +88,21 @@ def parse_time(text: str) -> float:
     if not np.isfinite(value):
         raise ValueError(f"{text!r} is no time: give mm:ss:mmm, such as 00:51:123, or ms")
     return value
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """(start, end) ms of two times as the editor copies them, "00:12:345 - 00:20:000".
+
+    One time alone stands for all from there on. ValueError for anything else.
+    """
+    stamps = list(_STAMP.finditer(text))
+    if len(stamps) not in (1, 2):
+        raise ValueError(f"{text!r} is no range: give two times, such as 00:12:345 - 00:20:000")
+    start, *rest = map(_milliseconds, stamps)
+    end = rest[0] if rest else float("inf")
+    if start > end:
+        raise ValueError(f"{text!r} is no range: its end is before its start")
+    return start, end
 
 
 def choose_objects(beatmap: Beatmap, selection: Selection) -> Mask:
@@ -104,8 +122,9 @@ def choose_objects(beatmap: Beatmap, selection: Selection) -> Mask:
     chosen &= kinds != "spinner"
     if selection.only is not None:
         chosen &= kinds == KINDS[selection.only]
-    for text in selection.keep:
-        chosen[selected_objects(beatmap, text)] = False
+    if selection.objects:
+        chosen &= _marked(beatmap, selection.objects, "objects")
+    chosen &= ~_marked(beatmap, selection.keep, "keep_objects")
     if not chosen.any():
         first, last = (format_time(beatmap.objects[i].time) for i in (0, -1))
         raise ValueError(
@@ -113,6 +132,14 @@ def choose_objects(beatmap: Beatmap, selection: Selection) -> Mask:
             f"{beatmap.name} has {len(beatmap.objects)} objects from {first} to {last}"
         )
     return chosen
+
+
+def _marked(beatmap: Beatmap, texts: tuple[str, ...], field: str) -> Mask:
+    """(M,) true for the objects of the editor selections in `texts`."""
+    marked = np.zeros(len(beatmap.objects), dtype=bool)
+    for text in texts:
+        marked[selected_objects(beatmap, text, field)] = True
+    return marked
 
 
 def combo_starts(beatmap: Beatmap) -> NDArray[np.intp]:
@@ -130,19 +157,20 @@ def _align(chosen: Mask, starts: NDArray[np.intp], *, grow: bool) -> Mask:
     return aligned
 
 
-def selected_objects(beatmap: Beatmap, text: str) -> list[int]:
+def selected_objects(beatmap: Beatmap, text: str, field: str = "keep_objects") -> list[int]:
     """Indices of the objects of the editor selections in `text`, any number of them.
 
     Like the editor, takes for each combo number the first object after the one before; the first
-    must be at the time given. A time without numbers stands for the objects at that time.
+    must be at the time given. A time without numbers stands for the objects at that time. Errors
+    name the `field` that the text is of.
     """
     stamps = list(_STAMP.finditer(text))
     if not stamps:
         raise FieldError(
-            "{keep_objects} {0!r}: give what osu!'s editor copies, such as '00:51:123 (1,2) -'",
+            f"{{{field}}} {{0!r}}: give what osu!'s editor copies, such as '00:51:123 (1,2) -'",
             text,
         )
-    return [index for stamp in stamps for index in _resolve(beatmap, stamp)]
+    return [index for stamp in stamps for index in _resolve(beatmap, stamp, field)]
 
 
 def _milliseconds(stamp: re.Match[str]) -> float:
@@ -150,26 +178,31 @@ def _milliseconds(stamp: re.Match[str]) -> float:
     return float(-value if stamp["sign"] else value)
 
 
-def _resolve(beatmap: Beatmap, stamp: re.Match[str]) -> list[int]:
+def _resolve(beatmap: Beatmap, stamp: re.Match[str], field: str) -> list[int]:
     """Indices of the objects of one editor selection."""
+
+    def no_match(why: str, time: float) -> FieldError:
+        near = _listed_near(beatmap, time)
+        return FieldError(f"{{{field}}} {{0!r}}: {{1}}; near it are {{2}}", stamp[0], why, near)
+
     time = _milliseconds(stamp)
     times = [float(np.floor(hit.time)) for hit in beatmap.objects]
     at_time = [i for i, t in enumerate(times) if t == time]
     if stamp["numbers"] is None:
         if not at_time:
-            raise _no_match(beatmap, stamp[0], "no object is there", time)
+            raise no_match("no object is there", time)
         return at_time
-    numbers = _combo_list(stamp)
+    numbers = _combo_list(stamp, field)
     listed = editor_numbers(beatmap)
     first = next((i for i in at_time if listed[i] == numbers[0]), None)
     if first is None:
-        raise _no_match(beatmap, stamp[0], f"no object {numbers[0]} is there", time)
+        raise no_match(f"no object {numbers[0]} is there", time)
     found = [first]
     for number in numbers[1:]:
         later = range(found[-1] + 1, len(times))
         index = next((i for i in later if listed[i] == number), None)
         if index is None:
-            raise _no_match(beatmap, stamp[0], f"no object {number} follows", times[found[-1]])
+            raise no_match(f"no object {number} follows", times[found[-1]])
         found.append(index)
     return found
 
@@ -182,24 +215,23 @@ def editor_numbers(beatmap: Beatmap) -> list[int]:
     return numbers
 
 
-def _combo_list(stamp: re.Match[str]) -> list[int]:
+def _combo_list(stamp: re.Match[str], field: str) -> list[int]:
     """The combo numbers in the parentheses."""
     try:
         return [int(part) for part in stamp["numbers"].split(",")]
     except ValueError:
         hint = " (that is a selection of osu!mania)" if "|" in stamp["numbers"] else ""
         raise FieldError(
-            "{keep_objects} {0!r}: give combo numbers such as (1,2,3){1}", stamp[0], hint
+            f"{{{field}}} {{0!r}}: give combo numbers such as (1,2,3){{1}}", stamp[0], hint
         ) from None
 
 
-def _no_match(beatmap: Beatmap, text: str, why: str, time: float) -> ValueError:
-    """The error that says which objects lie around a time."""
+def _listed_near(beatmap: Beatmap, time: float) -> str:
+    """The objects around a time, for an error."""
     numbers = editor_numbers(beatmap)
     at = bisect_left([hit.time for hit in beatmap.objects], time)
     near = range(max(0, at - NEARBY // 2), min(len(numbers), at + NEARBY // 2))
-    listed = ", ".join(f"{format_time(beatmap.objects[i].time)} ({numbers[i]})" for i in near)
-    return FieldError("{keep_objects} {0!r}: {1}; near it are {2}", text, why, listed)
+    return ", ".join(f"{format_time(beatmap.objects[i].time)} ({numbers[i]})" for i in near)
 
 
 def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int]:

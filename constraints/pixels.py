@@ -44,6 +44,7 @@ class Placement:
     `distances` (T,) px are wanted to the previous data point, None where objects are to stay where
     they were sampled; with `fitted` sliders get their shapes. Points in `kept` (T,) stay where the
     sequence has them. Within `bounds` objects are also where the game draws them after stacking.
+    The structure that is kept is that of the sequence, or of its points at `structure_of` (T, 2).
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Placement:
         *,
         fitted: bool = True,
         structure: StructureMode = "off",
+        structure_of: FloatArray | None = None,
     ) -> None:
         self.beatmap, self.sequence, self.shapes = sequence.beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
@@ -67,8 +69,9 @@ class Placement:
         self.mode = structure
         self.structure: Structure | None = None  # the source's, where it is kept
         if structure == "keep":
-            samples = self._samples(sequence.xy)
-            self.structure = kept_structure(self.beatmap, sequence.xy[self.starts], samples)
+            xy = sequence.xy if structure_of is None else structure_of
+            samples = self._samples(xy)
+            self.structure = kept_structure(self.beatmap, xy[self.starts], samples)
 
     def settle(self, xy: FloatArray, fits: int, sweeps: int) -> FloatArray:
         """xy (T, 2) with slider shapes fitted and objects moved to their distances and bounds."""

@@ -1,7 +1,7 @@
 """The flags of a request to remap, and the request that they make."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -252,12 +252,18 @@ def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
         default="off",
         help="widen or narrow the range to whole combos",
     )
+    part(
+        "--objects",
+        nargs="+",
+        metavar="SELECTION",
+        help='objects to remap alone, as osu!\'s editor copies a selection: "00:51:123 (1,2,3) -"',
+    )
     part("--only", choices=list(KINDS), help="remap only these")
     part(
         "--keep-objects",
         nargs="+",
         metavar="SELECTION",
-        help='objects that stay, as osu!\'s editor copies a selection: "00:51:123 (1,2,3) -"',
+        help="objects that stay, written so too",
     )
 
 
@@ -328,29 +334,34 @@ def _add_edit_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_told_flags(parser: argparse.ArgumentParser) -> None:
-    told = parser.add_argument_group(
-        "a second model, and what models like osu-diffusion v2 are told of the map"
-    ).add_argument
-    told(
+def add_expert_flags(add: Callable[..., object]) -> None:
+    """The flags of a second model, by the `add_argument` of a parser or of a group."""
+    add(
         "--expert-ckpt",
         type=Path,
         metavar="FILE",
         help="a model that takes over where there is little noise, such as an osu-diffusion v2",
     )
-    told(
+    add(
         "--expert-below",
         type=float,
         metavar="PX",
         help="the noise from which on it does; default: what it was trained at",
     )
-    told(
+    add(
         "--max-noise-step",
         type=int,
         metavar="STEP",
         help="of 1000 timesteps, how many an osu-diffusion v2 was trained at; default: 100, as the "
         "published one",
     )
+
+
+def _add_told_flags(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument_group(
+        "a second model, and what models like osu-diffusion v2 are told of the map"
+    ).add_argument
+    add_expert_flags(told)
     told("--descriptors", nargs="+", metavar="NAME", help='user tags, such as "style/clean"')
     told(
         "--negative-descriptors",
@@ -438,4 +449,5 @@ def options_from(args: argparse.Namespace) -> SampleOptions:
 def selection_from(args: argparse.Namespace) -> Selection:
     """The objects that parsed flags choose, before a beatmap is known."""
     start, end = (None if t is None else parse_time(t) for t in (args.time_start, args.time_end))
-    return Selection(start, end, args.align_combos, args.only, tuple(args.keep_objects or ()))
+    objects, keep = (tuple(texts or ()) for texts in (args.objects, args.keep_objects))
+    return Selection(start, end, args.align_combos, args.only, keep, objects)

@@ -28,6 +28,7 @@ from constraints.rules import (
 )
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
+from constraints.structure import StructureMode
 from conventions.arrays import FloatArray
 from conventions.point_types import SPINNERS
 from diffusion.parametrisation import Denoise
@@ -227,11 +228,19 @@ def refine(
     return parametrisation.to_pixels(x.float()).cpu()
 
 
-def make_placement(part: Part, options: SampleOptions, like: FloatArray | None = None) -> Placement:
+def make_placement(
+    part: Part,
+    options: SampleOptions,
+    like: FloatArray | None = None,
+    *,
+    mode: StructureMode | None = None,
+    structure_of: FloatArray | None = None,
+) -> Placement:
     """What moves objects to their distances, lengths and bounds.
 
     With coordinates `like` (T, 2) sliders keep the shapes that they have there, lengthened where
-    their paths are too short.
+    their paths are too short. `mode` is another structure than the options', `structure_of` as
+    `Placement` takes it.
     """
     topology = part.sequence.topology
     if options.slider_velocity == "fit":
@@ -247,7 +256,8 @@ def make_placement(part: Part, options: SampleOptions, like: FloatArray | None =
         part.kept,
         bounds_named(options.bounds, part.sequence.beatmap),
         fitted=options.spacing.mode != "model",
-        structure=structure_mode(options),
+        structure=structure_mode(options) if mode is None else mode,
+        structure_of=structure_of,
     )
 
 

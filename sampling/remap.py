@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
+from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from beatmaps.shapeless import with_shapes
 from conventions.arrays import FloatArray
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
+from sampling.options import SampleOptions
 from sampling.progress import Reports
 from sampling.request import RemapRequest
 from sampling.steering import Models, steer
@@ -62,6 +64,30 @@ def remapped_file(
     return edit_metadata(data, version=version, beatmap_id=0, set_id=set_id, add_tags=tags)
 
 
+def to_remap(
+    beatmap: Beatmap, options: SampleOptions, chosen: Mask | None
+) -> tuple[Sequence, Mask]:
+    """The data points that a run works on, and (M,) the objects that it places: by default all.
+
+    Sliders without a shape have one there where distances are new.
+    """
+    if chosen is None:
+        chosen = np.ones(len(beatmap.objects), dtype=bool)
+    if options.spacing.mode in ("snap", "free"):
+        beatmap = with_shapes(beatmap, chosen)
+    return beatmap_to_sequence(beatmap), chosen
+
+
+def finish(
+    sequence: Sequence, xy: FloatArray, wanted: FloatArray, version: str, request: RemapRequest
+) -> tuple[bytes, Beatmap, dict[str, float]]:
+    """A new difficulty's bytes, read back, and how well it keeps the distances `wanted` (T,) px."""
+    options, set_id = request.options, -1 if request.choice.separate_set else None
+    data = remapped_file(sequence, xy, version, options.seed, set_id, options.slider_velocity)
+    written = parse_beatmap(data, sequence.beatmap.name)
+    return data, written, measure(sequence, beatmap_to_sequence(written).xy, wanted)
+
+
 def remap(
     models: Models,
     beatmap: Beatmap,
@@ -76,11 +102,7 @@ def remap(
     """
     reports, options = reports or Reports(), request.options
     steering = steer(models, beatmap, request, reports.learning)
-    everything = np.ones(len(beatmap.objects), dtype=bool)
-    chosen = everything if steering.chosen is None else steering.chosen
-    if options.spacing.mode in ("snap", "free"):
-        beatmap = with_shapes(beatmap, chosen)
-    sequence = beatmap_to_sequence(beatmap)
+    sequence, chosen = to_remap(beatmap, options, steering.chosen)
     _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     states: list[FloatArray] = []
     watch = (lambda _, xy: states.append(xy)) if request.pictures.denoising else None
@@ -88,14 +110,9 @@ def remap(
     started = time.perf_counter()
     raw, placed = generate(models.sampler, sequence, options, reports.sampling, steering, watch)
     seconds = time.perf_counter() - started
-    set_id = -1 if request.choice.separate_set else None
     result = []
     for k, version in enumerate(versions):
-        data = remapped_file(
-            sequence, placed[k], version, options.seed, set_id, options.slider_velocity
-        )
-        written = parse_beatmap(data, beatmap.name)
-        errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
+        data, written, errors = finish(sequence, placed[k], wanted, version, request)
         mine = [xy[k] for xy in (*states, placed)] if watch else []
         before = measure(sequence, raw[k], wanted)
         result.append(Remapped(data, written, raw[k], mine, errors, before, seconds))

@@ -1,10 +1,13 @@
 """What a request asks of one beatmap beside numbers: its objects to remap, styles, a refiner."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
 
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects
-from checkpoint import LoadedModel
+from checkpoint import LoadedModel, load_model
 from sampling import conditioning
 from sampling.experts import Expert
 from sampling.progress import Progress, no_progress
@@ -19,6 +22,21 @@ class Models:
     sampler: LoadedModel
     refiner: LoadedModel | None = None
     expert: LoadedModel | None = None
+
+
+def load_models(request: RemapRequest, device: torch.device) -> Models:
+    """The models that a request names; ValueError where the expert cannot be one."""
+
+    def load(path: Path | None) -> LoadedModel | None:
+        if path is None:
+            return None
+        return load_model(path, device, known_steps=request.max_noise_step)
+
+    sampler, expert = load(request.model), load(request.expert)
+    assert sampler is not None
+    if expert is not None:
+        Expert(expert, below_px=request.expert_below)
+    return Models(sampler, load(request.refiner), expert)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ NOT_RUN = {
     "python -m pip install notebook": "test_notebooks.py executes the notebooks without Jupyter",
     "python -m notebook colab/osu_diffusion_sample.ipynb": "test_notebooks.py executes it",
     "python -m pip install -r requirements-app.txt": "requirements-dev.txt includes it",
-    "python app.py": "test_page.py does, in a browser",
+    "python app.py": "test_in_browser.py does, in a browser",
     "python -m pytest": "runs this",
     'python testing/style_test.py "C:/osu/Songs" --train "C:/osu/Songs" --output style.json': (
         "wants maps that the model was trained on; test_style.py tests what it computes"

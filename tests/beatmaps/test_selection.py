@@ -114,7 +114,10 @@ def test_ranges_are_aligned_to_combos(beatmap: Beatmap) -> None:
 def test_editor_selections_are_found(beatmap: Beatmap, text: str, expected: list[int]) -> None:
     assert selected_objects(beatmap, text) == expected
     kept = chosen(beatmap, keep=(text,))
-    assert kept == [i for i in (0, 1, 2, 3, 4, 6, 7) if i not in expected]
+    movable = (0, 1, 2, 3, 4, 6, 7)
+    assert kept == [i for i in movable if i not in expected]
+    if movable_ones := [i for i in movable if i in expected]:
+        assert chosen(beatmap, objects=(text,)) == movable_ones
 
 
 @pytest.mark.parametrize(
@@ -135,6 +138,17 @@ def test_editor_selections_are_found(beatmap: Beatmap, text: str, expected: list
 def test_selections_that_fit_nothing_are_refused(beatmap: Beatmap, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chosen(beatmap, keep=(text,))
+    with pytest.raises(ValueError, match="^objects .*" + message):
+        chosen(beatmap, objects=(text,))
+
+
+def test_chosen_objects_are_those_of_the_range_and_not_kept(beatmap: Beatmap) -> None:
+    mine = ("00:01:000 (1,2) -", "00:01:500 (3) -")
+    assert chosen(beatmap, objects=mine) == [0, 1, 2]
+    assert chosen(beatmap, objects=mine, time_start=1250, keep=("00:01:500 -",)) == [1]
+    assert Selection(objects=mine).describe() == "objects 00:01:000 (1,2) - 00:01:500 (3) -"
+    with pytest.raises(ValueError, match="nothing to remap from 01:04:000 objects 00:01:000"):
+        chosen(beatmap, objects=mine, time_start=64_000)
 
 
 def test_ranges_that_fit_nothing_are_refused(beatmap: Beatmap) -> None:

@@ -407,6 +407,12 @@ def test_controls(browser: "Chrome", tmp_path: Path) -> None:
     assert state("clock.now()") == pytest.approx(before - 1000)
     body.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
     assert state("clock.rate") == 0.5
+    for key, rate in (("+", 0.75), ("=", 1), ("-", 0.75), ("0", 1)):
+        body.send_keys(key)
+        assert state("clock.rate") == state("find('speed').value * 1") == rate
+    for volume in (0, 0.6):
+        body.send_keys("m")
+        assert state("volume") == state("find('volume').value * 1") == volume
     for view in ("over", "before", "after", "side"):
         body.send_keys("v")
         assert state("view") == view
@@ -415,6 +421,17 @@ def test_controls(browser: "Chrome", tmp_path: Path) -> None:
     assert state("view") == "over" and names == ["before", "after"]
     body.send_keys(Keys.END)
     assert state("clock.now()") == state("clock.end")
+    body.send_keys(Keys.HOME)
+    assert state("clock.now()") == state("clock.start")
+    body.send_keys(" ")
+    assert state("clock.playing")
+    keys = browser.find_element(By.ID, "keys")
+    assert keys.is_displayed() and keys.text.startswith("Space play, pause")
+    nameless = (
+        "return [...document.querySelectorAll('button, input, select')].filter((e) =>"
+        " !(e.getAttribute('aria-label') || e.closest('label') || e.textContent.trim()))"
+    )
+    assert browser.execute_script(nameless) == []
     assert browser.get_log("browser") == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 

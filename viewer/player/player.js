@@ -4,6 +4,17 @@ const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5];
 const SURROUND = 44; // px shown around the playfield
 const LABEL = 22; // px above it, for the map's name
 const GHOST = 0.3; // opacity of the map that lies under the other one
+const KEYS = [
+  [["Space"], "play, pause"],
+  [["\u2190", "\u2192"], "1 s back, on"],
+  [["Shift", "\u2190 \u2192"], "object by object"],
+  [["Home", "End"], "beginning, end"],
+  [["+", "\u2212"], "speed"],
+  [["0"], "normal speed"],
+  [["V"], "view"],
+  [["M"], "mute"],
+  [["H"], "hitsounds"],
+];
 const VIEWS = { side: "Side by side", over: "Overlaid", before: "Before", after: "After" };
 
 class Player {
@@ -11,6 +22,7 @@ class Player {
     this.data = data;
     this.scenes = data.maps.map((map) => new Scene(map, data.look));
     this.view = this.scenes.length > 1 ? "side" : "before";
+    this.loud = 0.6;
     this.find = (id) => document.getElementById(id);
     this.context = this.find("field").getContext("2d");
     this.painter = new Painter(this.context);
@@ -54,13 +66,24 @@ class Player {
     this.find("time").min = this.clock.start;
     this.find("time").max = this.clock.end;
     this.find("hits").checked = !this.data.audio;
-    const keys = document.createElement("span");
-    keys.id = "keys";
-    keys.textContent = "Space plays, \u2190 \u2192 seek 1 s (with Shift: by object), "
-      + "\u2191 \u2193 speed, V changes the view, H hitsounds.";
-    this.find("note").append(this.data.note ? `${this.data.note} ` : "", keys);
+    this.find("note").textContent = this.data.note;
+    this.fillKeys();
     this.showView(this.view);
     this.setVolume();
+  }
+
+  fillKeys() {
+    for (const [keys, what] of KEYS) {
+      if (what === "view" && this.scenes.length === 1) continue;
+      const row = document.createElement("li");
+      for (const key of keys) {
+        const cap = document.createElement("kbd");
+        cap.textContent = key;
+        row.append(cap, " ");
+      }
+      row.append(what);
+      this.find("keys").append(row);
+    }
   }
 
   listen() {
@@ -87,9 +110,14 @@ class Player {
       ArrowRight: () => this.seek(event.shiftKey ? this.neighbour(now, 1) : now + 1000),
       ArrowUp: () => this.changeSpeed(1),
       ArrowDown: () => this.changeSpeed(-1),
+      "+": () => this.changeSpeed(1),
+      "=": () => this.changeSpeed(1), // the same key without Shift
+      "-": () => this.changeSpeed(-1),
+      0: () => this.setSpeed(1),
       Home: () => this.seek(this.clock.start),
       End: () => this.seek(this.clock.end),
       v: () => this.nextView(),
+      m: () => this.mute(),
       h: () => { this.find("hits").checked = !this.find("hits").checked; this.wakeSounds(); },
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -138,9 +166,20 @@ class Player {
 
   changeSpeed(step) {
     const speed = SPEEDS[SPEEDS.indexOf(this.clock.rate) + step];
-    if (!speed) return;
+    if (speed) this.setSpeed(speed);
+  }
+
+  setSpeed(speed) {
     this.clock.setRate(speed);
     this.find("speed").value = speed;
+  }
+
+  // Silence, or the volume that was there before.
+  mute() {
+    const volume = this.find("volume"), now = Number(volume.value);
+    volume.value = now ? 0 : this.loud;
+    this.loud = now || this.loud;
+    this.setVolume();
   }
 
   showView(view) {

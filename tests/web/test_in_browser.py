@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,19 +24,26 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 
 import app
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
 from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from sampling.steering import Models, load_models
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
-from web.workshop import Workshop, open_map, page_request
+from tests.second_generation import write_folder
+from web.maps import open_map
+from web.requests import page_request
+from web.sessions import Sessions
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
+
+    from web.controls import Page
 
 PROJECT = Path(__file__).parents[2]
 STEPS = 3
@@ -63,7 +70,7 @@ def test_without_gradio_one_line_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_other_commands_do_not_need_gradio() -> None:
-    program = "import sys, sample, app, web.workshop; print('gradio' in sys.modules)"
+    program = "import sys, sample, app, web.sessions; print('gradio' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120
     )
@@ -122,7 +129,7 @@ def test_an_address_is_no_upload(
 ) -> None:
     import gradio as gr
 
-    from web.page import Page
+    from web.controls import Page
 
     async def download(url: str, **_: object) -> str:
         asked.append(url)
@@ -130,7 +137,7 @@ def test_an_address_is_no_upload(
 
     asked: list[str] = []
     monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", download)
-    page = Page(Workshop(load_model(trained / "model.safetensors"), tmp_path), EXAMPLE)
+    page = Page(Sessions(Models(load_model(trained / "model.safetensors")), tmp_path), EXAMPLE)
     (event,) = [fn for fn in page.blocks.fns.values() if fn.name == "remap"]
     address = {"path": "http://192.0.2.1/a.osu", "meta": {"_type": "gradio.FileData"}}
     values: dict[Any, Any] = {page.styles: []}
@@ -149,23 +156,58 @@ def test_an_address_is_no_upload(
 
 @needs_gradio
 def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_path: Path) -> None:
-    from web.page import FACTORS, Page
-    from web.view import SPACINGS
+    from web.controls import FACTORS, Page
+    from web.display import SPACINGS
 
     assert set(SPACINGS) == {*PLAIN, *WITH_FACTOR} and set(FACTORS) == set(WITH_FACTOR)
     alone = shutil.copy(trained / "model.safetensors", tmp_path / "alone.safetensors")
     for model, styles in ((trained / "model.safetensors", 7), (alone, 0)):
-        page = Page(Workshop(load_model(model), tmp_path), EXAMPLE)
+        page = Page(Sessions(Models(load_model(model)), tmp_path), EXAMPLE)
         assert "free" not in [mode for _, mode in page.spacing.choices]
         assert len(page.styles.choices) == styles
         assert page.search.visible == page.styles.visible == bool(styles)
+        assert not any(control.visible for control in told_to_second_generation(page))
+
+
+def told_to_second_generation(page: "Page") -> list[Any]:
+    """What only models of the second generation can be told."""
+    tags = [page.descriptors, page.negative_descriptors]
+    return [page.mappers, *tags, page.star_rating, page.circle_size]
+
+
+@needs_gradio
+def test_a_model_of_the_second_generation_has_its_own_controls(
+    trained: Path, tmp_path: Path
+) -> None:
+    from web.controls import Page
+
+    first = load_model(trained / "model.safetensors")
+    second = load_model(write_folder(tmp_path / "v2"))
+    alone = Page(Sessions(Models(second), tmp_path), EXAMPLE)
+    assert all(control.visible for control in told_to_second_generation(alone))
+    assert [tag for tag, _ in alone.descriptors.choices] == [
+        *("skillset/jumps", "skillset/streams", "style/clean")
+    ]
+    beside = Page(Sessions(Models(first, expert=second), tmp_path), EXAMPLE)
+    assert [c.visible for c in told_to_second_generation(beside)] == [False, *[True] * 4]
+
+
+def test_the_page_loads_the_models_that_flags_name(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "v2")
+    flags = ["--ckpt", str(DEFAULT_MODEL), "--expert-ckpt", str(folder), "--expert-below", "20"]
+    base = app.base_request(app.make_parser().parse_args(flags))
+    models = load_models(base, torch.device("cpu"))
+    assert models.expert is not None and models.expert.vocabulary is not None
+    assert page_request(base).label() == "finished by v2"
+    with pytest.raises(ValueError, match="say from which one it is to take over"):
+        load_models(replace(base, expert=DEFAULT_MODEL, expert_below=None), torch.device("cpu"))
 
 
 @needs_gradio
 def test_errors_name_files_without_folders_and_are_no_html() -> None:
     import gradio as gr
 
-    from web.view import explained
+    from web.display import explained
 
     path = f"/tmp/served/{HARM}.osz"
     with pytest.raises(gr.Error) as error, explained(path, None):
@@ -179,14 +221,15 @@ def test_errors_name_files_without_folders_and_are_no_html() -> None:
 
 @needs_gradio
 def test_what_is_said_of_a_map(tmp_path: Path) -> None:
-    from web.view import describe_map
+    from web.display import describe_map
 
     path = tmp_path / "map.osu"
     objects = "\n".join(f"100,100,{1000 + 300 * k},1,0" for k in range(9))
     path.write_text(beatmap_text(objects, title=HOSTILE, version="</b>"), encoding="utf-8")
     text = describe_map(open_map(path))
     assert "<img" not in text and "[&lt;/b&gt;]" in text
-    assert "9 objects · 00:01:000 to 00:03:400" in text
+    for name, value in (("CS", "4"), ("BPM", "120"), ("Objects", "9 (9 circles)")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
     assert "has only its rhythm" in text and "plays in silence" in text
 
 
@@ -383,16 +426,16 @@ def test_a_part_of_a_map_is_remapped_played_downloaded_and_remapped_again(
     tab.click("#styles input")
     tab.settings(steps=STEPS, variants=2, seed=7)
     tab.generate()
-    tab.click("#variant label:nth-of-type(2) input")
+    assert len(tab.driver.find_elements("css selector", "#variant .cards button img")) == 2
+    tab.click("#variant .cards button:nth-of-type(2)")
     tab.wait(lambda: "seed 7) #2" in tab.text("#facts"))
     check_player(tab, ["Original", "Original (AI remap"])
     osu = tab.download("#osu").read_bytes()
-    request = page_request(
-        styles=("map:303335",), start=20000, end=40000, steps=STEPS, variants=2, seed=7
-    )
-    workshop = Workshop(load_model(DEFAULT_MODEL), tmp_path)
-    run = workshop.remap("", song_set, request, lambda *_: None, 1)
-    assert osu == run.made[1].data
+    part = {"start": 20000, "end": 40000}
+    request = page_request(styles=("map:303335",), timeline=part, steps=STEPS, variants=2, seed=7)
+    sessions = Sessions(Models(load_model(DEFAULT_MODEL)), tmp_path)
+    run = sessions.remap("", song_set, request, lambda *_: None, 1)
+    assert osu == run.variants[1].file.read_bytes()
     before, after = read_beatmap(EXAMPLE), parse_beatmap(osu, "after.osu")
     inside = [20000 <= hit.time <= 40000 and hit.kind != "spinner" for hit in before.objects]
     moved = (places(before) != places(after)).any(axis=1)
@@ -400,9 +443,7 @@ def test_a_part_of_a_map_is_remapped_played_downloaded_and_remapped_again(
     assert {"osu-diffusion", "ai-generated"} <= set(after.tags)
     archive = tmp_path / "again.osz"
     shutil.copy(tab.download("#osz"), archive)
-    assert [b.version for b in open_map(archive).beatmaps[2:]] == [
-        result.beatmap.version for result in run.made
-    ]
+    assert [b.version for b in open_map(archive).beatmaps[2:]] == [run.variants[1].version]
     tab.open(archive, "Song [Other]")
     choose_difficulty(tab, "#2")
     tab.generate()
@@ -471,6 +512,50 @@ def check_player(tab: Tab, names: list[str]) -> None:
 
 @needs_gradio
 @needs_browser
+def test_variants_are_combined_and_earlier_results_come_back(tab: Tab, song_set: Path) -> None:
+    tab.open(song_set, "Song [Other]")
+    choose_difficulty(tab, "Original")
+    tab.fill("#objects input, #objects textarea", "00:04:123 (9) - ")
+    tab.settings(steps=STEPS, variants=2, seed=3)
+    tab.click("#generate")
+    assert "Objects '00:04:123 (9)': no object 9 is there" in tab.message()
+    tab.the("#objects input, #objects textarea").send_keys("\ue009a\ue000\ue017\t")  # all deleted
+    tab.wait(lambda: tab.the("#generate").is_enabled() and not tab.one("#cancel"))
+    tab.generate()
+    first = tab.download("#osu").read_bytes()
+    tab.click("#combining .label-wrap")
+    tab.wait(lambda: tab.the("#parts textarea").is_displayed())
+    tab.fill("#parts textarea", "00:20:000 - 00:30:000 -> 2")
+    tab.click("#combine")
+    tab.wait(lambda: "#1+#2+#1" in tab.text("#facts"))
+    assert tab.text("#facts").count("at most") == 2
+    combined = parse_beatmap(tab.download("#osu").read_bytes(), "combined.osu")
+    before, variant = read_beatmap(EXAMPLE), parse_beatmap(first, "first.osu")
+    early = [hit.time < 15000 for hit in before.objects]
+    assert (places(combined) == places(variant))[early].all()
+    tab.open(song_set, "Song [Other]")
+    tab.settings(steps=1, variants=1, seed=4)
+    tab.generate()
+    assert tab.text("#facts").startswith("Other (AI remap seed 4)")
+    tab.click("#undo")
+    tab.wait(lambda: "#1+#2+#1" in tab.text("#facts"))
+    assert "[Original]" in tab.text("#summary")
+    assert tab.the("#seed input").get_attribute("value") == "3"
+    tab.wait(lambda: not tab.the("#undo").is_enabled() or len(history(tab)) > 2)
+    tab.click("#redo")
+    tab.wait(lambda: tab.text("#facts").startswith("Other (AI remap seed 4)"))
+    assert "[Other]" in tab.text("#summary")
+    assert tab.the("#seed input").get_attribute("value") == "4"
+    assert "Seed 4" in history(tab)[-1] and "Seed 3" in history(tab)[-2]
+
+
+def history(tab: Tab) -> list[str]:
+    """What the cards of earlier results say."""
+    return [card.text for card in tab.driver.find_elements("css selector", "#earlier button")]
+
+
+@needs_gradio
+@needs_browser
 def test_a_long_run_is_cancelled_and_the_next_one_works(tab: Tab) -> None:
     tab.driver.refresh()
     tab.wait(lambda: tab.one("#use-example"))
@@ -479,16 +564,16 @@ def test_a_long_run_is_cancelled_and_the_next_one_works(tab: Tab) -> None:
     tab.settings(steps=100, variants=8)
     for _ in range(3):
         tab.click("#generate")
-        tab.wait(lambda: re.search(r"Sampling - [1-9]", tab.text("#status")))
+        tab.wait(lambda: re.search(r"Sampling: step [1-9]\d* of 100", tab.text("#status")))
         assert not tab.the("#generate").is_enabled()
         tab.click("#cancel")
-        tab.wait(lambda: tab.text("#status") == "Cancelled." and not tab.one("#cancel"), 5)
+        tab.wait(lambda: tab.text("#status") == "Cancelled." and not tab.one("#cancel"))
     assert not tab.one("#results")
     tab.settings(steps=STEPS, variants=1)
     tab.the("#seed input").send_keys("\ue009a\ue000\ue017\t")  # all of it deleted
     tab.click("#generate")
     assert "Give numbers" in tab.message()
-    tab.wait(lambda: tab.the("#generate").is_enabled() and not tab.one("#cancel"), 5)
+    tab.wait(lambda: tab.the("#generate").is_enabled() and not tab.one("#cancel"))
     tab.settings(seed=1)
     tab.generate()
     assert tab.text("#status") == ""
@@ -609,9 +694,10 @@ def test_a_phone_has_room_for_everything(server: Server, tmp_path: Path) -> None
         phone.click("#use-example")
         phone.wait(lambda: "First Steps" in phone.text("#summary"))
         phone.click("#style .label-wrap")
-        phone.settings(steps=STEPS)
+        phone.settings(steps=1, variants=2)
         phone.generate()
         phone.wait(lambda: phone.one("#picture img"))
+        phone.click("#combining .label-wrap")
         assert phone.script("return document.documentElement.scrollWidth") <= 390
         script = (
             "return [...document.querySelectorAll('button, iframe, input:not([type=file])')]"

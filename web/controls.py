@@ -1,6 +1,7 @@
-"""The web page: what is on it and what its controls do. What they have done is in `workshop`."""
+"""The controls of the web page, and what using them does; `sessions` does the work."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +9,29 @@ import gradio as gr
 
 from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
 from sampling.options import SampleOptions
-from web.view import (
+from sampling.request import RemapRequest
+from web.display import (
     EMPTY,
     SPACINGS,
     WHOLE_MAP,
     explained,
+    map_choices,
     map_updates,
     no_map,
     result_updates,
     swap,
 )
-from web.workshop import (
-    MAX_STEPS,
-    MAX_VARIANTS,
-    Stopped,
-    Workshop,
+from web.maps import open_map, pack_example
+from web.offers import (
     can_choose_distances,
-    chosen_range,
     class_table,
     find_styles,
-    open_map,
-    pack_example,
-    page_request,
+    known_descriptors,
+    known_mappers,
+    vocabularies,
 )
+from web.requests import DEFAULTS, LABELS, MAX_STEPS, MAX_VARIANTS, page_request
+from web.sessions import KEPT_RUNS, Sessions, Stopped
 
 FOLDER = Path(__file__).parent / "page_files"
 CSS = FOLDER / "page.css"
@@ -43,6 +44,7 @@ INTRODUCTION = """
 <h1>osu-diffusion</h1>
 <p>Gives every object of an osu!standard beatmap a new place. Rhythm and spacing stay.</p>
 """
+PARTS_EXAMPLE = "00:00:000 - 00:30:000 -> 1\n00:30:000 - 00:45:000 -> 2"
 SHOW_PLAYER = """
 () => document.querySelector("#player").scrollIntoView({ behavior: "smooth", block: "nearest" })
 """
@@ -72,6 +74,32 @@ def names_address(value: object) -> bool:
     return here or any(map(names_address, value.values()))
 
 
+def factor_update(mode: str, value: float | None = None) -> Any:
+    """The field for a spacing's factor, with the usual one unless `value` is given."""
+    if mode not in WITH_FACTOR:
+        return gr.update(visible=False)
+    return gr.update(
+        value=FACTORS[mode] if value is None else value,
+        label="Factor" if mode == "scale" else "px a beat",
+        minimum=0.01,
+        maximum=FACTOR_LIMITS[mode],
+        visible=True,
+    )
+
+
+def cards(name: str, elem_id: str) -> gr.HTML:
+    """A choice of pictures with texts, as `variant_cards` and `run_cards` make them."""
+    template = (FOLDER / "cards.html").read_text(encoding="utf-8")
+    return gr.HTML(
+        None,
+        html_template=template.replace("{{name}}", name),
+        js_on_load=(FOLDER / "cards.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id=elem_id,
+        cards=[],
+    )
+
+
 class OwnBlocks(gr.Blocks):
     """Blocks that take uploads alone: of an address Gradio's server would fetch the file."""
 
@@ -89,11 +117,11 @@ class OwnBlocks(gr.Blocks):
 
 
 class Page:
-    """The page's parts, and what happens when they are used."""
+    """The page's parts, and what happens when they are used; `base` names the models."""
 
-    def __init__(self, workshop: Workshop, example: Path) -> None:
-        self.workshop, self.example = workshop, example
-        self.table = class_table(workshop.loaded)
+    def __init__(self, sessions: Sessions, example: Path, base: RemapRequest | None = None) -> None:
+        self.sessions, self.example, self.base = sessions, example, base
+        self.table = class_table(sessions.models.sampler)
         with OwnBlocks(
             title="osu-diffusion", analytics_enabled=False, delete_cache=(600, 6 * 3600)
         ) as self.blocks:
@@ -110,6 +138,7 @@ class Page:
             self.connect_map()
             self.connect_settings()
             self.connect_run()
+            self.connect_results()
 
     def build_map(self) -> None:
         """Which map, and which part of it."""
@@ -135,6 +164,13 @@ class Page:
             elem_id="timeline",
             times=[],
         )
+        self.objects = gr.Textbox(
+            "",
+            label="Or only these objects, as the editor copies a selection",
+            placeholder="00:12:345 (1,2,3) - ",
+            visible=False,
+            elem_id="objects",
+        )
 
     def build_style(self) -> None:
         """Whose style."""
@@ -158,8 +194,51 @@ class Page:
                 height=150,
                 elem_id="style-files",
             )
+            self.build_told()
             self.guidance = gr.Slider(
                 1, 4, value=1, step=0.1, label="Exaggerate the style", elem_id="guidance"
+            )
+
+    def build_told(self) -> None:
+        """What models of the second generation are told; nothing to see with others."""
+        models = self.sessions.models
+        tags, told = known_descriptors(models), bool(vocabularies(models))
+        self.mappers = gr.Dropdown(
+            known_mappers(models),
+            value=[],
+            multiselect=True,
+            allow_custom_value=True,
+            label="Mappers, by name or osu! user ID",
+            visible=models.sampler.vocabulary is not None,
+            elem_id="mappers",
+        )
+        self.descriptors, self.negative_descriptors = (
+            gr.Dropdown(
+                tags,
+                value=[],
+                multiselect=True,
+                label=LABELS[name],
+                info=info,
+                visible=bool(tags),
+                elem_id=name.replace("_", "-"),
+            )
+            for name, info in (
+                ("descriptors", None),
+                ("negative_descriptors", "Works where the style is exaggerated"),
+            )
+        )
+        # Not as numbers: a field for those shows 0 where it is to be empty.
+        with gr.Row():
+            self.star_rating, self.circle_size = (
+                gr.Textbox(
+                    "",
+                    label=LABELS[name],
+                    placeholder="the map's",
+                    min_width=120,
+                    visible=told,
+                    elem_id=name.replace("_", "-"),
+                )
+                for name in ("star_rating", "circle_size")
             )
 
     def build_settings(self) -> None:
@@ -167,7 +246,7 @@ class Page:
         usable = [
             (text, mode)
             for mode, text in SPACINGS.items()
-            if mode != "free" or can_choose_distances(self.workshop.loaded)
+            if mode != "free" or can_choose_distances(self.sessions.models)
         ]
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             self.strength = gr.Slider(
@@ -211,7 +290,7 @@ class Page:
         """Where the map plays, alone and beside the new one."""
         self.player = gr.HTML(EMPTY, elem_id="player", js_on_load=None)
         with gr.Column(visible=False, elem_id="results") as self.results:
-            self.variant = gr.Radio(label="Variant", visible=False, elem_id="variant")
+            self.variant = cards("Variants: choose one as the result", "variant")
             self.facts = gr.HTML(elem_id="facts")
             with gr.Row():
                 self.osu = gr.DownloadButton("Download .osu", elem_id="osu")
@@ -225,13 +304,46 @@ class Page:
                 buttons=["fullscreen"],
                 elem_id="picture",
             )
+            self.build_combining()
+        self.build_history()
+
+    def build_combining(self) -> None:
+        """Parts of several variants in one result."""
+        with gr.Accordion(
+            "Combine parts of the variants", open=False, visible=False, elem_id="combining"
+        ) as self.combining:
+            self.parts = gr.Textbox(
+                "",
+                label="Parts: a range and a variant in each line",
+                placeholder=PARTS_EXAMPLE,
+                info="Around each border the nearest objects are moved until their distances are "
+                "met again; the result says how many, and what remains.",
+                lines=4,
+                elem_id="parts",
+            )
+            with gr.Row():
+                self.rest = gr.Dropdown(label="Everything else", type="value", elem_id="rest")
+                self.combine = gr.Button("Combine", elem_id="combine")
+
+    def build_history(self) -> None:
+        """Earlier results, with what they were made by."""
+        with gr.Accordion(
+            f"Earlier results of this page (the last {KEPT_RUNS})",
+            open=True,
+            visible=False,
+            elem_id="history",
+        ) as self.history:
+            with gr.Row():
+                self.undo = gr.Button("Undo: the result before", size="sm", elem_id="undo")
+                self.redo = gr.Button("Redo: the result after", size="sm", elem_id="redo")
+            self.earlier = cards("One is brought back with its map and its settings", "earlier")
 
     # --- maps and styles --------------------------------------------------------------------------
 
     @property
     def map_outputs(self) -> list[Any]:
         """What shows a map."""
-        shown = [self.difficulty, self.summary, self.timeline]
+        shown = [self.difficulty, self.summary, self.timeline, self.objects]
         return [*shown, self.generate, self.player, self.results]
 
     def connect_map(self) -> None:
@@ -240,7 +352,7 @@ class Page:
         def show(path: str | None, chosen: int | None, request: gr.Request) -> list[Any]:
             if path is None:
                 return no_map()
-            self.workshop.hold(session_of(request), [Path(path)])
+            self.sessions.hold(session_of(request), [Path(path)])
             with explained(path):
                 return map_updates(open_map(Path(path), chosen or 0))
 
@@ -248,7 +360,7 @@ class Page:
             return show(path, None, request)
 
         def take_example() -> str:
-            return str(pack_example(self.example, self.workshop.folder / "example"))
+            return str(pack_example(self.example, self.sessions.folder / "example"))
 
         shown: dict[str, Any] = {"outputs": self.map_outputs, "show_progress": "minimal"}
         first: dict[str, Any] = {"fn": show_first, "inputs": self.file} | shown
@@ -263,24 +375,15 @@ class Page:
         """Styles are searched or uploaded, the spacing is chosen, a seed is drawn."""
 
         def hold(paths: list[str] | None, request: gr.Request) -> None:
-            self.workshop.hold(session_of(request), map(Path, paths or []))
+            self.sessions.hold(session_of(request), map(Path, paths or []))
 
         def search(query: str, picked: list[str]) -> Any:
             return gr.update(choices=find_styles(self.table, query, picked), value=picked)
 
-        def ask_factor(mode: str) -> Any:
-            if mode not in WITH_FACTOR:
-                return gr.update(visible=False)
-            label = "Factor" if mode == "scale" else "px a beat"
-            limit = FACTOR_LIMITS[mode]
-            return gr.update(
-                value=FACTORS[mode], label=label, minimum=0.01, maximum=limit, visible=True
-            )
-
         quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-        self.search.change(search, [self.search, self.styles], self.styles, **quiet)
+        self.search.input(search, [self.search, self.styles], self.styles, **quiet)
         self.style_files.upload(hold, self.style_files, **quiet)
-        self.spacing.change(ask_factor, self.spacing, self.factor, **quiet)
+        self.spacing.input(factor_update, self.spacing, self.factor, **quiet)
         self.new_seed.click(lambda: random.randint(0, LARGEST_SEED), outputs=self.seed, **quiet)
 
     # --- runs -------------------------------------------------------------------------------------
@@ -289,37 +392,29 @@ class Page:
     def result_outputs(self) -> list[Any]:
         """What shows a result."""
         about = [self.results, self.variant, self.facts]
-        return [self.player, *about, self.osu, self.osz, self.picture]
+        files = [self.osu, self.osz, self.picture]
+        history = [self.history, self.earlier, self.undo, self.redo]
+        return [self.player, *about, *files, self.combining, self.rest, *history]
 
     @property
-    def asked(self) -> list[Any]:
-        """The controls that `remap` reads, in the order of its parameters."""
-        style = [self.styles, self.style_files, self.guidance]
-        sampling = [self.spacing, self.factor, self.strength, self.steps]
-        return [
-            self.file,
-            self.difficulty,
-            self.timeline,
-            *style,
-            *sampling,
-            self.variants,
-            self.seed,
-        ]
+    def asked(self) -> dict[str, Any]:
+        """The controls that say how a map is remapped, by their names in `DEFAULTS`."""
+        return {name: getattr(self, name) for name in DEFAULTS}
 
     def connect_run(self) -> None:
         """A run is started, cancelled, looked at; the page is closed."""
         buttons = [self.generate, self.cancel]
 
         def begin(request: gr.Request) -> list[Any]:
-            self.workshop.begin(session_of(request))
+            self.sessions.begin(session_of(request))
             return [*swap(True), ""]
 
         def cancel(request: gr.Request) -> Any:
-            self.workshop.cancel(session_of(request))
+            self.sessions.cancel(session_of(request))
             return gr.update(value="Cancelling …", interactive=False)
 
         def leave(request: gr.Request) -> None:
-            self.workshop.leave(session_of(request))
+            self.sessions.leave(session_of(request))
 
         # Not with Gradio's `cancels`: a run cancelled so ends as an error, later than the page
         # says, and lets the next run begin before it has ended.
@@ -327,70 +422,94 @@ class Page:
         started = self.generate.click(begin, outputs=[*buttons, self.status], **at_once)
         run = started.success(
             self.remap,
-            self.asked,
+            {self.file, self.difficulty, *self.asked.values()},
             [*buttons, self.status, *self.result_outputs],
             concurrency_limit=LONGEST_QUEUE,
             show_progress_on=self.status,
         )
         run.failure(lambda: swap(False), outputs=buttons, **at_once)
         self.cancel.click(cancel, outputs=self.cancel, **at_once)
-        self.facts.change(None, js=SHOW_PLAYER)
-        self.variant.input(self.show_variant, self.variant, self.result_outputs)
         self.blocks.unload(leave)
+
+    def connect_results(self) -> None:
+        """Another variant or an earlier result is looked at, variants are combined."""
+
+        def show_variant(k: int, request: gr.Request) -> list[Any]:
+            return self.shown(request, variant=k)
+
+        def combine(text: str, rest: int, request: gr.Request) -> list[Any]:
+            with explained():
+                self.sessions.combine(session_of(request), text, rest)
+            return self.shown(request)
+
+        def show_run(at: int, request: gr.Request) -> list[Any]:
+            return self.restored(request, at)
+
+        def step(by: int) -> Callable[[gr.Request], list[Any]]:
+            def go(request: gr.Request) -> list[Any]:
+                return self.restored(request, self.sessions.visitor(session_of(request)).at + by)
+
+            return go
+
+        self.facts.change(None, js=SHOW_PLAYER)
+        self.variant.input(show_variant, self.variant, self.result_outputs)
+        self.combine.click(combine, [self.parts, self.rest], self.result_outputs)
+        restored = [self.file, *self.map_outputs[:-2], *self.restored_settings.values()]
+        restored += self.result_outputs
+        self.earlier.input(show_run, self.earlier, restored)
+        for button, by in ((self.undo, -1), (self.redo, 1)):
+            button.click(step(by), outputs=restored)
+
+    @property
+    def restored_settings(self) -> dict[str, Any]:
+        """The controls that an earlier result brings back, beside what shows its map."""
+        return {k: v for k, v in self.asked.items() if k not in ("timeline", "objects")}
+
+    def shown(
+        self, request: gr.Request, at: int | None = None, variant: int | None = None
+    ) -> list[Any]:
+        """A result as the page shows it, for `result_outputs`."""
+        session = session_of(request)
+        with explained():
+            self.sessions.show(session, at, variant)
+            return result_updates(self.sessions.visitor(session))
+
+    def restored(self, request: gr.Request, at: int) -> list[Any]:
+        """An earlier result with its map and its settings."""
+        results = self.shown(request, at)
+        run = self.sessions.visitor(session_of(request)).run
+        assert run is not None
+        with explained(run.source):
+            opened = open_map(run.source, run.chosen)
+        settings = DEFAULTS | dict(run.settings)
+        map_shown = map_choices(opened, settings["timeline"], settings["objects"])
+        values = {name: gr.update(value=settings[name]) for name in self.restored_settings}
+        found = find_styles(self.table, "", settings["styles"])
+        values["styles"] = gr.update(choices=found, value=settings["styles"])
+        values["factor"] = factor_update(settings["spacing"], settings["factor"])
+        return [str(run.source), *map_shown, *values.values(), *results]
 
     def remap(
         self,
-        path: str | None,
-        chosen: int | None,
-        timeline: object,
-        styles: list[str],
-        style_files: list[str] | None,
-        guidance: float,
-        spacing: str,
-        factor: float | None,
-        strength: float,
-        steps: int,
-        variants: int,
-        seed: int | None,
+        values: dict[Any, Any],
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is asked for one)
     ) -> Any:
         """Runs what the page asks for, with progress; a cancelled run changes nothing."""
-        files = style_files or []
-        with explained(path, *files):
+        path, settings = values[self.file], {k: values[c] for k, c in self.asked.items()}
+        session = session_of(request)
+
+        def report(what: str, done: int, total: int) -> None:
+            step = f": step {min(done + 1, total)} of {total}" if total > 1 else ""
+            progress(done / total, desc=f"{what}{step}")
+
+        with explained(path, *(settings["style_files"] or [])):
             if path is None:
                 raise ValueError("Drop a beatmap first.")
-            if seed is None or (factor is None and spacing in WITH_FACTOR):
-                raise ValueError("Give numbers where numbers are asked for.")
-            start, end = chosen_range(timeline)
-            asked = page_request(
-                styles=styles,
-                style_files=map(Path, files),
-                guidance=guidance,
-                start=start,
-                end=end,
-                spacing=f"{spacing}:{factor:g}" if spacing in WITH_FACTOR else spacing,
-                steps=int(steps),
-                strength=strength,
-                variants=int(variants),
-                seed=int(seed),
-            )
+            asked = page_request(self.base, **settings)
+            chosen = values[self.difficulty] or 0
             try:
-                run = self.workshop.remap(
-                    session_of(request),
-                    Path(path),
-                    asked,
-                    lambda what, done, total: progress((done, total), desc=what, unit="steps"),
-                    chosen or 0,
-                )
+                self.sessions.remap(session, Path(path), asked, report, chosen, settings)
             except Stopped:
                 return [*swap(False), "Cancelled.", *(gr.skip() for _ in self.result_outputs)]
-            return [*swap(False), "", *result_updates(run, 0)]
-
-    def show_variant(self, k: int, request: gr.Request) -> list[Any]:
-        """Another variant of the last run."""
-        run = self.workshop.visitor(session_of(request)).run
-        with explained():
-            if run is None or not 0 <= k < len(run.made):
-                raise ValueError("the results are gone, for the page was closed: generate again")
-            return result_updates(run, k)
+        return [*swap(False), "", *self.shown(request)]
