@@ -31,6 +31,7 @@ from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from checkpoint import load_model
 from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
+from conventions.command_line import options_of
 from sampling.steering import Models, load_models
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
@@ -195,7 +196,8 @@ def test_a_model_of_the_second_generation_has_its_own_controls(
 def test_the_page_loads_the_models_that_flags_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "v2")
     flags = ["--ckpt", str(DEFAULT_MODEL), "--expert-ckpt", str(folder), "--expert-below", "20"]
-    base = app.base_request(app.make_parser().parse_args(flags))
+    service = options_of(app.Service, app.make_parser().parse_args(flags))
+    base = app.base_request(service)
     models = load_models(base, torch.device("cpu"))
     assert models.expert is not None and models.expert.vocabulary is not None
     assert page_request(base).label() == "finished by v2"
