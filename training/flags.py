@@ -183,6 +183,12 @@ def _add_device_flags(group: argparse._ArgumentGroup) -> None:
         choices=["nccl", "gloo"],
         help="with torchrun; gloo on CPUs and on Windows",
     )
+    add(
+        "--dist-timeout",
+        type=float,
+        metavar="MINUTES",
+        help="with torchrun: how long a rank waits in a step for one that does not answer",
+    )
     add("--use-amp", action=command_line.BooleanFlag, help="half precision; default: on CUDA")
     add(
         "--amp-dtype",
