@@ -1,4 +1,4 @@
-"""The sequence diffusion transformer (torch only).
+"""The sequence diffusion transformer.
 
 A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
 patches. Time is either a rotary phase of every query and key (our models: shifting a map in time
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from conventions.precision import has_float64
 
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
@@ -225,7 +227,7 @@ def rotary_table(
     start; on the CPU, where times may stay, if the device has no float64. Source: Su et al. 2021,
     RoFormer.
     """
-    exact = torch.device("cpu") if times.device.type == "mps" else times.device
+    exact = times.device if has_float64(times.device) else torch.device("cpu")
     relative = times.detach().to(exact, torch.float64)
     relative = relative - relative[:, :1]
     count = head_dim // 2

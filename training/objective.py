@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.precision import has_float64
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
 from models import Conditions, DiTConfig, make_context
@@ -131,7 +132,7 @@ class Objective:
         assert given.valid is not None
         valid = None if bool(given.valid.all()) else self._to_device(given.valid)
         told = Conditions(
-            times if self.device.type == "mps" else self._to_device(times),
+            self._to_device(times) if has_float64(self.device) else times,
             self._to_device(torch.where(noise.drop_distances[:, None], -1.0, given.distances)),
             self._to_device(given.types),
             self._to_device(classes),
@@ -152,8 +153,8 @@ class Objective:
     def _to_device(self, x: Tensor) -> Tensor:
         """A copy that the host does not wait for, where the device can fetch from its memory."""
         if self.device.type == "cuda":
-            x = x.pin_memory()
-        return x.to(self.device, non_blocking=True)
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device)
 
 
 def loss_by_band(losses: Tensor, sigmas_px: Tensor) -> dict[str, float | None]:
