@@ -1,4 +1,4 @@
-"""The sequence diffusion transformer.
+"""The sequence diffusion transformer (torch only).
 
 A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
 patches. Time is either a rotary phase of every query and key (our models: shifting a map in time
@@ -19,8 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-
-from conventions.precision import has_float64
 
 NUM_TYPES = 16
 SIGMA_DATA_PX = 131.0
@@ -196,6 +194,11 @@ def null_classes(config: DiTConfig) -> Tensor:
     null = torch.zeros(1, sum(config.class_groups), dtype=torch.bool)
     null[0, ends] = True
     return null
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device has float64, which Apple's GPUs lack."""
+    return device.type != "mps"
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -1,15 +1,10 @@
-"""In which precisions a device computes at all, and fast: natively, not by emulation."""
+"""In which precision a device computes fast: what it has natively, not what it emulates."""
 
 from typing import Any
 
 import torch
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def has_float64(device: torch.device) -> bool:
-    """Whether a device has float64, which Apple's GPUs lack."""
-    return device.type != "mps"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conventions.precision import has_float64
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
-from models import Conditions, DiTConfig, make_context
+from models import Conditions, DiTConfig, has_float64, make_context
 from training.conditioning import with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight

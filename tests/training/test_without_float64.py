@@ -15,13 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import models
-from conventions.precision import has_float64
 from conventions.ranks import Ranks
 from data_loading import PackedDataset, WindowLoader
 from diffusion.guidance import guided_network
 from diffusion.parametrisation import EDM, LearnedVariance, Parametrisation
 from diffusion.samplers import SOLVERS, noise_source
-from models import ARCHITECTURES, SIZES, Conditions, DiT, DiTConfig, bind
+from models import ARCHITECTURES, SIZES, Conditions, DiT, DiTConfig, bind, has_float64
 from training import objective as objective_module
 from training.objective import Noise, Objective
 
