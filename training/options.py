@@ -70,6 +70,7 @@ class TrainingOptions:
     device: str = field(default="auto", metadata=INDIFFERENT)
     dist: str = field(default="nccl", metadata=INDIFFERENT)
     dist_timeout: float = field(default=MINUTES, metadata=INDIFFERENT)
+    shard: bool = field(default=False, metadata=INDIFFERENT)
     use_amp: bool | None = None
     amp_dtype: str = "auto"
     dtype: str = "float32"
