@@ -221,6 +221,11 @@ def null_classes(config: DiTConfig) -> Tensor:
     return null
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device has float64, which Apple's GPUs lack."""
+    return device.type != "mps"
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, as sums of few terms need it under autocast; float64 stays as it is."""
     return x if x.dtype == torch.float64 else x.float()
@@ -250,7 +255,7 @@ def rotary_table(
     start; on the CPU, where times may stay, if the device has no float64. Source: Su et al. 2021,
     RoFormer.
     """
-    exact = torch.device("cpu") if times.device.type == "mps" else times.device
+    exact = times.device if has_float64(times.device) else torch.device("cpu")
     relative = times.detach().to(exact, torch.float64)
     relative = relative - relative[:, :1]
     count = head_dim // 2

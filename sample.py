@@ -176,7 +176,7 @@ def main() -> int:
     request = request_from(args)
     if args.check is not None:
         return check_result(args.check, request)
-    with process_group("gloo", hours=24 * 14) as ranks:
+    with process_group("gloo", minutes=14 * 24 * 60) as ranks:
         device = command_line.pick_device(args.device, ranks.local_rank)
         models = load_models(request, device)
         check_model(models.sampler, args.model, args.num_classes)

@@ -67,7 +67,7 @@ def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any
 @naming(command_line.flag_names())
 def main() -> int:
     options = training_options(make_parser().parse_args())
-    with process_group(options.dist) as ranks:
+    with process_group(options.dist, options.dist_timeout) as ranks:
         dataset = open_data(options, ranks)
         identity = run_identity(options, dataset)
         folder = ranks.only_on_main(

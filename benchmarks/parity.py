@@ -128,7 +128,7 @@ def results(problem: Problem, device: torch.device, precision: Precision) -> dic
             "gradients": torch.cat([g.flatten() for g in gradients]) / scale,
             "samples_px": samples(problem, model, objective),
         }
-    return {name: value.detach().to("cpu", torch.float64) for name, value in found.items()}
+    return {name: value.detach().cpu().double() for name, value in found.items()}
 
 
 @torch.inference_mode()

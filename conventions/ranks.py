@@ -1,6 +1,7 @@
 """The processes of one run: who they are, what each takes, what they agree on."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,15 @@ from torch import Tensor
 from conventions.errors import FieldError
 
 T = TypeVar("T")
+MINUTES, PATIENT_HOURS = 20.0, 4.0
+"""How long ranks wait for each other in a step, and for what the main rank does alone.
+
+Compilers and caches differ from rank to rank by minutes; to pack a dataset or to write a large
+checkpoint may take hours.
+"""
+
+LOST = re.compile(r"gloo|nccl|Connection (closed|reset) by peer|Timed out waiting", re.IGNORECASE)
+"""In the messages of torch's errors that mean that another rank is gone or does not answer."""
 
 
 def share_of(n: int, rank: int, world_size: int) -> slice:
@@ -26,11 +36,15 @@ def share_of(n: int, rank: int, world_size: int) -> slice:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of them; without torchrun there is one."""
+    """This process among all of them; without torchrun there is one.
+
+    `patient` is the group whose members wait for what the main rank does alone.
+    """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    patient: "dist.ProcessGroup | None" = None  # which some builds of torch lack
 
     @property
     def is_main(self) -> bool:
@@ -42,7 +56,7 @@ class Ranks:
         return share_of(n, self.rank, self.world_size)
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What `make` gives on the main rank, on every rank.
+        """What `make` gives on the main rank, on every rank, however long it takes.
 
         Bad input that the main rank finds, a ValueError or OSError, is reported there alone and
         ends the other ranks quietly, instead of leaving them to wait for it.
@@ -57,12 +71,13 @@ class Ranks:
             except (ValueError, OSError) as error:
                 failure = error
         failed = [failure is not None]
-        dist.broadcast_object_list(failed, src=0, device=torch.device("cpu"))
+        cpu = torch.device("cpu")
+        dist.broadcast_object_list(failed, src=0, group=self.patient, device=cpu)
         if failure is not None:
             raise failure
         if failed[0]:
             sys.exit(2)
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(box, src=0, group=self.patient, device=cpu)
         return box[0]  # type: ignore[return-value]
 
     def only_on_main(self, make: Callable[[], T]) -> T | None:
@@ -70,6 +85,11 @@ class Ranks:
         made: list[T] = []
         self.from_main(lambda: made.append(make()))
         return made[0] if made else None
+
+    def wait_for_all(self) -> None:
+        """Until all ranks are here, as long as for the main rank's work."""
+        if self.world_size > 1:
+            dist.barrier(self.patient)
 
     def largest(self, *values: float) -> list[float]:
         """The largest of each value over all ranks. A sum on the CPU: no device waits for it."""
@@ -82,40 +102,71 @@ class Ranks:
     def join(self, mine: Tensor, n: int) -> Tensor:
         """(..., n) on the CPU on every rank, from each rank's `share(n)` in (..., share)."""
         whole = torch.zeros(*mine.shape[:-1], n, dtype=torch.float64)
-        whole[..., self.share(n)] = mine.detach().to("cpu", torch.float64)
+        whole[..., self.share(n)] = mine.detach().cpu().double()  # MPS has no float64
         if self.world_size > 1:
             dist.all_reduce(whole)
         return whole
 
 
 @contextmanager
-def process_group(backend: str, hours: float = 4) -> Iterator[Ranks]:
+def process_group(
+    backend: str, minutes: float = MINUTES, hours: float = PATIENT_HOURS
+) -> Iterator[Ranks]:
     """Joins torchrun's process group, if there is one, and leaves it at the end.
 
-    `hours` is how long a rank waits for another one.
-    Tensors on the CPU, by which the ranks agree on when to stop, go through gloo in any case.
+    A rank waits `minutes` for the others, and `hours` for what the main rank does alone. An OSError
+    says that another rank is lost. Tensors on the CPU, by which the ranks agree on when to stop, go
+    through gloo in any case.
     """
     if "WORLD_SIZE" not in os.environ:
         yield Ranks()
         return
-    if backend == "nccl" and not torch.cuda.is_available():
-        raise FieldError("{dist} nccl needs CUDA, which is not available here: use {dist} gloo")
+    _require_backend(backend)
     # The rank counts over all nodes; the device is one of this node's.
     local_rank = int(os.environ["LOCAL_RANK"])
     if backend == "nccl":
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    if sys.platform == "win32":
+        os.environ.setdefault("USE_LIBUV", "0")  # torch asks for it, but is built without it there
+    lost = False
+    try:
+        yield _joined(backend, local_rank, timedelta(minutes=minutes), timedelta(hours=hours))
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or bool(LOST.search(str(error)))
+        if not lost:
+            raise
+        raise ConnectionError(
+            f"another process of this run has ended, or did not answer for {minutes:g} minutes: "
+            "its own message, if there is one, says why. The same command goes on from what was "
+            f"saved ({' '.join(str(error).split())[:200]})"
+        ) from error
+    finally:
+        # Who takes leave of a lost rank may wait for it.
+        if dist.is_initialized() and not lost:
+            dist.destroy_process_group()
+
+
+def _joined(backend: str, local_rank: int, timeout: timedelta, patience: timedelta) -> Ranks:
+    """Meets the other ranks."""
     backends = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
-    # The other ranks wait while the main one packs a dataset, which may take long.
-    timeout = timedelta(hours=hours)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(f"attempt {attempt_number()}", store)
     dist.init_process_group(
         backends, store=store, rank=rank, world_size=world_size, timeout=timeout
     )
-    try:
-        yield Ranks(dist.get_rank(), local_rank, dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    patient = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(patient, dist.ProcessGroup)  # as everywhere: all ranks are its members
+    return Ranks(dist.get_rank(), local_rank, dist.get_world_size(), patient)
+
+
+def _require_backend(backend: str) -> None:
+    """ValueError where torch cannot let processes talk that way."""
+    if backend != "nccl":
+        return
+    if not torch.cuda.is_available():
+        raise FieldError("{dist} nccl needs CUDA, which is not available here: use {dist} gloo")
+    if not dist.is_nccl_available():
+        raise FieldError("{dist} nccl is not in this torch, as on Windows: use {dist} gloo")
 
 
 def attempt_number() -> int:

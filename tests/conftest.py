@@ -5,6 +5,7 @@ torch is imported inside fixtures, so that tests that do not need it start at on
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -145,6 +146,20 @@ def torchrun_command(ranks: int, *more: str) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     train_py = Path(__file__).resolve().parent.parent / "train.py"
     return [*launcher, f"--nproc-per-node={ranks}", *more, str(train_py)]
+
+
+def run_torchrun(ranks: int, data: Path, results: Path, *more: object) -> Path:
+    """Trains on many processes to the end; the run's folder."""
+    result = subprocess.run(
+        [*torchrun_command(ranks), *train_flags(data, results, "--dist", "gloo", *more)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=180,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return max(path for path in results.iterdir() if path.name[:3].isdecimal())
 
 
 def assert_equal(a: Any, b: Any, name: str = "") -> None:

@@ -217,6 +217,18 @@ def test_nccl_without_cuda_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_nccl_that_torch_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, with a GPU."""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    with (
+        pytest.raises(ValueError, match=r"not in this torch.* use dist gloo"),
+        process_group("nccl"),
+    ):
+        pass
+
+
 def test_mixed_precision_trains_on_a_cpu_too(packed: PackedDataset, tmp_path: Path) -> None:
     """The EMA follows that of float32, though not to the digit."""
     flags = ("--max-steps", TRAIN_STEPS, "--use-amp")

@@ -196,6 +196,18 @@ def _add_device_flags(group: argparse._ArgumentGroup) -> None:
         choices=["nccl", "gloo"],
         help="with torchrun; gloo on CPUs and on Windows",
     )
+    add(
+        "--dist-timeout",
+        type=float,
+        metavar="MINUTES",
+        help="with torchrun: how long a rank waits in a step for one that does not answer",
+    )
+    add(
+        "--shard",
+        action=command_line.BooleanFlag,
+        help="with torchrun: weights, gradients, moments and average are shared out over the ranks "
+        "(FSDP2), for models that are too large for one device",
+    )
     add("--use-amp", action=command_line.BooleanFlag, help="half precision; default: on CUDA")
     add(
         "--amp-dtype",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_loading import Batch
 from diffusion.parametrisation import Parametrisation
-from models import Conditions, DiTConfig, make_context
+from models import Conditions, DiTConfig, has_float64, make_context
 from training.conditioning import STARS_GROUP, with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
@@ -156,11 +156,11 @@ class Objective:
 
         Times, which are float64, stay on the CPU where the device has no such numbers.
         """
-        if self.device.type == "mps" and x.dtype == torch.float64:
+        if x.dtype == torch.float64 and not has_float64(self.device):
             return x
         if self.device.type == "cuda" and x.device.type == "cpu":
-            x = x.pin_memory()
-        return x.to(self.device, non_blocking=True)
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device)
 
 
 def loss_by_band(losses: Tensor, sigmas_px: Tensor) -> dict[str, float | None]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT, identity, plain
+from conventions.ranks import MINUTES
 from diffusion.parametrisation import EDM
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
     *("max_noise_px", "noise_log_std", "half_window", "train_half_window"),
-    *("num_classes", "heads", "peak_tflops"),
+    *("num_classes", "heads", "peak_tflops", "dist_timeout"),
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
 
@@ -69,6 +70,8 @@ class TrainingOptions:
     embed_only_epochs: int = 0
     device: str = field(default="auto", metadata=INDIFFERENT)
     dist: str = field(default="nccl", metadata=INDIFFERENT)
+    dist_timeout: float = field(default=MINUTES, metadata=INDIFFERENT)
+    shard: bool = field(default=False, metadata=INDIFFERENT)
     use_amp: bool | None = None
     amp_dtype: str = "auto"
     dtype: str = "float32"

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from training.objective import Noise, Objective
 from training.options import TrainingOptions
 from training.profiling import profiled
 from training.run_folder import RunFolder
+from training.saving import Saver
+from training.sharding import host_copy, own_part, shard, sharded_moments, whole
 from training.state import TABLE, TrainingState
 from training.validation import Validation
 
@@ -57,7 +60,10 @@ class Trainer:
         self.device = command_line.pick_device(options.device, ranks.local_rank)
         self.dtype = getattr(torch, options.dtype)
         torch.manual_seed(options.global_seed)
-        self.model = DiT(config).to(self.device, self.dtype)
+        self.sharded = options.shard and ranks.world_size > 1
+        # What is to be shared out may be too large for one device: it goes there in slices.
+        home = torch.device("cpu") if self.sharded else self.device
+        self.model = DiT(config).to(home, self.dtype)
         self.model.grad_checkpointing = options.grad_checkpointing
         self.ema = WeightAverage(self.model, options.ema_decay)
         self.optimizer = self._optimizer()
@@ -136,6 +142,8 @@ class Trainer:
 
     def connect(self) -> None:
         """Compiles the model if that is wanted, and joins it with those of the other ranks."""
+        if self.sharded:
+            self._shard()
         wanted = self.options.compile
         if self.device.type == "cuda" if wanted is None else wanted:
             self.network = torch.compile(self.model)  # type: ignore[assignment]
@@ -143,13 +151,15 @@ class Trainer:
             try:
                 self._rehearse()
             except torch.OutOfMemoryError:
+                self._require_unsharded()
                 torch.compiler.reset()  # it does work: the parts of a step will be smaller
             except (RuntimeError, OSError, ImportError) as error:
                 reason = " ".join(str(error).split())[:200]
                 log.warning("torch.compile does not work here, going on without it: %s", reason)
                 self.network, self.compiled = self.model, False
         self._fit_memory()
-        if self.ranks.world_size > 1:
+        self.ranks.wait_for_all()  # compilers and caches differ from rank to rank
+        if self.ranks.world_size > 1 and not self.sharded:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(
                 self.network, device_ids=ids, gradient_as_bucket_view=True
@@ -157,6 +167,23 @@ class Trainer:
             # DDP orders its sums anew after the first step. From here on they are in that order
             # already, so that a run that is taken up adds as one that was never stopped.
             self._rehearse()
+
+    def _shard(self) -> None:
+        """Shares model, average and moments out over the ranks, as they have been restored."""
+        shard(self.model, self.device, self.ranks.world_size)
+        shard(self.ema.module, self.device, self.ranks.world_size)
+        moments = self.optimizer.state_dict()
+        self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(sharded_moments(moments, self.model))
+
+    def _require_unsharded(self) -> None:
+        """ValueError for what no rank of a sharded model can try again on its own."""
+        if self.sharded:
+            raise FieldError(
+                "a step does not fit into the device's memory: give {accumulate} {0}, or add "
+                "{grad_checkpointing}",
+                2 * self.parts,
+            )
 
     def _fit_memory(self) -> None:
         """On CUDA: as many parts of a step as its memory needs."""
@@ -168,11 +195,18 @@ class Trainer:
             self.parts = parts
             self.optimizer.zero_grad(set_to_none=True)
             # The optimiser's moments, which do not exist before the first step.
-            weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+            parts_here = map(own_part, self.model.parameters())
+            weights = sum(p.numel() * p.element_size() for p in parts_here)
             moments = torch.empty(2 * weights, dtype=torch.uint8, device=self.device)
             self._rehearse()
             del moments
 
+        if self.sharded:
+            try:
+                rehearse(self.parts)
+            except torch.OutOfMemoryError:
+                self._require_unsharded()
+            return
         remedy = "add {grad_checkpointing}, or take a smaller {model} or {seq_len}"
         windows = share.stop - share.start
         self.parts = parts_that_fit(rehearse, self.parts, windows, self.ranks, remedy)
@@ -215,8 +249,8 @@ class Trainer:
 
     def train_step(self, batch: Batch, step: int) -> StepRecord:
         """One optimiser step on the global batch, of which `batch` is this rank's share."""
-        whole = self.noise(step)
-        noise = whole.part(self.ranks.share(self.options.global_batch_size))
+        everyones = self.noise(step)
+        noise = everyones.part(self.ranks.share(self.options.global_batch_size))
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch, noise)
         if step < self.options.embed_only_epochs * self.loader.batches_per_epoch:
@@ -224,19 +258,20 @@ class Trainer:
                 if name != TABLE:
                     parameter.grad = None
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
         self.set_learning_rate()
         self.scaler.step(self.optimizer)  # not where a scaled gradient overflowed
         self.scaler.update()
         self.ema.update(self.model, self.updates)
         self.updates += 1
-        return StepRecord(step, whole.levels, losses, norm)
+        return StepRecord(step, everyones.levels, losses, norm)
 
     def _backward(self, batch: Batch, noise: Noise) -> Tensor:
         """Gradients of the global batch's mean loss; this rank's losses.
 
         DDP averages the ranks' gradients; as ranks and micro-batches may differ in size, each
-        counts by its number of windows. Only the last micro-batch exchanges gradients.
+        counts by its number of windows. Only the last micro-batch exchanges gradients, unless the
+        model is sharded: then nobody has room for whole ones.
         """
         # A window weighs the same wherever it is: W ranks averaged, N windows in all.
         weight = self.ranks.world_size / self.options.global_batch_size
@@ -266,17 +301,26 @@ class Trainer:
         return losses[part.start - taken.start : part.stop - taken.start]
 
     def _micro_batches(self, n: int) -> list[slice]:
-        """n windows in so many parts as they are computed in, none of them empty."""
-        count = min(self.parts, n)
+        """n windows in so many parts as they are computed in, none of them empty.
+
+        As many on every rank: those of a sharded model gather its weights for each together.
+        """
+        count = min(self.parts, self.options.global_batch_size // self.ranks.world_size)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to continue; loadable with weights_only=True."""
-        epoch, index = divmod(self.step, self.loader.batches_per_epoch)
-        return {
+        """All that is needed to continue, copied; loadable with weights_only=True.
+
+        All ranks must ask for it together; only the main one is given tensors.
+        """
+        learnt = {
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict(),
             "opt": self.optimizer.state_dict(),
+        }
+        epoch, index = divmod(self.step, self.loader.batches_per_epoch)
+        return {
+            **host_copy(learnt, self.ranks.is_main),
             "config": self.model.config.to_dict(),
             "parametrisation": self.objective.parametrisation.to_dict(),
             "step": self.step,
@@ -307,15 +351,14 @@ class Trainer:
         `folder` is the main rank's. A signal ends the run early, with a checkpoint.
         """
         place = None if folder is None else folder.path
-        with StopSignals().listening() as signals:
+        saver = Saver(folder, self.options)
+        with saver.closing(), StopSignals().listening() as signals:
             with profiled(place, self.options.profile) as step_done:
-                stopped_by = self._loop(folder, watch, signals, step_done)
+                stopped_by = self._loop(folder, saver, watch, signals, step_done)
             watch.check()
-            if folder is not None:
-                self.save(folder)
-                if not stopped_by:
-                    self.export(folder.path)
-                    folder.finish()
+            self.save_last(saver)
+            if not stopped_by:
+                self.export(folder)
         if stopped_by:
             log.info("Stopped at step %d: the same command goes on from there", self.step)
             return 128 + stopped_by
@@ -325,6 +368,7 @@ class Trainer:
     def _loop(
         self,
         folder: RunFolder | None,
+        saver: Saver,
         watch: Watch,
         signals: StopSignals,
         step_done: Callable[[], None],
@@ -333,10 +377,13 @@ class Trainer:
         options, unsaved, last = self.options, False, time.perf_counter()
         for step, batch in self.loader.batches(self.step):
             now = time.perf_counter()
-            elapsed, stop = self.ranks.largest(
-                self.elapsed + now - last, float(signals.received or 0)
+            elapsed, stop, failed = self.ranks.largest(
+                *(self.elapsed + now - last, float(signals.received or 0)),
+                float(saver.failed() is not None),
             )
             self.elapsed, last = elapsed, now
+            if failed:
+                self.saved_step, unsaved = None, True
             if stop or self.progress() >= 1:
                 return int(stop)
             watch.record(self.train_step(batch, step))
@@ -352,68 +399,87 @@ class Trainer:
                 lr = self.optimizer.param_groups[0]["lr"]
                 watch.report(self.step, self.elapsed, lr, self.progress())
             self.validate(folder, watch)
-            if folder is not None and (save_now or (unsaved and log_now)):
-                unsaved = not self.try_to_save(folder)
+            if save_now or (unsaved and log_now):
+                self.save(saver)
+                unsaved = False
         return 0
 
     def validate(self, folder: RunFolder | None, watch: Watch) -> None:
         """Losses and pictures of held-out maps when their step has come; not timed as training."""
         options, before = self.options, time.perf_counter()
-        if self.validation is None:
+        validate_now = self.step % options.val_every == 0
+        sample_now = bool(options.sample_every) and self.step % (options.sample_every or 1) == 0
+        if self.validation is None or not (validate_now or sample_now):
             return
-        values: dict[str, Any] = {}
-        if self.step % options.val_every == 0:
-            values = self.validation.losses(self._held_out_losses, self.ranks)
+        average, values = self.whole_average(), {}
+        if validate_now:
+            losses = partial(self._held_out_losses, average)
+            values = self.validation.losses(losses, self.ranks)
             log.info("(step=%07d) Validation Loss: %.4f", self.step, values["loss"])
-        if folder is not None and options.sample_every and self.step % options.sample_every == 0:
-            (folder.path / "samples").mkdir(exist_ok=True)
-            picture = folder.path / "samples" / f"{self.step:07d}.png"
-            values |= self.validation.sample(self.ema.module, picture)
-            log.info(
-                "Sampled held-out maps into %s, spacing error %.1f px (p95 %.1f px)",
-                picture,
-                values["spacing_error_median_px"],
-                values["spacing_error_p95_px"],
-            )
-        if values:
-            watch.validated(self.step, values, time.perf_counter() - before)
+        if sample_now:
+            values |= self.ranks.only_on_main(lambda: self._sample(folder, average)) or {}
+        watch.validated(self.step, values, time.perf_counter() - before)
+
+    def _sample(self, folder: RunFolder | None, average: DiT) -> dict[str, Any]:
+        """Pictures of held-out maps."""
+        assert folder is not None and self.validation is not None
+        (folder.path / "samples").mkdir(exist_ok=True)
+        picture = folder.path / "samples" / f"{self.step:07d}.png"
+        values = self.validation.sample(average, picture)
+        log.info(
+            "Sampled held-out maps into %s, spacing error %.1f px (p95 %.1f px)",
+            *(picture, values["spacing_error_median_px"], values["spacing_error_p95_px"]),
+        )
+        return values
+
+    def whole_average(self) -> DiT:
+        """The averaged model to compute with; all ranks must ask for it together."""
+        if not self.sharded:
+            return self.ema.module
+        average = DiT(self.model.config).to(self.device, self.dtype)
+        weights = self.ema.module.state_dict()
+        average.load_state_dict({name: whole(weight) for name, weight in weights.items()})
+        return average.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def _held_out_losses(self, batch: Batch, noise: Noise) -> Tensor:
-        return self.objective.losses(self.ema.module, batch, noise)
+    def _held_out_losses(self, average: DiT, batch: Batch, noise: Noise) -> Tensor:
+        return self.objective.losses(average, batch, noise)
 
-    def try_to_save(self, folder: RunFolder) -> bool:
-        """Saves; where the disk does not take it, says so and goes on with what is there."""
-        try:
-            self.save(folder)
-        except OSError as error:
-            newest = next(iter(folder.checkpoints()), None)
-            log.error(
-                "No checkpoint at step %d: %s. The last one is %s. Make room: training goes on and "
-                "tries again every %d steps",
-                self.step,
-                error.strerror or error,
-                newest,
-                self.options.log_every,
-            )
-            return False
-        return True
-
-    def save(self, folder: RunFolder) -> None:
-        """Writes a checkpoint, unless this step has one."""
+    def save(self, saver: Saver) -> None:
+        """Has a checkpoint written, unless this step has one; all ranks call it together."""
         if self.saved_step == self.step:
             return
-        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+        parts = map(own_part, self.model.parameters())
+        wrong = not all(bool(weight.isfinite().all()) for weight in parts)
+        if any(self.ranks.largest(float(wrong))):
             raise FieldError(
                 "a weight is not finite by step {0}: lower {lr} (now {1})",
                 *(self.step, self.options.lr),
             )
-        path = folder.save(self.step, self.state(), self.options.keep_last, self.options.keep_every)
+        # There is room in memory for one copy of the state.
+        self.ranks.only_on_main(lambda: saver.failed(wait=True))
+        saver.begin(self.step, self.state())
         self.saved_step = self.step
-        log.info("Saved checkpoint to %s", path)
 
-    def export(self, folder: Path) -> None:
-        """Writes the EMA weights and the tables of classes, ready for sample.py."""
+    def save_last(self, saver: Saver) -> None:
+        """The same, and waits until it is written: an OSError on the main rank if it cannot be."""
+        if self.ranks.from_main(lambda: saver.failed(wait=True) is not None):
+            self.saved_step = None
+        self.save(saver)
+        self.ranks.only_on_main(saver.finish)
+
+    def export(self, folder: RunFolder | None) -> None:
+        """Writes the EMA weights and the tables of classes; the run is finished then.
+
+        All ranks call it together.
+        """
+        weights = host_copy(self.ema.module.state_dict(), self.ranks.is_main)
+        if folder is not None:
+            self._write_export(folder.path, weights)
+            folder.finish()
+
+    def _write_export(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """What sample.py needs."""
         metadata = {
             "model": self.options.model,
             "steps": self.step,
@@ -425,7 +491,7 @@ class Trainer:
         }
         export_weights(
             folder / "model.safetensors",
-            self.ema.module.state_dict(),
+            weights,
             self.model.config,
             self.objective.parametrisation,
             metadata,

@@ -4,15 +4,23 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conventions.ranks import Ranks, StopSignals, attempt_number, share_of
+from conventions import ranks as ranks_module
+from conventions.ranks import Ranks, StopSignals, attempt_number, process_group, share_of
 from data_loading import PackedDataset
-from tests.conftest import call_train, run_train, torchrun_command, train_flags
+from tests.conftest import (
+    call_train,
+    run_torchrun,
+    run_train,
+    torchrun_command,
+    train_flags,
+)
 
 STEPS, BATCH = 50, 7
 FLAGS = ("--max-steps", STEPS, "--global-batch-size", BATCH, "--dtype", "float64")
@@ -23,19 +31,6 @@ def losses(results: Path) -> list[float]:
     (path,) = results.glob("*/metrics.jsonl")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines]
-
-
-def torchrun(ranks: int, data: Path, results: Path, *more: object) -> None:
-    """Trains on many processes to the end."""
-    result = subprocess.run(
-        [*torchrun_command(ranks), *train_flags(data, results, "--dist", "gloo", *more)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=180,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_any_number_of_processes_trains_the_same_run(
 
     In float64, so that nothing but the order of summation can differ.
     """
-    torchrun(ranks, packed.folder, tmp_path, *FLAGS, "--accumulate", parts)
+    run_torchrun(ranks, packed.folder, tmp_path, *FLAGS, "--accumulate", parts)
     assert len(alone) == STEPS
     np.testing.assert_allclose(losses(tmp_path), alone, rtol=1e-9, atol=0)
 
@@ -129,6 +124,41 @@ def test_restarted_processes_meet_apart_from_dead_ones(monkeypatch: pytest.Monke
         attempt_number()
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
     assert attempt_number() == 0
+
+
+def test_windows_is_not_asked_for_libuv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which torch is built without there; whoever sets it is left alone."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ranks_module, "_joined", lambda *_: Ranks())
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for before, after in ((None, "0"), ("1", "1")):
+        monkeypatch.delenv("USE_LIBUV", raising=False)
+        if before is not None:
+            monkeypatch.setenv("USE_LIBUV", before)
+        with process_group("gloo"):
+            assert os.environ["USE_LIBUV"] == after
+    monkeypatch.delenv("USE_LIBUV")
+
+
+def test_a_torch_without_processes_trains_and_samples() -> None:
+    """As some builds for Windows are: nothing of torch.distributed is needed before it is used."""
+    code = (
+        "import sys, torch, torch._dynamo\n"
+        "for name in ('ProcessGroup', 'DistError', 'PrefixStore'):\n"
+        "    delattr(torch.distributed, name)\n"
+        "for name in ('tensor', 'fsdp', 'device_mesh'):\n"
+        "    sys.modules[f'torch.distributed.{name}'] = None\n"
+        "import sample, train\n"
+        "from conventions.ranks import process_group\n"
+        "with process_group('gloo') as ranks:\n"
+        "    print(ranks.world_size)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert ran.stdout == "1\n", ran.stderr
 
 
 def test_a_failing_main_rank_reports_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def test_a_run_has_a_graph_and_one_for_padding(
     trainer = trainer_for(packed, tmp_path, *flags)
     assert trainer.validation is not None
     step_through(trainer, 10)
-    trainer.validation.losses(trainer._held_out_losses, trainer.ranks)
+    losses = partial(trainer._held_out_losses, trainer.ema.module)
+    trainer.validation.losses(losses, trainer.ranks)
     step_through(trainer, 10)
     assert 1 <= len(graphs) <= 2
 

