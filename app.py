@@ -58,7 +58,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=command_line.HelpFormatter,
     )
     add = parser.add_argument
-    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add(
+        "--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors, .pt or hf:OWNER/NAME"
+    )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: the whole network")
     add("--port", type=int, help="port to listen on; default: 7860, or the next free one")
     add(

@@ -22,6 +22,7 @@ from torch import Tensor
 from conditions import second_generation
 from conditions.second_generation import TOKENIZER, WEIGHTS
 from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
+from conventions import hub
 from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
@@ -154,10 +155,11 @@ def load_model(
 ) -> LoadedModel:
     """Loads an export, a training checkpoint (its EMA), a checkpoint of the reference, or a v2.
 
+    `path` may be a name of the Hugging Face Hub, see `conventions.hub`; such a model is an export.
     `heads` is needed only for reference checkpoints of a size that it does not have by name.
     `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.
     """
-    path = Path(path)
+    path = hub.local_path(Path(path))
     if path.is_dir():
         return _load_folder(path, device, heads, known_steps)
     if not path.is_file():

@@ -40,6 +40,9 @@ NOT_RUN = {
     'python testing/style_test.py "C:/osu/Songs" --train "C:/osu/Songs" --output style.json': (
         "wants maps that the model was trained on; test_style.py tests what it computes"
     ),
+    'python -m pip install "huggingface_hub>=1.0"': "requirements-dev.txt includes it",
+    "python sample.py --ckpt hf:owner/name --output results/shared": "test_hub.py loads one",
+    'python sample.py --ckpt "hf:owner/name@v2" --output results/shared': "test_hub.py loads one",
     "ruff check .": "the CI script does",
     "ruff format --check .": "the CI script does",
     "mypy .": "the CI script does",
