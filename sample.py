@@ -98,6 +98,8 @@ class Command:
         self.write(job, outputs, remapped, found)
         for variant in [] if quiet else found["variants"]:
             print(report.outcome(variant["written"], request.options.spacing))
+            if places := report.to_look_at(variant["marks"]):
+                print(places)
         return True
 
     def write(

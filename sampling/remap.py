@@ -4,7 +4,7 @@
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from beatmaps.shapeless import with_shapes
 from conventions.arrays import FloatArray
+from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
 from sampling.progress import Reports
 from sampling.request import RemapRequest
 from sampling.steering import Models, steer
+from viewer.marks import Mark
 
 TAG = "osu-diffusion"
 
@@ -26,8 +28,8 @@ class Remapped:
     """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
 
     raw (T, 2) px is the sample before it was put on whole pixels; states are the coordinates
-    (T, 2) px that every step predicted, and the result, if wanted; seconds are those of sampling
-    all variants.
+    (T, 2) that every step predicted, and the result, if wanted; seconds are those of sampling
+    all variants; marks are places to look at, see `metrics.marks`.
     """
 
     data: bytes
@@ -37,6 +39,7 @@ class Remapped:
     written: dict[str, float]
     before_rounding: dict[str, float]
     seconds: float
+    marks: list[Mark] = field(default_factory=list)
 
 
 def result_version(beatmap: Beatmap, request: RemapRequest) -> str:
@@ -95,8 +98,9 @@ def remap(
             sequence, placed[k], version, options.seed, set_id, options.slider_velocity
         )
         written = parse_beatmap(data, beatmap.name)
-        errors = measure(sequence, beatmap_to_sequence(written).xy, wanted)
+        after = beatmap_to_sequence(written)
+        errors, marks = measure(sequence, after.xy, wanted), find_marks(sequence, after)
         mine = [xy[k] for xy in (*states, placed)] if watch else []
         before = measure(sequence, raw[k], wanted)
-        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds))
+        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds, marks))
     return result

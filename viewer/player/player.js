@@ -15,6 +15,7 @@ class Player {
     this.context = this.find("field").getContext("2d");
     this.painter = new Painter(this.context);
     this.sounds = new HitSounds(data.sounds);
+    this.marks = new Marks(data.marks, this.scenes.at(-1), (time) => this.seek(time));
     const things = this.scenes.flatMap((scene) => scene.things);
     const first = Math.min(...data.maps.map((map) => map.objects[0].time - map.preempt));
     const last = things.reduce((end, thing) => Math.max(end, thing.end), 0);
@@ -59,6 +60,7 @@ class Player {
     keys.textContent = "Space plays, \u2190 \u2192 seek 1 s (with Shift: by object), "
       + "\u2191 \u2193 speed, V changes the view, H hitsounds.";
     this.find("note").append(this.data.note ? `${this.data.note} ` : "", keys);
+    this.marks.fill(this.find("marks"));
     this.showView(this.view);
     this.setVolume();
   }
@@ -201,6 +203,7 @@ class Player {
       this.drawField(names.reverse().join(" over "));
       for (const [map, opacity] of maps) {
         this.painter.draw(this.scenes[map], state[map].items, opacity);
+        if (this.scenes[map] === this.marks.scene) this.marks.drawRings(context, state[map].items);
       }
       context.restore();
     }
@@ -261,6 +264,7 @@ class Player {
       const tall = count / most * height * 0.85;
       context.fillRect(bin * width / bins.length, height - tall, width / bins.length - 1, tall);
     });
+    this.marks.drawTicks(context, at);
   }
 
   showTime(time) {
