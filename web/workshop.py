@@ -235,7 +235,8 @@ class Run:
 
     def player(self, k: int) -> str:
         """The original and a variant in the player."""
-        return player_frame(self.before, self.made[k].beatmap, self.song)
+        made = self.made[k]
+        return player_frame(self.before, made.beatmap, self.song, marks=made.marks)
 
     def picture(self, k: int) -> Path:
         """The original and a variant in a picture, drawn when it is first looked at."""
