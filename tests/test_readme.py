@@ -31,6 +31,8 @@ PROGRAMS = ("python ", "torchrun ")
 NOT_RUN = {
     "python -m pip install -r requirements.txt": "the CI script does, in a fresh environment",
     "python -m pip install -r requirements-dev.txt": "the CI script does, in a fresh environment",
+    "python -m pip install uv": "wants a network",
+    "python -m uv pip install --torch-backend=auto -r requirements.txt": "wants a network",
     "python -m venv .venv": "the CI script makes one",
     "python -m pip install notebook": "test_notebooks.py executes the notebooks without Jupyter",
     "python -m notebook colab/osu_diffusion_sample.ipynb": "test_notebooks.py executes it",
