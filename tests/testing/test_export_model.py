@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import export_model
 import pytest
@@ -18,7 +17,7 @@ TINY = DiTConfig(width=16, depth=2, heads=2, num_classes=3, coordinate_dim=8, di
 METADATA = {"model": "DiT-tiny", "steps": 7, "maps": 3, "args": {"data_path": "/home/somebody"}}
 
 
-def made(folder: Path, **options: Any) -> Path:
+def made(folder: Path) -> Path:
     """A model and its weak one, exported with a run's metadata."""
     for name in ("mine.safetensors", "mine.weak.safetensors"):
         export_weights(folder / name, DiT(TINY).state_dict(), TINY, EDM(sigma_max=3.0), METADATA)
