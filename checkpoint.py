@@ -9,6 +9,7 @@ import math
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from conditions import second_generation
 from conditions.second_generation import TOKENIZER, WEIGHTS
@@ -203,8 +205,29 @@ def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary 
     return vocabulary
 
 
+class _Unfilled(TorchFunctionMode):
+    """Makes modules without random weights, for those whose weights are loaded next.
+
+    Only what dispatches as a whole is left out, most of all `normal_`: without memory, on torch's
+    meta device, it would import torch's compiler, which takes longer than all else together.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _ready(state: dict[str, Tensor], config: DiTConfig, device: torch.device | str) -> DiT:
-    model = DiT(config)
+    with _Unfilled():
+        model = DiT(config)
     model.load_state_dict({k: v.float() for k, v in state.items()})
     return model.requires_grad_(False).eval().to(device)
 
@@ -279,7 +302,7 @@ def weak_path(path: Path) -> Path | None:
 
 def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> None:
     """CheckpointError unless the weights are those of `config`, before memory is taken for them."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         expected = {name: value.shape for name, value in DiT(config).state_dict().items()}
     found = {name: value.shape for name, value in state.items() if value.is_floating_point()}
     differing = sorted(
