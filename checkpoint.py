@@ -9,6 +9,7 @@ import math
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,12 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from conditions import second_generation
 from conditions.second_generation import TOKENIZER, WEIGHTS
 from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
+from conventions import hub
 from conventions.errors import FieldError
 from conventions.whole_files import replacing
 from diffusion.parametrisation import Denoise, Parametrisation, parametrisation_from_dict
@@ -154,10 +157,11 @@ def load_model(
 ) -> LoadedModel:
     """Loads an export, a training checkpoint (its EMA), a checkpoint of the reference, or a v2.
 
+    `path` may be a name of the Hugging Face Hub, see `conventions.hub`; such a model is an export.
     `heads` is needed only for reference checkpoints of a size that it does not have by name.
     `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.
     """
-    path = Path(path)
+    path = hub.local_path(Path(path))
     if path.is_dir():
         return _load_folder(path, device, heads, known_steps)
     if not path.is_file():
@@ -201,8 +205,29 @@ def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary 
     return vocabulary
 
 
+class _Unfilled(TorchFunctionMode):
+    """Makes modules without random weights, for those whose weights are loaded next.
+
+    Only what dispatches as a whole is left out, most of all `normal_`: without memory, on torch's
+    meta device, it would import torch's compiler, which takes longer than all else together.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _ready(state: dict[str, Tensor], config: DiTConfig, device: torch.device | str) -> DiT:
-    model = DiT(config)
+    with _Unfilled():
+        model = DiT(config)
     model.load_state_dict({k: v.float() for k, v in state.items()})
     return model.requires_grad_(False).eval().to(device)
 
@@ -277,7 +302,7 @@ def weak_path(path: Path) -> Path | None:
 
 def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> None:
     """CheckpointError unless the weights are those of `config`, before memory is taken for them."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         expected = {name: value.shape for name, value in DiT(config).state_dict().items()}
     found = {name: value.shape for name, value in state.items() if value.is_floating_point()}
     differing = sorted(

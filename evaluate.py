@@ -113,7 +113,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add, boolean = parser.add_argument, command_line.BooleanFlag
     add("folder", type=Path, help="folder of .osu files (recursive)")
-    add("--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors or .pt")
+    add(
+        "--ckpt", type=Path, default=DEFAULT_MODEL, help="model: .safetensors, .pt or hf:OWNER/NAME"
+    )
     add("--output", type=Path, default=Path("results/evaluation"), help="folder for the tables")
     add("--save-maps", action=boolean, default=False, help="also write the remapped files there")
     add("--overwrite", action=boolean, default=False, help="replace existing tables and maps")

@@ -6,9 +6,12 @@ from conventions import requirements_check  # noqa: F401  (first: says what is m
 import argparse
 from pathlib import Path
 
-from beatmaps.osu_file import read_beatmap
+from beatmaps.osu_file import Beatmap, read_beatmap
+from beatmaps.sequence import beatmap_to_sequence
 from conventions import command_line
+from metrics.marks import find_marks
 from viewer.animation import DEFAULT_CLIP, WIDTH
+from viewer.marks import Mark
 from viewer.previews import SUFFIXES, write_preview
 
 
@@ -44,6 +47,13 @@ def parse_args() -> argparse.Namespace:
     return make_parser().parse_args()
 
 
+def marks_of(before: Beatmap, after: Beatmap | None) -> list[Mark]:
+    """What to mark of `after`, if it is a remap of `before`: it has as many objects then."""
+    if after is None or len(before.objects) != len(after.objects):
+        return []
+    return find_marks(beatmap_to_sequence(before), beatmap_to_sequence(after))
+
+
 def main() -> int:
     args = parse_args()
     before = read_beatmap(args.before)
@@ -52,6 +62,7 @@ def main() -> int:
     paths = {kind: args.output / f"{stem}{SUFFIXES[kind]}" for kind in args.kinds}
     for path in paths.values():
         command_line.claim_output(path, args.overwrite)
+    marks = marks_of(before, after)
     for kind, path in paths.items():
         remark = write_preview(
             kind,
@@ -62,6 +73,7 @@ def main() -> int:
             length_ms=args.length,
             width=args.width,
             overwrite=args.overwrite,
+            marks=marks,
         )
         print(f"wrote {path}")
         if remark:

@@ -173,6 +173,20 @@ def selected_objects(beatmap: Beatmap, text: str, field: str = "keep_objects") -
     return [index for stamp in stamps for index in _resolve(beatmap, stamp, field)]
 
 
+def editor_selection(beatmap: Beatmap, indices: list[int]) -> str:
+    """What the editor copies when the objects of `indices`, in order, are selected.
+
+    Pasted into the editor it selects them. Where other objects have the same combo numbers it
+    could select those instead: then it is the last object alone.
+    """
+    numbers = editor_numbers(beatmap)
+    listed = ",".join(str(numbers[index]) for index in indices)
+    text = f"{format_time(beatmap.objects[indices[0]].time)} ({listed}) - "
+    if len(indices) == 1 or selected_objects(beatmap, text) == indices:
+        return text
+    return editor_selection(beatmap, indices[-1:])
+
+
 def _milliseconds(stamp: re.Match[str]) -> float:
     value = 60_000 * int(stamp["minutes"]) + 1000 * int(stamp["seconds"]) + int(stamp["ms"])
     return float(-value if stamp["sign"] else value)

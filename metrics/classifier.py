@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from conventions.arrays import FloatArray
 from metrics.metric import Metric, Pair
-from metrics.realism import CONTEXT, FEATURES
+from metrics.objects import CONTEXT, FEATURES
 
 WINDOW = 32  # objects
 MIN_WINDOW = 16

@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from beatmaps.game import stack_shifts
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import Sequence
 from constraints.bounds import Bounds
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD_CENTRE
-from conventions.point_types import PointType
 from metrics.metric import Metric, Pair, sums
+from metrics.objects import out_of_bounds
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05
@@ -83,29 +82,6 @@ def count_faults(sequence: Sequence, xy: FloatArray) -> dict[str, int]:
         "paths_too_short": int((long_enough & (after < lengths - TOLERANCE)).sum()),
         "paths_of_other_length": int((np.abs(ratio - 1) > RATIO_TOLERANCE).sum()),
     }
-
-
-def out_of_bounds(
-    sequence: Sequence, xy: FloatArray, bounds: Bounds
-) -> tuple[FloatArray, FloatArray]:
-    """(M,) px by which each object, centre and body, is outside: unstacked, and as it is drawn.
-
-    Spinners, which are where they always are, count as inside.
-    """
-    starts = np.flatnonzero(sequence.object_starts)
-    stops = np.append(starts[1:], len(sequence)) - 1
-    low, high = xy[starts], xy[starts]
-    topology = sequence.topology
-    body_low, body_high = sequence.paths.extents(xy)
-    low[topology.objects] = np.minimum(low[topology.objects], body_low)
-    high[topology.objects] = np.maximum(high[topology.objects], body_high)
-    shift = stack_shifts(sequence.beatmap, xy[starts], xy[stops])[:, None]
-    movable = sequence.types[starts] != PointType.SPINNER
-    plain, drawn = (
-        np.maximum(bounds.excess(low - by), bounds.excess(high - by)) * movable
-        for by in (0.0, shift)
-    )
-    return plain, drawn
 
 
 def list_out_of_bounds(

@@ -200,7 +200,7 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         default=DEFAULT_MODEL,
         metavar="FILE",
         help="a model: .safetensors, or .pt, also of the public osu-diffusion, or the folder of an "
-        "osu-diffusion v2",
+        "osu-diffusion v2, or hf:OWNER/NAME on the Hugging Face Hub, also with @REVISION",
     )
     add(
         "--num-sampling-steps",

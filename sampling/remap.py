@@ -4,7 +4,7 @@
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from beatmaps.shapeless import with_shapes
 from conventions.arrays import FloatArray
+from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
 from sampling.options import SampleOptions
 from sampling.progress import Reports
 from sampling.request import RemapRequest
 from sampling.steering import Models, steer
+from viewer.marks import Mark
 
 TAG = "osu-diffusion"
 
@@ -28,8 +30,8 @@ class Remapped:
     """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
 
     raw (T, 2) px is the sample before it was put on whole pixels; states are the coordinates
-    (T, 2) px that every step predicted, and the result, if wanted; seconds are those of sampling
-    all variants.
+    (T, 2) that every step predicted, and the result, if wanted; seconds are those of sampling
+    all variants; marks are places to look at, see `metrics.marks`.
     """
 
     data: bytes
@@ -39,6 +41,7 @@ class Remapped:
     written: dict[str, float]
     before_rounding: dict[str, float]
     seconds: float
+    marks: list[Mark] = field(default_factory=list)
 
 
 def result_version(beatmap: Beatmap, request: RemapRequest) -> str:
@@ -115,5 +118,6 @@ def remap(
         data, written, errors = finish(sequence, placed[k], wanted, version, request)
         mine = [xy[k] for xy in (*states, placed)] if watch else []
         before = measure(sequence, raw[k], wanted)
-        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds))
+        marks = find_marks(sequence, beatmap_to_sequence(written))
+        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds, marks))
     return result

@@ -28,6 +28,8 @@ from viewer.animation import DEFAULT_CLIP, animate_denoising, check_length
 from viewer.pictures import time_slices
 from viewer.previews import SUFFIXES, write_preview
 
+FIRST_MARKS = 3  # that are printed
+
 
 def describe(
     models: Models, job: Job, request: RemapRequest, arguments: dict[str, Any]
@@ -87,6 +89,18 @@ def outcome(written: dict[str, float], spacing: Spacing) -> str:
     )
 
 
+def to_look_at(marks: list[dict[str, Any]]) -> str:
+    """The first places that a mapper should look at, a line each; empty where there are none."""
+    if not marks:
+        return ""
+    rest = f", all {len(marks)} in the .result.json" if len(marks) > FIRST_MARKS else ""
+    lines = [f"to look at by hand, the worst first{rest}:"]
+    for mark in marks[:FIRST_MARKS]:
+        source = " (also in the source)" if mark["in_source"] else ""
+        lines.append(f"  {mark['at']}{mark['kind']}: {mark['text']}{source}")
+    return "\n".join(lines)
+
+
 def describe_variants(
     job: Job, outputs: Outputs, remapped: list[list[Remapped]]
 ) -> list[dict[str, Any]]:
@@ -98,6 +112,7 @@ def describe_variants(
             "previews": [path.name for path in result.previews.values()],
             "written": made.written,
             "before_rounding": made.before_rounding,
+            "marks": [mark.to_dict() for mark in made.marks],
         }
         for before, results, row in zip(job.beatmaps, outputs.results, remapped, strict=True)
         for result, made in zip(results, row, strict=True)
@@ -141,6 +156,7 @@ def draw(job: Job, before: Beatmap, made: Remapped, result: Result, request: Rem
                 length_ms=DEFAULT_CLIP if pictures.start is None else pictures.width,
                 audio=job.song(before) if kind == "html" else None,
                 overwrite=request.overwrite,
+                marks=made.marks,
             )
             if remark:
                 tqdm.write(remark, file=sys.stderr)

@@ -5,6 +5,8 @@ import csv
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -431,3 +433,14 @@ def test_an_incomplete_checkpoint_of_the_public_format_is_refused(
     }
     torch.save(state, tmp_path / "a.pt")
     assert "incomplete" in refusal(tmp_path / "a.pt", heads=2)
+
+
+def test_loading_a_model_imports_no_compiler(tmp_path: Path) -> None:
+    """Random numbers without memory would bring it, and its import takes as long as PyTorch's."""
+    export(tmp_path / "model.safetensors")
+    code = (
+        "import sys\nfrom checkpoint import load_model\nload_model(sys.argv[1])\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
+    subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True)

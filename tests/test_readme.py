@@ -31,6 +31,8 @@ PROGRAMS = ("python ", "torchrun ")
 NOT_RUN = {
     "python -m pip install -r requirements.txt": "the CI script does, in a fresh environment",
     "python -m pip install -r requirements-dev.txt": "the CI script does, in a fresh environment",
+    "python -m pip install uv": "wants a network",
+    "python -m uv pip install --torch-backend=auto -r requirements.txt": "wants a network",
     "python -m venv .venv": "the CI script makes one",
     "python -m pip install notebook": "test_notebooks.py executes the notebooks without Jupyter",
     "python -m notebook colab/osu_diffusion_sample.ipynb": "test_notebooks.py executes it",
@@ -39,6 +41,12 @@ NOT_RUN = {
     "python -m pytest": "runs this",
     'python testing/style_test.py "C:/osu/Songs" --train "C:/osu/Songs" --output style.json': (
         "wants maps that the model was trained on; test_style.py tests what it computes"
+    ),
+    'python -m pip install "huggingface_hub>=1.0"': "requirements-dev.txt includes it",
+    "python sample.py --ckpt hf:owner/name --output results/shared": "test_hub.py loads one",
+    'python sample.py --ckpt "hf:owner/name@v2" --output results/shared': "test_hub.py loads one",
+    'python testing/usual_values.py "C:/osu/Songs" --output results/usual.json': (
+        "wants some hundred maps; test_usual_values.py makes do with three"
     ),
     "ruff check .": "the CI script does",
     "ruff format --check .": "the CI script does",
@@ -202,7 +210,7 @@ def test_the_command_works_in_every_terminal(command: str) -> None:
 def test_the_pages_have_no_other_code() -> None:
     for document in DOCUMENTS:
         languages = {match[1] for match in FENCE.finditer(document.read_text(encoding="utf-8"))}
-        assert languages <= {"sh", "mermaid"}, document.name
+        assert languages <= {"sh", "mermaid", "text"}, document.name
 
 
 # --- flags, links -------------------------------------------------------------------------------

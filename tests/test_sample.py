@@ -24,10 +24,11 @@ from conventions.playfield import PLAYFIELD_CENTRE
 from conventions.point_types import PointType
 from diffusion.samplers import SOLVERS
 from metrics.fidelity import count_changes, count_faults
+from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling import remap as remapping
 from sampling.generate import SampleOptions, generate
-from sampling.report import outcome
+from sampling.report import outcome, to_look_at
 from sampling.results import safe_name
 from sampling.steering import Steering
 from sampling.style import Style, embeddings_of
@@ -104,6 +105,18 @@ def test_a_remap_keeps_spacing_and_the_playfield(example: Path) -> None:
     assert errors["object_spacing_error_median"] <= 0.7
     assert errors["object_spacing_error_p95"] <= 2.0
     assert errors["centres_off_playfield"] == 0
+
+
+def test_the_report_lists_places_to_look_at(example: Path) -> None:
+    (variant,) = read_json(next(example.glob("*.result.json")))["variants"]
+    maps = [beatmap_to_sequence(read_beatmap(p)) for p in (EXAMPLE, next(example.glob("*.osu")))]
+    expected = [mark.to_dict() for mark in find_marks(*maps)]
+    assert expected and variant["marks"] == expected
+    first, *others = to_look_at(4 * expected).splitlines()
+    assert first.startswith("to look at by hand, the worst first, all ") and len(others) == 3
+    assert others[0].startswith(f"  {expected[0]['at']}{expected[0]['kind']}: ")
+    assert to_look_at(expected[:1]).startswith("to look at by hand, the worst first:\n")
+    assert to_look_at([]) == ""
 
 
 def test_the_report_says_how_to_repeat_the_run(example: Path, trained: Path) -> None:
@@ -447,7 +460,9 @@ def test_the_program_is_quick_to_start_and_to_refuse(tmp_path: Path) -> None:
         timeout=120,
     )
     assert json.loads(result.stdout) == [2, ["torch"]]
-    assert result.stderr == "error: there is no checkpoint file nowhere.pt\n"
+    first, error = result.stderr.splitlines()
+    assert first == "osu-diffusion is starting ..."  # before PyTorch, which takes its time
+    assert error == "error: there is no checkpoint file nowhere.pt"
 
 
 # --- spacing and bounds ---------------------------------------------------------------------------

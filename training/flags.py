@@ -165,7 +165,8 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
         "--ckpt",
         type=Path,
         help="training checkpoint, also of the public osu-diffusion, the folder of an "
-        "osu-diffusion v2, or weights (.safetensors) that a new run begins with",
+        "osu-diffusion v2, or weights (.safetensors, or hf:OWNER/NAME on the Hugging Face Hub) "
+        "that a new run begins with",
     )
     add(
         "--max-noise-step",

@@ -18,6 +18,7 @@ from checkpoint import (
     saved_vocabulary,
 )
 from conditions.vocabulary import Vocabulary
+from conventions import hub
 from conventions.errors import FieldError
 from diffusion.parametrisation import EDM, Parametrisation
 from models import DiTConfig
@@ -172,8 +173,10 @@ def read_training_state(
     """Reads anything that a run can begin with; CheckpointError says why not.
 
     `heads` is needed for reference checkpoints of a size that it does not have by name,
-    `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at.
+    `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at. A name of
+    the Hugging Face Hub is an export, see `conventions.hub`.
     """
+    path = hub.local_path(path)
     if path.is_dir():
         weights, config, parametrisation, vocabulary = folder_parts(path, heads, known_steps)
         weights = {name: weight.float() for name, weight in weights.items()}

@@ -6,7 +6,7 @@ Drawn with Pillow, several times too large and then averaged down, which smooths
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil, cos, sin
@@ -20,12 +20,16 @@ from beatmaps.game import Colour, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from conventions.arrays import FloatArray
 from conventions.whole_files import replacing
+from viewer.marks import Mark
 from viewer.scene import MIDDLE, PLAYFIELD, SPINNER_RADII, Item, Scene, Shown, make_scene
 
 SURROUND = 44  # px shown around the playfield: objects may reach out of it by their radius
 BACKGROUND, FIELD = (16, 16, 24), (24, 24, 36)
 BORDER, GRID = (90, 90, 114), (35, 35, 51)
 TEXT, FAINT_TEXT, WHITE = (232, 232, 240), (144, 144, 168), (255, 255, 255)
+
+MARK, MARK_RADIUS = (255, 84, 112), 1.35  # radius in circle radii
+NO_MARKS: Mapping[int, int] = {}
 
 SMOOTH = 3  # times that pictures are drawn larger than they are
 MAX_BODIES = 64  # that are kept from frame to frame
@@ -62,8 +66,9 @@ class Playfield:
         *,
         lines: Iterable[tuple[FloatArray, FloatArray, bool]] = (),
         counts: bool = False,
+        rings: Iterable[tuple[Shown, int]] = (),
     ) -> Image.Image:
-        """The items, drawn in their order over the playfield.
+        """The items, drawn in their order over the playfield, and numbered `rings` over them.
 
         `lines` are (start, stop, faint) below them. With `counts` a slider's head says how often
         it is played where that is more than twice: its own reverse arrow would hide the number.
@@ -83,6 +88,9 @@ class Playfield:
             if item.alpha < 1:
                 mask = mask.point([round(item.alpha * value) for value in range(256)])
             canvas.paste(tile.convert("RGB"), corner, mask)
+        for thing, number in rings:
+            x, y = map(float, thing.head)
+            _Pen(draw, self._at(x, y), self.scale).mark(number, self.scene.radius)
         return canvas.reduce(self.smooth)
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
@@ -201,6 +209,18 @@ class _Pen:
             self.text(str(number), 0.75 * height, down=-0.24 * radius)
             self.text(f"{slides}x", 0.42 * radius, down=0.5 * radius)
 
+    def mark(self, number: int, radius: float) -> None:
+        """A ring around an object, and a number to its upper right."""
+        self.ring(MARK_RADIUS * radius, 6, MARK)
+        (x, y), away = self.centre, MARK_RADIUS * radius * self.scale
+        place = x + 0.75 * away, y - 0.75 * away
+        font = _font(round(1.1 * radius * self.scale))
+        for colour, width in ((BACKGROUND, 5), (MARK, 1)):  # readable on whatever it lies
+            thick = round(width * self.scale)
+            self.draw.text(
+                place, str(number), MARK, font, "lb", stroke_width=thick, stroke_fill=colour
+            )
+
     def ball(self, colour: Colour, radius: float, circle: float) -> None:
         """A slider ball: brighter than the body, with a white rim."""
         self.disc(radius, WHITE)
@@ -254,10 +274,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 # Pictures of time ranges
 
 
-def passage(field: Playfield, start_ms: float, end_ms: float) -> Image.Image:
+def passage(
+    field: Playfield, start_ms: float, end_ms: float, marks: Mapping[int, int] = NO_MARKS
+) -> Image.Image:
     """The objects that sound in [start_ms, end_ms] at once, as an editor would lay them out.
 
     Earlier objects lie on top. Lines lead from each object to the next, fainter into a new combo.
+    Objects whose indices are in `marks` get a ring and the number that stands there.
     """
     scene = field.scene
     shown = scene.between(start_ms, end_ms)
@@ -267,7 +290,8 @@ def passage(field: Playfield, start_ms: float, end_ms: float) -> Image.Image:
         if "spinner" not in (before.kind, after.kind)
     ]
     items = [item for thing in reversed(shown) for item in _laid_out(scene, thing)]
-    return field.image(items, lines=lines, counts=True)
+    rings = [(thing, marks[thing.index]) for thing in shown if thing.index in marks]
+    return field.image(items, lines=lines, counts=True, rings=rings)
 
 
 def _laid_out(scene: Scene, thing: Shown) -> list[Item]:
@@ -384,23 +408,29 @@ def passages_picture(
 
 
 def contact_sheet(
-    maps: Sequence[tuple[str, Beatmap]], path: str | os.PathLike[str], *, progress: bool = True
+    maps: Sequence[tuple[str, Beatmap]],
+    path: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+    marks: Sequence[Mark] = (),
 ) -> None:
     """Write a PNG, 1600 px wide, of the whole map: its passages one after another.
 
     `maps` are (name, beatmap), all of one rhythm; of each passage they stand beside each other.
-    The file appears complete or not at all.
+    `marks` are drawn on the last map, with their places in the list from 1. The
+    file appears complete or not at all.
     """
     fields = [(name, Playfield(make_scene(beatmap), SHEET_CELL)) for name, beatmap in maps]
-    cells = [
-        labelled(
-            passage(field, start, end), name if len(maps) > 1 else "", _range_label(start, end)
-        )
-        for start, end in tqdm(
-            whole_map(maps[0][1]), desc="contact sheet", unit="passage", disable=not progress
-        )
-        for name, field in fields
-    ]
+    numbered = {mark.index: number for number, mark in enumerate(marks, 1)}
+    cells = []
+    for start, end in tqdm(
+        whole_map(maps[0][1]), desc="contact sheet", unit="passage", disable=not progress
+    ):
+        for name, field in fields:
+            mine = numbered if field is fields[-1][1] else {}
+            image = passage(field, start, end, mine)
+            label = name if len(maps) > 1 else ""
+            cells.append(labelled(image, label, _range_label(start, end)))
     in_a_row = max(SHEET_WIDTH // (SHEET_CELL * len(maps)), 1) * len(maps)
     save_picture(in_grid(cells, in_a_row), Path(path))
 

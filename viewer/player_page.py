@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from beatmaps.file_names import find_file, is_absolute, leads_out
 from beatmaps.osu_file import EARLY_VERSION_OFFSET, Beatmap, write_new_file
 from viewer import scene
 from viewer.html_page import fill_page
+from viewer.marks import Mark
 from viewer.scene import Scene, Shown, make_scene
 
 FOLDER = Path(__file__).parent / "player"
-SCRIPTS = ("scene.js", "draw.js", "sounds.js", "clock.js", "player.js")
+SCRIPTS = ("scene.js", "draw.js", "sounds.js", "clock.js", "marks.js", "player.js")
 MAX_AUDIO_BYTES = 32 * 2**20
 TOO_LARGE = f"The song is larger than {MAX_AUDIO_BYTES >> 20} MB."
 AUDIO_TYPES = [  # (offset, the bytes that stand there, media type)
@@ -41,18 +43,27 @@ def write_player(
     audio: bytes | None = None,
     *,
     overwrite: bool = False,
+    marks: Sequence[Mark] = (),
 ) -> None:
     """Write `player_html` as a file, whole or not at all.
 
     Raises ValueError as that does, and where the file exists and `overwrite` is false.
     """
-    write_new_file(path, player_html(before, after, audio).encode("utf-8"), overwrite=overwrite)
+    page = player_html(before, after, audio, marks=marks)
+    write_new_file(path, page.encode("utf-8"), overwrite=overwrite)
 
 
-def player_html(before: Beatmap, after: Beatmap | None = None, audio: bytes | None = None) -> str:
+def player_html(
+    before: Beatmap,
+    after: Beatmap | None = None,
+    audio: bytes | None = None,
+    *,
+    marks: Sequence[Mark] = (),
+) -> str:
     """The player's page for one map, or for two of the same rhythm; it plays `audio` if given.
 
-    Without audio a silent clock runs. Raises ValueError for audio that is too large or in a format
+    `marks` are places of the last map that the player lists and shows. Without audio a silent clock
+    runs. Raises ValueError for audio that is too large or in a format
     that browsers do not play.
     """
     return fill_page(
@@ -60,16 +71,21 @@ def player_html(before: Beatmap, after: Beatmap | None = None, audio: bytes | No
         FOLDER / "player.css",
         [FOLDER / name for name in SCRIPTS],
         title=f"{before.artist} - {before.title}",
-        data=player_data(before, after, audio),
+        data=player_data(before, after, audio, marks),
         policy="media-src blob:",
     )
 
 
 def player_frame(
-    before: Beatmap, after: Beatmap | None = None, audio: bytes | None = None, *, height: int = 620
+    before: Beatmap,
+    after: Beatmap | None = None,
+    audio: bytes | None = None,
+    *,
+    marks: Sequence[Mark] = (),
+    height: int = 620,
 ) -> str:
     """The player as an `<iframe>` for another page or a notebook, locked in by its sandbox."""
-    page = html.escape(player_html(before, after, audio), quote=True)
+    page = html.escape(player_html(before, after, audio, marks=marks), quote=True)
     return (
         f'<iframe sandbox="allow-scripts" srcdoc="{page}" title="Beatmap player" '
         f'allow="autoplay; fullscreen" style="width: 100%; height: {height}px; border: 0"></iframe>'
@@ -113,15 +129,19 @@ def audio_type(data: bytes) -> str | None:
 
 
 def player_data(
-    before: Beatmap, after: Beatmap | None = None, audio: bytes | None = None
+    before: Beatmap,
+    after: Beatmap | None = None,
+    audio: bytes | None = None,
+    marks: Sequence[Mark] = (),
 ) -> dict[str, Any]:
-    """What the scripts get: the maps in their places, times to mark, sounds, the song."""
+    """What the scripts get: the maps in their places, what to mark, sounds, the song."""
     named = [("before" if after else "", before), *([("after", after)] if after else [])]
     return {
         "look": _look(),
         "maps": [_map_data(name, beatmap, make_scene(beatmap)) for name, beatmap in named],
         "breaks": before.breaks,
         "kiai": kiai_ranges(before),
+        "marks": [mark.to_dict() for mark in marks],
         "sounds": hit_sounds(before),
         "audio": _audio_data(audio),
         "note": "" if audio else "Without the song: the clock runs in silence.",

@@ -12,6 +12,8 @@ from typing import Any
 from beatmaps.inputs import Choice, Job, open_jobs
 from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.selection import choose_objects
+from beatmaps.sequence import beatmap_to_sequence
+from metrics.marks import find_marks
 from sampling.combining import Joint, combine, parse_parts
 from sampling.progress import Progress, Reports
 from sampling.remap import remap, result_version
@@ -110,7 +112,9 @@ class Run:
                 outputs = Outputs.plan(job, place, [variant.version], 1, {})
                 outputs.write(job, [[variant.file.read_bytes()]], overwrite=True)
                 archive = outputs.archive
-            return Look(player_frame(before, after, song_of(job, before)), picture, archive)
+            marks = find_marks(beatmap_to_sequence(before), beatmap_to_sequence(after))
+            player = player_frame(before, after, song_of(job, before), marks=marks)
+            return Look(player, picture, archive)
 
     def forget_archives(self, but: int | None = None) -> None:
         """Removes the archives, which are as large as the songs, of all variants or all but one."""

@@ -9,6 +9,7 @@ from beatmaps.selection import (
     Selection,
     choose_objects,
     combo_starts,
+    editor_selection,
     excerpt,
     hull,
     parse_time,
@@ -16,6 +17,7 @@ from beatmaps.selection import (
 )
 from beatmaps.sequence import beatmap_to_sequence
 from tests.conftest import beatmap_text, needs_maps, real_paths
+from tests.maps_to_show import many_circles
 
 # (time, what): combos are 1 2 3 | 1 2 | spinner | 1 2
 OBJECTS = """100,100,1000,5,0
@@ -193,3 +195,12 @@ def test_every_object_is_found_by_what_the_editor_would_copy() -> None:
             listed = ",".join(map(str, numbers[first : first + 6]))
             text = f"{format_time(times[first])} ({listed}) - "
             assert selected_objects(beatmap, text) == list(range(first, first + 6))
+
+
+def test_selections_are_written_as_they_are_read() -> None:
+    beatmap = many_circles(12, 4)
+    assert editor_selection(beatmap, [1, 2]) == "00:01:200 (2,3) - "
+    for indices in ([0], [3, 4], [2, 3, 4], [5, 7]):
+        assert selected_objects(beatmap, editor_selection(beatmap, indices)) == indices
+    # The second object has the tenth's number and would be selected: the tenth alone is named.
+    assert editor_selection(beatmap, [0, 9]) == "00:02:800 (2) - "

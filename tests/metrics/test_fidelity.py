@@ -5,7 +5,8 @@ import numpy as np
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from metrics.fidelity import count_faults, list_out_of_bounds, out_of_bounds
+from metrics.fidelity import count_faults, list_out_of_bounds
+from metrics.objects import out_of_bounds
 from tests.conftest import beatmap_text
 
 # Two stacked circles, a slider 10 px longer than its length, one that is too short, a spinner.

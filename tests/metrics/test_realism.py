@@ -8,13 +8,13 @@ import pytest
 
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
+from metrics.objects import FEATURES
 from metrics.realism import (
-    FEATURES,
     Collection,
     binned_wasserstein,
+    bins_of,
     collect,
     compare,
-    condition_bins,
     density_distance,
     object_features,
     realism_ratio,
@@ -122,7 +122,7 @@ def test_spinners_and_long_gaps_have_no_movement() -> None:
     assert found[list(FEATURES)].iloc[1].isna().all()
     assert np.isnan(found["spacing"][2]) and found["spacing"][3] == pytest.approx(100)
     assert np.isnan(found["turning_angle"][2]) and np.isnan(found["turning_angle"][3])
-    assert condition_bins(found).tolist() == [-1, -1, -1, -1, 2 * 4 + 1]
+    assert bins_of(found).tolist() == [-1, -1, -1, -1, 2 * 4 + 1]
 
 
 def test_only_x_tells_a_map_from_its_mirror_image() -> None:

@@ -12,8 +12,10 @@ from beatmaps.game import circle_radius, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from tests.maps_to_show import made_up, many_circles, one_of_each
 from viewer import pictures
+from viewer.marks import Mark
 from viewer.pictures import (
     FIELD,
+    MARK_RADIUS,
     PICTURE_WIDTH,
     SHEET_CELL,
     SURROUND,
@@ -210,3 +212,24 @@ def test_a_contact_sheet_pairs_the_maps(tmp_path: Path) -> None:
         pixels = np.array(sheet).astype(int)
     middle = pixels[-100:, SHEET_CELL + SHEET_CELL // 2]  # of the last row's second cell
     assert not (middle > 225).all(axis=1).any()  # the other map has nothing there
+
+
+def test_marks_are_rings_on_the_second_map_alone(tmp_path: Path) -> None:
+    beatmap = made_up("256,192,1000,1,0\n100,100,1500,1,0")
+    mark = Mark("00:01:000 (1) - ", 0, "turn", "turns by 170 degrees", 0.001, False)
+    for name, marks in (("plain", []), ("marked", [mark])):
+        maps = [("before", beatmap), ("after", beatmap)]
+        contact_sheet(maps, tmp_path / f"{name}.png", progress=False, marks=marks)
+    plain, marked = (
+        np.array(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("plain", "marked")
+    )
+    ys, xs = np.nonzero((plain != marked).any(axis=2))
+    assert xs.min() >= SHEET_CELL  # the first map is as it was
+    scale = SHEET_CELL / (PLAYFIELD[0] + 2 * SURROUND)
+    strip = plain.shape[0] - round(scale * (PLAYFIELD[1] + 2 * SURROUND))
+    reach = MARK_RADIUS * circle_radius(4)
+    for angle in np.linspace(0, 2 * np.pi, 8, endpoint=False):
+        x, y = 256 + reach * np.cos(angle), 192 + reach * np.sin(angle)
+        column, row = SHEET_CELL + scale * (x + SURROUND), strip + scale * (y + SURROUND)
+        near = np.hypot(xs - column, ys - row) < 2.5
+        assert near.any() and (marked[ys[near], xs[near], 0] > 150).any()

@@ -19,6 +19,7 @@ from beatmaps.osu_file import Beatmap, HitObject, parse_beatmap, read_beatmap
 from tests.browser import chromium, needs_browser
 from tests.conftest import FOLDER, beatmap_text, random_objects, real_paths
 from tests.maps_to_show import made_up, many_circles, one_of_each
+from viewer.marks import Mark
 from viewer.player_page import (
     MAX_AUDIO_BYTES,
     audio_type,
@@ -521,3 +522,42 @@ def test_a_phone_has_room_for_everything(tmp_path: Path) -> None:
         assert phone.execute_script(script)
         panes = phone.execute_script("return player.panes().map(([area]) => area)")
         assert panes == [[0, 0, 1, 0.5], [0, 0.5, 1, 0.5]]
+
+
+@needs_browser
+def test_marks_are_listed_shown_and_jumped_to(browser: "Chrome", tmp_path: Path) -> None:
+    beatmap = many_circles(12, 4)
+    marks = [
+        Mark("00:02:000 (2) - ", 5, "turn", "turns by 170 degrees", 0.001, False),
+        Mark("00:01:200 (2) - ", 1, "overlap", "<b>4 px</b>", 0.002, True),
+    ]
+    load(browser, tmp_path / "page.html", beatmap, beatmap, marks=marks)
+    script = "return [...document.querySelectorAll('#marks li')].map((row) => row.textContent)"
+    assert browser.execute_script(script) == [
+        "Show 00:02:000 (2) - turn: turns by 170 degrees",
+        "Show 00:01:200 (2) - overlap: <b>4 px</b> (also in the source)",
+    ]
+    browser.execute_script("document.querySelectorAll('#marks button')[0].click()")
+    assert browser.execute_script("return player.clock.now()") == 2000 - 600
+    assert browser.get_log("browser") == []
+    # The ring is in the mark's colour, around the object, on the second map alone.
+    script = """
+        const [name] = arguments, context = player.context, canvas = context.canvas;
+        player.showView(name);
+        player.draw(2000);
+        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        let count = 0;
+        const near = (value, wanted) => Math.abs(value - wanted) < 12;
+        for (let i = 0; i < data.length; i += 4) {
+            if (near(data[i], 255) && near(data[i + 1], 84) && near(data[i + 2], 112)) count += 1;
+        }
+        return count;
+    """
+    assert browser.execute_script(script, "after") > 200
+    assert browser.execute_script(script, "before") == 0
+
+
+@needs_browser
+def test_without_marks_there_is_no_list(browser: "Chrome", tmp_path: Path) -> None:
+    load(browser, tmp_path / "page.html", many_circles(12, 4))
+    assert browser.execute_script("return document.getElementById('marks').hidden")

@@ -27,6 +27,7 @@ class Player {
     this.context = this.find("field").getContext("2d");
     this.painter = new Painter(this.context);
     this.sounds = new HitSounds(data.sounds);
+    this.marks = new Marks(data.marks, this.scenes.at(-1), (time) => this.seek(time));
     const things = this.scenes.flatMap((scene) => scene.things);
     const first = Math.min(...data.maps.map((map) => map.objects[0].time - map.preempt));
     const last = things.reduce((end, thing) => Math.max(end, thing.end), 0);
@@ -68,6 +69,7 @@ class Player {
     this.find("hits").checked = !this.data.audio;
     this.find("note").textContent = this.data.note;
     this.fillKeys();
+    this.marks.fill(this.find("marks"));
     this.showView(this.view);
     this.setVolume();
   }
@@ -240,6 +242,7 @@ class Player {
       this.drawField(names.reverse().join(" over "));
       for (const [map, opacity] of maps) {
         this.painter.draw(this.scenes[map], state[map].items, opacity);
+        if (this.scenes[map] === this.marks.scene) this.marks.drawRings(context, state[map].items);
       }
       context.restore();
     }
@@ -300,6 +303,7 @@ class Player {
       const tall = count / most * height * 0.85;
       context.fillRect(bin * width / bins.length, height - tall, width / bins.length - 1, tall);
     });
+    this.marks.drawTicks(context, at);
   }
 
   showTime(time) {
