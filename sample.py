@@ -21,9 +21,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from beatmaps.differences import compare
 from beatmaps.inputs import Choice, Job, find_inputs, is_archive, open_jobs
 from beatmaps.osu_file import Beatmap, read_beatmap
-from beatmaps.proof import compare
 from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import LoadedModel
 from constraints.spacing import suggestion
@@ -33,12 +33,12 @@ from conventions.ranks import Ranks, process_group
 from models import SIZES
 from sampling import report
 from sampling.flags import NAMES, remap_parser, request_from
+from sampling.many_maps import Tally
 from sampling.progress import Reports, bar
 from sampling.remap import Remapped, remap, result_version
 from sampling.request import RemapRequest
 from sampling.results import Outputs, put_bytes
 from sampling.steering import Models, load_models
-from sampling.tally import Tally
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@ from metrics.classifier import Classifier
 from metrics.fidelity import Changes, Faults, OutOfBounds
 from metrics.geometry_judge import GeometryJudge
 from metrics.metric import Metric
-from metrics.realism_distances import RealismDistances
-from metrics.spacing_errors import SpacingErrors
+from metrics.realism_metric import RealismDistances
+from metrics.spacing_metric import SpacingErrors
 from metrics.whole_maps import Speed, StarRatings
 
 METRICS: tuple[type[Metric], ...] = (

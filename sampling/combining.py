@@ -18,7 +18,7 @@ from beatmaps.game import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects, excerpt, parse_range
 from beatmaps.sequence import Sequence, beatmap_to_sequence
-from constraints.pixels import Placement
+from constraints.rounding import Placement
 from constraints.structure import StructureMode
 from conventions.arrays import FloatArray, IntArray
 from conventions.errors import FieldError

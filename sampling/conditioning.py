@@ -14,10 +14,10 @@ from checkpoint import LoadedModel
 from conditions.vocabulary import Told, Vocabulary
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import FieldError
+from sampling.descriptors import Wishes
 from sampling.progress import Progress
 from sampling.request import RemapRequest
 from sampling.style import Style, StyleMix, style_of_files, weighted_parts
-from sampling.wishes import Wishes
 
 
 def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:

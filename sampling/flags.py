@@ -12,10 +12,10 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from diffusion.samplers import SOLVERS
 from models import SIZES
+from sampling.descriptors import Wishes
 from sampling.options import DEFAULT_STEPS, SampleOptions
 from sampling.request import Pictures, RemapRequest
 from sampling.style import StyleMix
-from sampling.wishes import Wishes
 from viewer.previews import SUFFIXES
 
 REFINE_ITERATIONS = 10

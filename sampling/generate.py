@@ -14,7 +14,7 @@ from beatmaps.sequence import Sequence, SliderTopology
 from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
-from constraints.pixels import Placement
+from constraints.rounding import Placement
 from constraints.rules import (
     SPACED_BELOW_PX,
     Chain,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from beatmaps.osu_file import Beatmap, edit_metadata, parse_beatmap
+from beatmaps.rhythm_only import with_shapes
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
-from beatmaps.shapeless import with_shapes
 from conventions.arrays import FloatArray
 from metrics.marks import find_marks
 from metrics.spacing import measure

@@ -11,9 +11,9 @@ from constraints.spacing import KEEP
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT
+from sampling.descriptors import Wishes
 from sampling.options import SampleOptions
 from sampling.style import StyleMix
-from sampling.wishes import Wishes
 
 LABEL_LIMIT = 60
 

@@ -39,7 +39,7 @@ from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import naming
 from conventions.playfield import PLAYFIELD_CENTRE
 from metrics.metric import Pair
-from metrics.realism_distances import RealismDistances
+from metrics.realism_metric import RealismDistances
 from sampling.generate import SampleOptions, generate
 from sampling.steering import Steering
 from sampling.style import Style, read_index

@@ -13,7 +13,7 @@ from evaluate import Evaluation
 from metrics import classifier
 from metrics.fidelity import Changes, count_changes
 from metrics.objects import FEATURES
-from metrics.spacing_errors import SpacingErrors
+from metrics.spacing_metric import SpacingErrors
 from metrics.whole_maps import Speed
 from tests.conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 

@@ -14,7 +14,7 @@ from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import KEEP, suggestion
 from conventions.errors import naming
 from sampling.combining import Joint
-from sampling.tally import EXPECTED
+from sampling.many_maps import EXPECTED
 from viewer.player_page import player_frame
 from web.cards import card
 from web.figures import difficulty_settings

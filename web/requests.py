@@ -9,10 +9,10 @@ from typing import Any
 from beatmaps.selection import Selection
 from constraints.spacing import WITH_FACTOR, Spacing
 from conventions.errors import FieldError, in_words
+from sampling.descriptors import Wishes
 from sampling.options import SampleOptions
 from sampling.request import RemapRequest
 from sampling.style import StyleMix
-from sampling.wishes import Wishes
 from web.offers import split_styles
 
 MAX_STEPS, MAX_VARIANTS = 100, 8

@@ -11,7 +11,7 @@ from beatmaps.game import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from constraints.pixels import Placement
+from constraints.rounding import Placement
 from constraints.shapes import SliderShapes
 from constraints.structure import (
     BODY_SAMPLES,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from beatmaps.differences import compare
 from beatmaps.osu_file import Beatmap, parse_beatmap
-from beatmaps.proof import compare
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
 from constraints.spacing import Spacing
 from metrics.spacing import spacing_errors

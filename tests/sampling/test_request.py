@@ -12,12 +12,12 @@ from beatmaps.selection import Selection
 from constraints.spacing import Spacing
 from conventions.errors import FieldError, naming
 from conventions.identity import identity
+from sampling.descriptors import Wishes
 from sampling.flags import NAMES, remap_parser, request_from, request_of_report
 from sampling.options import SampleOptions
 from sampling.report import run_key
 from sampling.request import Pictures, RemapRequest
 from sampling.style import StyleMix
-from sampling.wishes import Wishes
 
 WRITTEN_BEFORE = """
 {"beatmap": "songs/a.osu", "difficulty": null, "all_difficulties": false,

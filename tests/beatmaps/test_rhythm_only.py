@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from beatmaps.osu_file import parse_beatmap
+from beatmaps.rhythm_only import is_shapeless, with_shapes
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
-from beatmaps.shapeless import is_shapeless, with_shapes
 from tests.conftest import beatmap_text
 
 LINES = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import sample
+from beatmaps.differences import Proof, compare
 from beatmaps.osu_file import parse_beatmap
-from beatmaps.proof import Proof, compare
 from beatmaps.sequence import beatmap_to_sequence
 from sampling.remap import remapped_file
 from tests.conftest import beatmap_text, random_objects, run_command

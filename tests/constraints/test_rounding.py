@@ -12,7 +12,7 @@ from beatmaps.slider_path import PathSet
 from constraints.bodies import Bodies
 from constraints.bounds import Bounds
 from constraints.pixel_search import NEARNESS, choose_pixels
-from constraints.pixels import Placement, _rerouted, _settle
+from constraints.rounding import Placement, _rerouted, _settle
 from constraints.shapes import SliderShapes
 from conventions.arrays import FloatArray
 from conventions.point_types import PointType
