@@ -133,8 +133,8 @@ def _align(chosen: Mask, starts: NDArray[np.intp], *, grow: bool) -> Mask:
 def selected_objects(beatmap: Beatmap, text: str) -> list[int]:
     """Indices of the objects of the editor selections in `text`, any number of them.
 
-    Like the editor, takes for each combo number the first object after the one before; the first
-    must be at the time given. A time without numbers stands for the objects at that time.
+    Like the editor, it takes for each combo number the first such object after the previous one;
+    the first must be at the given time. A time without numbers means the objects at that time.
     """
     stamps = list(_STAMP.finditer(text))
     if not stamps:
@@ -203,10 +203,10 @@ def _no_match(beatmap: Beatmap, text: str, why: str, time: float) -> ValueError:
 
 
 def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int]:
-    """First object and the one after the last of the part of a map that sampling must see.
+    """The range [first, stop) of objects that sampling must see.
 
-    All objects of `chosen` (M,), and `margin` data points, in whole objects, on either side;
-    `points` (T,) are the objects of the data points.
+    It holds all of `chosen` (M,), and whole objects with `margin` data points on either side;
+    `points` (T,) are the object indices of the data points.
     """
     inside = np.flatnonzero(chosen[points])
     low = max(int(inside[0]) - margin, 0)
@@ -215,7 +215,7 @@ def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int
 
 
 def excerpt(sequence: Sequence, first: int, stop: int) -> tuple[Sequence, slice]:
-    """The objects first to stop - 1 as a map of their own, and which data points they have."""
+    """The objects first to stop - 1 as a map of their own, and the slice of their data points."""
     low, high = np.searchsorted(sequence.objects, (first, stop)).tolist()
     points = slice(low, high)
     part = Sequence(
