@@ -1,9 +1,9 @@
-"""How maps arrange their objects, and how far two collections of maps are apart in that.
+"""How maps arrange their objects, and how far two collections of maps are apart in this.
 
 `object_features` describes every hit object of a map by what a player sees of its placement.
-`compare` holds the distributions of two collections against each other: Wasserstein-1 distances,
-also within bins of spacing and of rhythm, so that placement is measured and not rhythm, with the
-distance between two random halves of the real maps beside them.
+`compare` compares the distributions of two collections: Wasserstein-1 distances, also within bins
+of spacing and of rhythm, so that placement is measured and not rhythm. For comparison it gives the
+distance between two random halves of the real maps.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from conventions.point_types import PointType
 
 BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
-MIN_TURN = 0.05  # rad; on whole pixels, less is going straight on
-MAX_GAP = 4.0  # beats; over a longer gap two objects are not one movement
+MIN_TURN = 0.05  # rad; on whole pixels, a smaller turn is straight on
+MAX_GAP = 4.0  # beats; a longer gap separates two movements
 LOOK_BACK = 16  # objects that are looked at for repeated places
-MIN_VALUES = 30  # of a bin, to be compared
+MIN_VALUES = 30  # a bin with fewer is not compared
 SPACING_BINS = (40.0, 80.0, 120.0, 200.0)  # px
 RHYTHM_BINS = (0.3, 0.6, 1.1)  # beats: 1/4, 1/2, 1/1 and more
 DENSITY_GRID = (8, 6)
@@ -63,7 +63,7 @@ FEATURES = {
     "anchor_turning": Feature("rad"),
 }
 CONTEXT = ("spacing", "gap")
-"""Columns that a remap gets from its source, or should: px and beats from the previous object."""
+"""Columns that a remap has, or should have, from its source: px and beats since the last object."""
 
 
 # --- features -------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def _objects(sequence: Sequence) -> _Objects:
 
 
 def _earlier(values: FloatArray, lag: int) -> FloatArray:
-    """`values` (M, ...) of the object `lag` before each; NaN for the first ones."""
+    """`values` (M, ...) of the object `lag` before each; NaN for the first `lag` objects."""
     result = np.full_like(values, np.nan)
     result[lag:] = values[:-lag]
     return result
@@ -153,10 +153,10 @@ def _movement(objects: _Objects) -> dict[str, FloatArray]:
     """Spacing and the angles between one step and the next.
 
     A step goes from the end of an object to the head of the next one. `relative_turn` is an angle
-    given the sense of the turn before it: positive goes on turning the same way, negative turns
-    back; alone, the sign of an angle means nothing, as maps can be mirrored, and straight on
-    and straight back have none. `jump_asymmetry` is 0 where a step undoes the one before the last,
-    as in rectangles and to and fro.
+    with the sign of the turn before it: positive turns on in the same direction, negative turns
+    back. By itself the sign of an angle means nothing, as maps can be mirrored; straight on and
+    straight back have none. `jump_asymmetry` is 0 where a step undoes the one before the last, as
+    in rectangles and in back and forth.
     """
     steps = objects.heads - _earlier(objects.ends, 1)
     spacing = _length(steps)
@@ -164,7 +164,7 @@ def _movement(objects: _Objects) -> dict[str, FloatArray]:
     before = _earlier(steps, 2)
     both = _length(steps) + _length(before)
     asymmetry = _length(steps + before) / np.where(both >= MIN_STEP, both, np.nan)
-    steps[~(spacing >= MIN_STEP)] = np.nan  # no direction that a player sees
+    steps[~(spacing >= MIN_STEP)] = np.nan  # too short to have a direction that a player sees
     following = np.full_like(steps, np.nan)
     following[:-1] = steps[1:]
     turn = np.where(objects.is_circle, _turn(steps, following), np.nan)
@@ -210,7 +210,7 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
 
     An object appears `preempt` ms before its time; earlier ones that end after that are seen with
     it. Stacked ones lie within 3 px; others nearer than a diameter overlap. The previous object
-    counts for stacks alone: how far away it is, is the spacing.
+    counts only for stacks, because its distance is the spacing.
     """
     radius, lead = circle_radius(beatmap.circle_size), preempt(beatmap.approach_rate)
     stacked = np.full(len(objects.heads), np.nan)
@@ -232,7 +232,7 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
 
 
 def _slider_shapes(objects: _Objects) -> dict[str, FloatArray]:
-    """Shape of the played path: total and sharpest turning, one-sidedness, straightness.
+    """Shape of the played path: total and sharpest turn, share of turns to one side, straightness.
 
     `slider_curl` is |sum of turns| / sum of |turns|: 1 for an arc, 0 for an S or a zigzag.
     `chord_over_length` is the bounded form of length over chord.
@@ -300,7 +300,7 @@ def binned_wasserstein(
     *,
     circular: bool = False,
 ) -> float:
-    """Mean of the distances within bins, weighted by the values they hold; NaN if all are small."""
+    """Mean of the distances within bins, weighted by their counts; NaN if all bins are small."""
     distances, weights = [], []
     for number in np.union1d(bins_a, bins_b):
         in_a, in_b = a[bins_a == number], b[bins_b == number]
@@ -311,7 +311,7 @@ def binned_wasserstein(
 
 
 def density_distance(a: FloatArray, b: FloatArray) -> float:
-    """Total variation in 0..1 between where two sets of points (n, 2) px lie, on a coarse grid."""
+    """Total variation in 0..1 between the positions (n, 2) px of two sets, on a coarse grid."""
     edges = [np.linspace(0, size, n + 1) for size, n in zip(PLAYFIELD, DENSITY_GRID, strict=True)]
     shares = []
     for xy in (a, b):
@@ -324,9 +324,9 @@ def density_distance(a: FloatArray, b: FloatArray) -> float:
 
 
 def condition_bins(source: pd.DataFrame) -> NDArray[np.intp]:
-    """(M,) number of the bin of spacing and rhythm of each object of the source map; -1: neither.
+    """(M,) number of each object's bin of spacing and rhythm in the source map; -1 for none.
 
-    A remap's objects are binned by their source's, so that both fall into the same bins.
+    A remap's objects are binned by their source's, so that both are in the same bins.
     """
     spacing = np.digitize(source["spacing"], SPACING_BINS)
     bins = spacing * (len(RHYTHM_BINS) + 1) + np.digitize(source["gap"], RHYTHM_BINS)
@@ -349,7 +349,7 @@ class Collection:
 
 
 def collect(maps: list[pd.DataFrame], sources: list[pd.DataFrame], sets: list[str]) -> Collection:
-    """One collection of the features of maps, of what to bin them by, and of their beatmapsets."""
+    """One collection from the features of maps, the features to bin them by, and their sets."""
     counts = [len(features) for features in maps]
     return Collection(
         pd.concat(maps, ignore_index=True),
@@ -361,7 +361,7 @@ def collect(maps: list[pd.DataFrame], sources: list[pd.DataFrame], sets: list[st
 def distances(a: Collection, b: Collection) -> pd.DataFrame:
     """How far apart two collections are: a row a feature, columns `overall` and `conditional`.
 
-    `position_density` is the total variation of heads on a grid. NaN where one has no values.
+    `position_density` is the total variation of positions on a grid. NaN if one has no values.
     """
     rows = {}
     for name, feature in FEATURES.items():
@@ -391,11 +391,11 @@ def compare(
 ) -> pd.DataFrame:
     """A row a feature: means, distances of the generated maps, and of real ones for comparison.
 
-    `overall` and `conditional` compare the remaps with the very maps they were made from. What is
-    achievable shows across beatmapsets: `*_across` is the distance of the remaps of one half of
-    the sets to the real maps of the other half, `*_real` that of the real maps of the two halves;
-    means over `repeats` random splits. As good as real maps: `across` equals `real`. With one
-    beatmapset there are no halves and those columns are NaN.
+    `overall` and `conditional` compare the remaps with the very maps they were made from. What can
+    be achieved is seen across beatmapsets: `*_across` is the distance of the remaps of one half of
+    the sets to the real maps of the other half, `*_real` that of the real maps of both halves;
+    means over `repeats` random splits. Remaps as good as real maps have `across` equal to `real`.
+    With one beatmapset there are no halves, and those columns are NaN.
     """
     table = pd.DataFrame(
         {
@@ -405,7 +405,7 @@ def compare(
         }
     ).reindex([*FEATURES, "position_density"])
     angles = [name for name, feature in FEATURES.items() if feature.circular]
-    table.loc[angles, ["real_mean", "generated_mean"]] = np.nan  # a circle has no mean of this kind
+    table.loc[angles, ["real_mean", "generated_mean"]] = np.nan  # no mean of angles on a circle
     table.loc["position_density", "unit"] = "0..1"
     table = table.join(distances(generated, real))
     sets, rng = np.unique(real.sets), np.random.default_rng(seed)
