@@ -246,7 +246,7 @@ def _unit_hash(text: str) -> float:
 
 
 def similarities(n: int, turn: float, stretch: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, 2, 2) float32 matrices that turn by up to `turn` degrees and scale by 2 ** N(0, stretch).
+    """(n, 2, 2) float32 matrices: turns of up to `turn` degrees, scales of 2 ** N(0, stretch^2).
 
     The normal number is cut at two deviations. If both are 0, these are identities, and nothing
     is drawn from `rng`.

@@ -1,4 +1,4 @@
-"""The processes of one run: who they are, what each takes, what they agree on."""
+"""The processes of one run: their ranks, the share of each, and how they agree on values."""
 
 import os
 import signal
@@ -42,10 +42,10 @@ class Ranks:
         return share_of(n, self.rank, self.world_size)
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What `make` gives on the main rank, on every rank.
+        """Runs `make` on the main rank and returns its result on every rank.
 
-        Bad input that the main rank finds, a ValueError or OSError, is reported there alone and
-        ends the other ranks quietly, instead of leaving them to wait for it.
+        A ValueError or OSError there, from bad input, is reported by the main rank alone; the other
+        ranks end quietly instead of waiting for it.
         """
         if self.world_size == 1:
             return make()
@@ -66,13 +66,13 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def only_on_main(self, make: Callable[[], T]) -> T | None:
-        """What `make` gives on the main rank, there alone; errors are those of `from_main`."""
+        """Runs `make` on the main rank and returns its result there; errors as in `from_main`."""
         made: list[T] = []
         self.from_main(lambda: made.append(make()))
         return made[0] if made else None
 
     def largest(self, *values: float) -> list[float]:
-        """The largest of each value over all ranks. A sum on the CPU: no device waits for it."""
+        """The largest of each value over all ranks, reduced on the CPU: no device waits for it."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -92,15 +92,15 @@ class Ranks:
 def process_group(backend: str, hours: float = 4) -> Iterator[Ranks]:
     """Joins torchrun's process group, if there is one, and leaves it at the end.
 
-    `hours` is how long a rank waits for another one.
-    Tensors on the CPU, by which the ranks agree on when to stop, go through gloo in any case.
+    `hours` is how long a rank waits for the others. CPU tensors, with which the ranks agree on when
+    to stop, always go through gloo.
     """
     if "WORLD_SIZE" not in os.environ:
         yield Ranks()
         return
     if backend == "nccl" and not torch.cuda.is_available():
         raise FieldError("{dist} nccl needs CUDA, which is not available here: use {dist} gloo")
-    # The rank counts over all nodes; the device is one of this node's.
+    # The rank counts over all machines; the device is one of this machine's.
     local_rank = int(os.environ["LOCAL_RANK"])
     if backend == "nccl":
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
@@ -119,11 +119,11 @@ def process_group(backend: str, hours: float = 4) -> Iterator[Ranks]:
 
 
 def attempt_number() -> int:
-    """Number of torchrun's restarts; a ValueError where the machines cannot agree on it.
+    """Number of torchrun's restarts; ValueError where the machines cannot agree on it.
 
-    By default torchrun keeps one store for all attempts, and processes that are started again may
-    find the addresses of dead ones in it and wait for them. Apart by attempt they do not. Machines
-    count only their own failures, so several need a new store each time.
+    By default torchrun keeps one store for all attempts, so restarted processes may find addresses
+    of dead ones in it and wait for them; the attempt's number keeps them apart. Each machine counts
+    only its own failures, so several machines need a new store for each attempt.
     """
     environment = os.environ
     shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -139,7 +139,7 @@ def attempt_number() -> int:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT as a wish to stop; a second Ctrl-C stops at once."""
+    """SIGTERM and SIGINT as a request to stop; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -158,7 +158,7 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        # torchrun follows a Ctrl-C, which all processes of a terminal get, with a SIGTERM.
+        # All processes of a terminal get a Ctrl-C; torchrun then also sends them a SIGTERM.
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
