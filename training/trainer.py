@@ -35,7 +35,7 @@ from training.validation import Validation
 
 log = logging.getLogger("train")
 FIRST_SCALE = 2.0**16
-"""Of the loss in float16; it is halved where gradients overflow, doubled after 2,000 good steps."""
+"""Of the loss in float16; halved when gradients overflow, doubled after 2,000 good steps."""
 
 
 class Trainer:
@@ -75,7 +75,7 @@ class Trainer:
             classes=told,
         )
         self.objective = self._objective(config, parametrisation)
-        # The small gradients of float16 would vanish: the loss is scaled up while they are taken.
+        # Small gradients underflow in float16, so the loss is scaled up to compute them.
         scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=scaled)
         self.validation: Validation | None = None
@@ -135,7 +135,7 @@ class Trainer:
         log.info("Restored from checkpoint at %s (step %d)", state.path, state.step)
 
     def connect(self) -> None:
-        """Compiles the model if that is wanted, and joins it with those of the other ranks."""
+        """Compiles the model if that is wanted, and wraps it for several ranks."""
         wanted = self.options.compile
         if self.device.type == "cuda" if wanted is None else wanted:
             self.network = torch.compile(self.model)  # type: ignore[assignment]
@@ -143,7 +143,7 @@ class Trainer:
             try:
                 self._rehearse()
             except torch.OutOfMemoryError:
-                torch.compiler.reset()  # it does work: the parts of a step will be smaller
+                torch.compiler.reset()  # compiling works: the parts of a step will be smaller
             except (RuntimeError, OSError, ImportError) as error:
                 reason = " ".join(str(error).split())[:200]
                 log.warning("torch.compile does not work here, going on without it: %s", reason)
@@ -154,12 +154,12 @@ class Trainer:
             self.network = DistributedDataParallel(
                 self.network, device_ids=ids, gradient_as_bucket_view=True
             )
-            # DDP orders its sums anew after the first step. From here on they are in that order
-            # already, so that a run that is taken up adds as one that was never stopped.
+            # DDP changes the order of its sums after the first step. The rehearsal is that step, so
+            # that a continued run computes the same sums as one that was never stopped.
             self._rehearse()
 
     def _fit_memory(self) -> None:
-        """On CUDA: as many parts of a step as its memory needs."""
+        """On CUDA: splits a step into as many parts as its memory needs."""
         if self.device.type != "cuda":
             return
         share = self.ranks.share(self.options.global_batch_size)
@@ -167,7 +167,7 @@ class Trainer:
         def rehearse(parts: int) -> None:
             self.parts = parts
             self.optimizer.zero_grad(set_to_none=True)
-            # The optimiser's moments, which do not exist before the first step.
+            # Room for the optimiser's moments, which do not exist before the first step.
             weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
             moments = torch.empty(2 * weights, dtype=torch.uint8, device=self.device)
             self._rehearse()
@@ -178,7 +178,7 @@ class Trainer:
         self.parts = parts_that_fit(rehearse, self.parts, windows, self.ranks, remedy)
 
     def _rehearse(self) -> None:
-        """Computes the gradients of the first step and forgets them."""
+        """Computes the gradients of the first step and drops them."""
         epoch, index = divmod(self.step, self.loader.batches_per_epoch)
         noise = self.noise(self.step).part(self.ranks.share(self.options.global_batch_size))
         self._backward(self.loader.batch(epoch, index), noise)
@@ -226,19 +226,19 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.set_learning_rate()
-        self.scaler.step(self.optimizer)  # not where a scaled gradient overflowed
+        self.scaler.step(self.optimizer)  # skipped if a scaled gradient overflowed
         self.scaler.update()
         self.ema.update(self.model, self.updates)
         self.updates += 1
         return StepRecord(step, whole.levels, losses, norm)
 
     def _backward(self, batch: Batch, noise: Noise) -> Tensor:
-        """Gradients of the global batch's mean loss; this rank's losses.
+        """Adds the gradients of the global batch's mean loss; returns this rank's losses.
 
-        DDP averages the ranks' gradients; as ranks and micro-batches may differ in size, each
-        counts by its number of windows. Only the last micro-batch exchanges gradients.
+        DDP averages the gradients of the ranks. Ranks and micro-batches may differ in size, so each
+        is weighted by its number of windows. Only the last micro-batch exchanges gradients.
         """
-        # A window weighs the same wherever it is: W ranks averaged, N windows in all.
+        # Every window has the same weight: the mean over W ranks, over N windows in all.
         weight = self.ranks.world_size / self.options.global_batch_size
         parts = self._micro_batches(len(batch.xy))
         losses = []
@@ -254,8 +254,8 @@ class Trainer:
     def _part_losses(self, batch: Batch, noise: Noise, part: slice) -> Tensor:
         """Losses of some windows.
 
-        The compiled network is made for one number of windows: a part that is one short of the
-        others takes a neighbour's window along, whose loss is dropped.
+        The network is compiled for one number of windows: a part with one window less also takes a
+        neighbour's window, whose loss is dropped.
         """
         taken = part
         if self.compiled:
@@ -266,7 +266,7 @@ class Trainer:
         return losses[part.start - taken.start : part.stop - taken.start]
 
     def _micro_batches(self, n: int) -> list[slice]:
-        """n windows in so many parts as they are computed in, none of them empty."""
+        """Slices of n windows, one per part of a step, none of them empty."""
         count = min(self.parts, n)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
@@ -294,15 +294,15 @@ class Trainer:
         }
 
     def _vocabulary(self) -> dict[str, Any]:
-        """What the model can be told, to save with it."""
+        """The vocabulary, to save with the model."""
         return {} if self.vocabulary is None else {"vocabulary": to_dict(self.vocabulary)}
 
     def checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes: the weights, their EMA and two moments."""
+        """About the size of a checkpoint: the weights, their EMA and two moments."""
         return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
 
     def run(self, folder: RunFolder | None, watch: Watch) -> int:
-        """Trains to the end of the run, logging and saving on the way; the exit code.
+        """Trains to the end of the run, logs and saves; returns the exit code.
 
         `folder` is the main rank's. A signal ends the run early, with a checkpoint.
         """
@@ -357,7 +357,7 @@ class Trainer:
         return 0
 
     def validate(self, folder: RunFolder | None, watch: Watch) -> None:
-        """Losses and pictures of held-out maps when their step has come; not timed as training."""
+        """Losses and pictures of held-out maps, if they are due; not timed as training."""
         options, before = self.options, time.perf_counter()
         if self.validation is None:
             return
@@ -383,7 +383,7 @@ class Trainer:
         return self.objective.losses(self.ema.module, batch, noise)
 
     def try_to_save(self, folder: RunFolder) -> bool:
-        """Saves; where the disk does not take it, says so and goes on with what is there."""
+        """Saves; if it fails because of the disk, logs that and continues."""
         try:
             self.save(folder)
         except OSError as error:
