@@ -26,7 +26,7 @@ class Remapped:
     """One new difficulty: its bytes, read back, and how well it and the raw sample keep spacing.
 
     raw (T, 2) px is the sample before it was put on whole pixels; states are the coordinates
-    (T, 2) px that every step predicted, and the result, if wanted; seconds are those of sampling
+    (T, 2) px that every step predicted, and the result, if asked for; seconds are those of sampling
     all variants.
     """
 
@@ -40,7 +40,7 @@ class Remapped:
 
 
 def result_version(beatmap: Beatmap, request: RemapRequest) -> str:
-    """The new difficulty's name, which says what it is."""
+    """The new difficulty's name, which says that it is a remap, and of which kind."""
     label = request.label()
     return f"{beatmap.version} (AI remap{label and ' ' + label} seed {request.options.seed})"
 
@@ -53,7 +53,7 @@ def remapped_file(
     set_id: int | None = None,
     slider_velocity: SliderVelocity = "keep",
 ) -> bytes:
-    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags.
+    """The beatmap's file with new coordinates, name, BeatmapID 0 and tags that say "ai-generated".
 
     The beatmapset's ID stays unless one is given.
     """
@@ -71,8 +71,8 @@ def remap(
 ) -> list[Remapped]:
     """The variants of one beatmap that a request asks for, named `versions`.
 
-    What `reports` raise ends the work. Raises ValueError where the request fits the beatmap or the
-    model not.
+    Exceptions from `reports` end the work. Raises ValueError if the request does not fit the
+    beatmap or the model.
     """
     reports, options = reports or Reports(), request.options
     steering = steer(models, beatmap, request, reports.learning)
