@@ -1,4 +1,4 @@
-"""The sequence diffusion transformer (torch only).
+"""The sequence diffusion transformer (needs only torch and numpy).
 
 A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
 patches. Our models encode time, and the position in the sequence, as rotary phases of queries and
@@ -24,7 +24,7 @@ NUM_TYPES = 16
 """Number of point types, `conventions.point_types.PointType`."""
 
 SIGMA_DATA_PX = 131.0
-"""Standard deviation of hit-object coordinates around the playfield's centre, in px."""
+"""Px per network unit: the std of points uniform on the playfield (real maps: 114)."""
 
 LARGEST = {
     **{"width": 16_384, "depth": 512, "heads": 512, "num_classes": 10_000_000},
@@ -133,7 +133,7 @@ class Conditions(NamedTuple):
     """Network inputs for N sequences of T data points, besides noisy coordinates and noise level.
 
     times: (N, T) ms, float64 or integers; may be on the CPU, as not every device has float64
-    distances: (N, T) px to the point before, negative where it is unknown
+    distances: (N, T) px to the previous point, negative where it is unknown
     types: (N, T) in 0..15
     classes: (N,) int64 class indices (num_classes is the null class), (N, G) bool, where the
         configuration has groups, or (N, D) embeddings
@@ -615,7 +615,7 @@ class DiT(nn.Module):
 def bind(
     model: DiT, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The model as a function of noisy coordinates (N, T, 2) and noise labels (N,) alone.
+    """The model as a function of only noisy coordinates (N, T, 2) and noise labels (N,).
 
     `half_window` overrides the attention band; with `use_amp` it computes in bf16. Outputs are
     float32, or float64 for a float64 model.

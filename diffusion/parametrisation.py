@@ -161,7 +161,7 @@ class EDM:
         return x * self.pixels + x.new_tensor(PLAYFIELD_CENTRE)
 
     def from_pixels(self, xy: Tensor) -> Tensor:
-        """Playfield px -> network units, unit variance about the playfield's centre."""
+        """Playfield px -> network units: 0 at the centre, variance 0.76 in real maps (114 px)."""
         return (xy - xy.new_tensor(PLAYFIELD_CENTRE)) / self.pixels
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
