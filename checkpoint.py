@@ -117,7 +117,7 @@ def load_training_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint that can be read: it is damaged, or it holds more than "
             "tensors and plain values, and loading that could run code"
         ) from error
-    except Exception as error:  # damaged bytes lead torch's unpickler to errors of all kinds
+    except Exception as error:  # damaged bytes cause all kinds of errors in torch's unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be read: {reason}") from error
     if not isinstance(state, dict):

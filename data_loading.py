@@ -2,8 +2,8 @@
 
 A dataset is a folder of immutable files named by their hash and `dataset.json`, which is written
 last, by rename: whoever opens the folder sees the old dataset or the new one, never half of one.
-The order of windows depends on (seed, epoch) alone, so any number of ranks sees the same batches
-and a run can go on from any (epoch, batch).
+The order of windows depends only on (seed, epoch), so any number of ranks sees the same batches
+and a run can continue from any (epoch, batch).
 
 torch is imported only where a batch is made: packing and its worker processes do not need it.
 """

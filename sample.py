@@ -155,7 +155,7 @@ def describe_map(beatmap: Beatmap, request: RemapRequest, quiet: bool) -> None:
 
 
 def check_result(path: Path, request: RemapRequest) -> int:
-    """Prints what differs between a result and its source; 1 if a remap must not do so."""
+    """Prints what differs between a result and its source; 1 if more than a remap may change."""
     if len(request.sources) != 1:
         raise ValueError("--check compares with one --beatmap: give the result's source alone")
     if is_archive(path):

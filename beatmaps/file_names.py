@@ -92,7 +92,7 @@ def find_file(folder: Path, wanted: str) -> Path | None:
     path = folder
     for part in normalised(wanted).split("/"):
         try:
-            names = sorted(os.listdir(path))  # noqa: PTH208 (names alone are wanted)
+            names = sorted(os.listdir(path))  # noqa: PTH208 (only names are needed)
         except OSError:
             return None
         index = find_name(part, names)

@@ -42,7 +42,7 @@ def stack_shifts(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> Floa
 
 
 def stack_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
-    """(M,) steps by which the game moves objects; arguments are those of `stack_shifts`."""
+    """(M,) stack heights, in steps by which the game moves objects; arguments as `stack_shifts`."""
     if beatmap.format_version >= FIRST_STACKING_VERSION:
         return _heights(beatmap, heads, tails)
     return _old_heights(beatmap, heads, tails)

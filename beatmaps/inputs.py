@@ -225,7 +225,7 @@ def is_archive(path: Path) -> bool:
 def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]:
     """The jobs of a file, and what was left out of an archive.
 
-    Raises `BeatmapError` and `ArchiveError`; `GameModeError` when there are other modes only.
+    Raises `BeatmapError`, `ArchiveError`, and `GameModeError` if all beatmaps are of other modes.
     """
     if is_archive(path):
         with Archive.open(path) as archive:

@@ -114,7 +114,7 @@ class _Directory:
 class Archive:
     """An archive whose directory has been checked; members are read on demand.
 
-    Raises `ArchiveError` for what is no ZIP file, and for names, kinds of members or sizes that
+    Raises `ArchiveError` if it is not a ZIP file, and for names, kinds of members or sizes that
     would be dangerous to somebody who unpacks it.
     """
 

@@ -85,7 +85,7 @@ class Proof:
         return [change for change in self.changes if not change.meant]
 
     def table(self) -> Iterator[str]:
-        """The comparison in one table, and below it what else changed, with line numbers."""
+        """The comparison as one table, and below it the other changes, with line numbers."""
         meant = Counter(change.what for change in self.changes if change.meant)
         other = Counter(change.what for change in self.others)
         width = max(len(what) for what in self.counts) + 1
@@ -261,7 +261,7 @@ def _kind_of(line: Line) -> str:
 
 
 def _short(text: str) -> str:
-    """A line as it is shown."""
+    """The beginning of a line, for the report."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 

@@ -268,7 +268,7 @@ def apply_coordinates(
 
 
 def _targets(sequence: Sequence, xy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Coordinates (T, 2) as the file takes them, and as they are wanted; both within the limit."""
+    """Coordinates (T, 2) as the file stores them, and before rounding; both within the limit."""
     xy = np.asarray(xy, dtype=np.float64)
     if xy.shape != sequence.xy.shape:
         raise ValueError(f"coordinates have shape {xy.shape}, the sequence {sequence.xy.shape}")

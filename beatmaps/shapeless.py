@@ -1,7 +1,7 @@
 """Sliders of maps that have only their rhythm: a length, but all points in one place.
 
 Such a slider has no anchors that could be placed. It gets some, in a straight row as long as the
-slider, for a remap that decides where things go from their rhythm alone.
+slider, for a remap that places objects by their rhythm alone.
 """
 
 import numpy as np

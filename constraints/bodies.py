@@ -19,7 +19,8 @@ class Bodies:
     heads (M, 2) px, of each body's first object; ends (M, 2) px, the last object's last data point
     relative to it; low and high (M, 2) px, where the head may be so that everything stays within
     bounds; fixed (M,) marks what must not move; distances (M,) px wanted from the previous body's
-    end. Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from the body's head.
+    end; relations to keep. Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from
+    the body's head.
     """
 
     heads: FloatArray

@@ -22,7 +22,7 @@ CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 def choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
-    """Whole-pixel heads (M, 2) near targets (M, 2); the first distance is that to `origin`."""
+    """Whole-pixel heads (M, 2) near targets (M, 2); the first distance starts at `origin`."""
     return _Search(bodies, targets, origin).run()
 
 

@@ -65,7 +65,7 @@ class Placement:
         self.distances = None if distances is None else distances[self.starts]
         self.stacking = self._stacking(sequence.xy)
         self.mode = structure
-        self.structure: Structure | None = None  # the source's, where it is kept
+        self.structure: Structure | None = None  # the source's, if it is kept
         if structure == "keep":
             samples = self._samples(sequence.xy)
             self.structure = kept_structure(self.beatmap, sequence.xy[self.starts], samples)
@@ -231,7 +231,7 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     """Heads (M, 2) moved until distances and bounds agree, unrounded.
 
     Position-based dynamics of rigid bodies that do not turn, as in `rules.project_spacing`;
-    the first distance is that to `origin`.
+    the first distance is measured from `origin`.
     """
     heads = np.concatenate([origin[None], bodies.heads])
     ends = np.concatenate([np.zeros((1, 2)), bodies.ends])

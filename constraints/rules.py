@@ -49,7 +49,7 @@ class Chain:
         object.__setattr__(self, "mobility", mobile[:, None])
 
     def pin(self, xy: Tensor) -> Tensor:
-        """xy (N, T, 2) with the fixed points where they belong."""
+        """xy (N, T, 2) with the fixed points moved to `fixed_xy`."""
         return torch.where(self.fixed[:, None].to(xy.device), self.fixed_xy.to(xy), xy)
 
 

@@ -56,7 +56,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def default_text(action: argparse.Action) -> str:
-    """A flag's default in words; empty where there is none or where its help says it."""
+    """A flag's default in words; empty if there is none or if the help text has it."""
     default = action.default
     untold = default is None or default is False or default == argparse.SUPPRESS
     if untold or "default" in (action.help or ""):
@@ -168,7 +168,7 @@ def claim_output(path: Path, overwrite: bool) -> None:
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
+    """CUDA (the local rank's), else MPS, else CPU; or the device that is named, else ValueError."""
     import torch  # not needed by commands that compute nothing
 
     if name != "auto":

@@ -17,8 +17,8 @@ def in_words(field: str) -> str:
 class FieldError(ValueError):
     """A value that is not possible.
 
-    `text` is a template of `str.format`: {time_start} stands for what the field of that name is
-    called, {0} for the first of `values`, which are shown as they are.
+    `text` is a template of `str.format`: {time_start} is replaced by what the field of that name is
+    called, {0} by the first of `values`, unchanged.
     """
 
     def __init__(self, text: str, *values: object) -> None:

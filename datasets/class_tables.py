@@ -55,7 +55,7 @@ _UNPICKLING_ERRORS = (
     OverflowError,
     MemoryError,
 )
-"""What the unpickler raises for bytes that are no pickle."""
+"""Exceptions of the unpickler for bytes that are not a pickle."""
 
 
 def load_beatmap_idx(path: Path) -> dict[int, int]:

@@ -145,7 +145,7 @@ def list_out_of_bounds(
 
 
 class Changes(Metric):
-    """How often a remap changed what it must not."""
+    """How often a remap changed something that it must not change."""
 
     name = "changes"
     columns: ClassVar = {

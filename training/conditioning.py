@@ -97,7 +97,7 @@ def _circle_sizes(facts: Sequence[Facts]) -> dict[str, Any]:
 
 
 def _mappers(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Mappers by user ID; those of whom a name alone is known get numbers below 0."""
+    """Mappers by user ID; mappers of whom only the name is known get numbers below 0."""
     users = {fact.name: fact.user for fact in facts if fact.user > 0 and fact.name}
     whose: list[int | str] = [f.user or users.get(f.name) or f.name for f in facts]
     frequent = _frequent((key for key in whose if key), FEWEST_MAPS)
@@ -118,7 +118,7 @@ def _mappers(facts: Sequence[Facts]) -> dict[str, Any]:
 
 
 def _descriptors(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Descriptors of the dataset where it has some, else words of the maps' tags."""
+    """Descriptors of the dataset if it has any, else words of the maps' tags."""
     from_tags = not any(fact.descriptors for fact in facts)
     said = [fact.tags if from_tags else fact.descriptors for fact in facts]
     of_sets = {(f.set_key, word) for f, words in zip(facts, said, strict=True) for word in words}

@@ -51,7 +51,7 @@ class Noise:
         double_time: float = 0.0,
         distance_noise: float = 0.0,
     ) -> "Noise":
-        """Draws for `shape` (N, T), a global batch, from `seed` (the run's, the step's) alone.
+        """Draws for `shape` (N, T), a global batch; only `seed` (the run's, the step's) matters.
 
         Each of `groups` of conditions is dropped on its own, with the probability of a class.
         """
@@ -131,7 +131,7 @@ class Objective:
             classes = torch.where(noise.drop_class, self.config.num_classes, classes)
         times = given.times - given.times[:, :1]
         if self.config.time_dim:
-            # An absolute time embedding must see all the times that sampling may give it.
+            # An absolute time embedding must see all the times that can occur in sampling.
             times = times + noise.time_shift
         assert given.valid is not None
         distances = torch.where(noise.drop_distances[:, None], -1.0, given.distances)

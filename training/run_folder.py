@@ -29,7 +29,7 @@ RUN = re.compile(r"(\d{3,})-DiT-\w+")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run that this process alone trains, as long as it holds `lock`."""
+    """A run that only this process trains while it holds `lock`."""
 
     path: Path
     lock: FileLock
