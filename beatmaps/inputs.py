@@ -118,9 +118,9 @@ def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
 
     A pattern is a file, a folder (searched at any depth) or a name with * and ?, which not every
     shell expands. Files below `output` are results and count only if they are named. Hidden files,
-    files that a system added and empty files are ignored unless they are named. Left out are
-    copies, which have the same content as an earlier file, and, in a searched folder, difficulties
-    below a set's own folder. Raises ValueError for a pattern that matches no file, and OSError.
+    files that a system added and empty files are ignored unless they are named. Copies, which have
+    the same content as an earlier file, are left out; so are, in a searched folder, difficulties
+    below a set's own folder. Raises OSError, and ValueError for a pattern that matches no file.
     """
     found: dict[Path, Path] = {}
     below: dict[Path, Path] = {}

@@ -1,8 +1,8 @@
 """Beatmap archives (`.osz`, a ZIP of one song's folder): read safely, extended without unpacking.
 
-Archives that other programs open are opened. Refused are only dangerous ones (names that lead out
-of the folder, links, encryption, bombs) and those that cannot be copied faithfully. Nothing is ever
-extracted by name, and only the members that are needed are unpacked. Writing copies the stored
+Archives that other programs open are opened. Only dangerous ones (names that lead out of the
+folder, links, encryption, bombs) and those that cannot be copied faithfully are refused. Nothing is
+ever extracted by name, and only the members that are needed are unpacked. Writing copies the stored
 bytes of all members that stay, headers included, so names in old code pages, timestamps, order and
 content stay as they are, whatever they hold.
 """
@@ -545,7 +545,7 @@ def _packed_names(paths: Sequence[Path], folder: Path) -> list[str]:
     """The names of a folder's files in an archive.
 
     The two normal forms of a name are the same on macOS, not on other systems. A name that the maps
-    spell otherwise than the folder is packed in the composed form, which other systems write.
+    spell differently is packed in the composed form, which other systems write.
     """
     names = [path.relative_to(folder).as_posix() for path in paths]
     if all(unicodedata.is_normalized("NFC", name) for name in names):

@@ -330,7 +330,7 @@ def _set_length(
 
     Where the game uses the length of the path itself, something must change: a slider without a
     pixel length gets one; if the path is too short and has a doubled last point, the last point
-    moves by a pixel, because only then the game extends the path.
+    moves by a pixel, because the game extends the path only then.
     """
     if wanted == 0:  # it stays at its head, whatever its length in the file
         return points, None

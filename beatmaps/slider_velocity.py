@@ -131,8 +131,8 @@ def _limited(velocity: float) -> float:
 def _common_velocity(demands: Sequence[_Demand], index: int, until: float) -> float:
     """The velocity for a demand and for as many of the next ones as one velocity can serve.
 
-    Each further demand narrows the interval of velocities that all of them allow. Greedily, this
-    gives the fewest changes (interval stabbing).
+    Each further demand narrows the interval of velocities that all of them allow. The greedy
+    choice gives the fewest changes (interval stabbing).
     """
     low, high = demands[index].interval
     for following in range(index + 1, len(demands)):

@@ -121,7 +121,7 @@ class BodyRelations:
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves twins together, to their mean; heads (M, 2), in place.
 
-        mobile (M,) is 0 for fixed bodies; a group that has some takes their place.
+        mobile (M,) is 0 for fixed bodies; if a group has any, the others move to them.
         """
         count = np.bincount(self.groups, minlength=len(heads))
         mine = np.flatnonzero(count[self.groups] > 1)

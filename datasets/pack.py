@@ -31,7 +31,7 @@ from datasets.writer import DatasetWriter, writing_dataset
 CHUNK = 16  # files that a worker process takes at once
 
 
-FILTERED = "filtered:"  # begins reasons that other filters may change
+FILTERED = "filtered:"  # prefix of reasons that other filters may change
 
 
 TRANSIENT = ("cannot be read", "does not exist", "unexpected error")

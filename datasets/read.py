@@ -88,7 +88,7 @@ def _use_beatmap(
     use: Callable[[str, Beatmap, Known], Result],
     data: bytes | None = None,
 ) -> Result | Skipped:
-    """A beatmap in a file, or in an archive, whose bytes were read: `data`."""
+    """The result of `use` for the beatmap in a file, or in `data`, its bytes from an archive."""
     try:
         beatmap = read_beatmap(source.path) if data is None else parse_beatmap(data, file)
         return use(file, beatmap, source.known)

@@ -212,7 +212,7 @@ class EDM:
 
 @dataclass(frozen=True)
 class LearnedVariance:
-    """The reference's parametrisation: eps and its variance are learnt, on x / 512 and y / 384.
+    """The reference's parametrisation: eps and the step's variance are learnt, on x / 512, y / 384.
 
     Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
     the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Like the reference, sampling clamps x0 to
@@ -359,7 +359,7 @@ class LearnedVariance:
     ) -> tuple[Tensor, Tensor]:
         """Error of eps and the variational term in bits, each (N, T, 2), at timesteps t (N,).
 
-        eps is detached in the variational term, which thus trains the variance alone
+        The predicted eps is detached in the variational term, which thus trains only the variance
         (Improved DDPM, section 3.1).
         """
         ab = self.schedule.alphas_cumprod[t]

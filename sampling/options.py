@@ -29,8 +29,8 @@ class SampleOptions:
 
     half_window overrides the model's attention band. bounds "playfield" or "screen" (the editor's
     limits) keeps objects there, "off" does not. use_amp computes in bf16, by default if the device
-    does that natively. strength 1 starts from noise, less from the source's own positions with less
-    noise added, 0 keeps these; then follow refine_iterations at the lowest noise level. Sampler
+    does that natively. strength 1 starts from noise, a lower one from the source's positions and
+    less noise, 0 keeps these; then follow refine_iterations at the lowest noise level. Sampler
     "auto" is the solver that measured best at the default steps for this kind of model. With
     slider_velocity "fit", sliders get the lengths of their paths; write them with "fit", too.
     structure "keep" keeps objects together that share a place in the source, and apart those that
