@@ -1,4 +1,4 @@
-"""Saving and loading of models: training checkpoints, EMA exports, checkpoints of the reference."""
+"""Saves and loads models: training checkpoints, EMA exports, models of the public osu-diffusion."""
 
 import argparse
 import csv
@@ -37,19 +37,19 @@ PLAYFIELD_SIZE = "xoc_embedder.playfield_size"
 
 
 MOST_TOKENIZER_BYTES, MOST_WEIGHT_BYTES = 2**29, math.inf
-"""Of an osu-diffusion v2's files; weights are read by shapes that their own file must fill."""
+"""Limits for an osu-diffusion v2; `_read_pickle` limits its weights by the size of their file."""
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, or one of another kind: what, where, what to do."""
+    """A file that is no checkpoint that can be used; the message says what, where, what to do."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready to sample, with what its file says about it.
 
-    `weak` is a worse model of the same kind, for guidance; None where none lies beside the file.
-    `vocabulary` is what a model with `class_groups` can be told of a map.
+    `weak` is a worse model of the same kind, for guidance; None if there is none beside the file.
+    `vocabulary` says what the entries of `class_groups` mean; None for models without groups.
     """
 
     model: DiT
@@ -68,7 +68,7 @@ class LoadedModel:
     def denoiser(
         self, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
     ) -> Denoise:
-        """`denoise` of x (N, T, 2) for data points of which the network is told `conditions`."""
+        """`denoise` of x (N, T, 2) for the data points that `conditions` describe."""
         network = bind(self.model, conditions, half_window, use_amp=use_amp)
         return self.parametrisation.denoiser(network)[0]
 
@@ -76,8 +76,8 @@ class LoadedModel:
         """The beatmap index that was written with this model.
 
         It lies beside an export, one folder above a run's checkpoints, and for the bundled model
-        in the project's folder. Another model's index would give a wrong style unnoticed, so
-        elsewhere it must be named: ValueError.
+        in the project's folder. Another model's index would give a wrong style unnoticed, so no
+        other place is searched: ValueError.
         """
         folder = self.path.resolve().parent
         candidates = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
@@ -107,7 +107,7 @@ def save_training_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_training_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a .pt checkpoint without running any code from it."""
+    """Reads a .pt checkpoint without running any code from it; CheckpointError if it cannot."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint file {path}")
     try:
@@ -115,12 +115,12 @@ def load_training_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to load it without the check: not ours to pass on.
+        # torch's own message advises loading it without the check: do not repeat that.
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read: it is damaged, or it holds more than "
             "tensors and plain values, and loading that could run code"
         ) from error
-    except Exception as error:  # damaged bytes lead torch's unpickler to errors of all kinds
+    except Exception as error:  # damaged bytes cause all kinds of errors in torch's unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be read: {reason}") from error
     if not isinstance(state, dict):
@@ -155,7 +155,7 @@ def load_model(
     heads: int | None = None,
     known_steps: int | None = None,
 ) -> LoadedModel:
-    """Loads an export, a training checkpoint (its EMA), a checkpoint of the reference, or a v2.
+    """Loads an export, a training checkpoint (its EMA), or a model of the public osu-diffusion.
 
     `path` may be a name of the Hugging Face Hub, see `conventions.hub`; such a model is an export.
     `heads` is needed only for reference checkpoints of a size that it does not have by name.
@@ -196,7 +196,7 @@ def load_model(
 
 
 def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary | None:
-    """The vocabulary that is saved with a model of ours, if it is one that is told of groups."""
+    """The vocabulary saved with one of our models; None for a model without groups."""
     if not config.class_groups:
         return None
     vocabulary = from_dict(metadata["vocabulary"])
@@ -277,7 +277,7 @@ def folder_parts(
 
 
 def _read_pickle(path: Path, most_bytes: float) -> dict[str, Any]:
-    """A file of torch.save that is no larger in memory than on disk, read without its code."""
+    """Reads a torch.save file that is no larger unpacked than on disk, without running its code."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -344,7 +344,7 @@ def _read_training(path: Path, heads: int | None) -> _Parts:
 
 
 def sampling_parts(checkpoint: dict[str, Any], path: Path, heads: int | None) -> _Parts:
-    """EMA weights, configuration, parametrisation and metadata of ours or the reference's."""
+    """EMA weights, configuration, parametrisation and metadata; also of the reference's files."""
     if "config" in checkpoint and "ema" in checkpoint:
         said = {key: checkpoint[key] for key in ("vocabulary",) if key in checkpoint}
         return (

@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     chosen = filters.from_arguments(args)
-    paths = [path.absolute() for path in args.sources]  # by which the next run knows them
+    paths = [path.absolute() for path in args.sources]  # the next run recognises them by these
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)
     command_line.check_folder(args.output)
     labels = read_labels(args.users, args.descriptors)

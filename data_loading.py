@@ -2,10 +2,10 @@
 
 A dataset is a folder of immutable files named by their hash and `dataset.json`, which is written
 last, by rename: whoever opens the folder sees the old dataset or the new one, never half of one.
-The order of windows depends on (seed, epoch) alone, so any number of ranks sees the same batches
-and a run can go on from any (epoch, batch).
+The order of windows depends only on (seed, epoch), so any number of ranks sees the same batches
+and a run can continue from any (epoch, batch).
 
-torch is imported where a batch is made: packing, and each of its worker processes, does without.
+torch is imported only where a batch is made: packing and its worker processes do not need it.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ COLUMNS = [
 ]
 TEXT_COLUMNS = ("md5", "artist", "title", "creator", "version", "tags", "descriptors")
 LATER_COLUMNS: dict[str, Any] = {"user_id": 0, "descriptors": ""}
-"""Columns that older datasets lack, with what stands for "unknown" there.
+"""Columns that older datasets lack, with the value that means "unknown" there.
 
-`user_id` is that of the difficulty's mapper, `descriptors` are names with commas between them.
+`user_id` is the user ID of the difficulty's mapper, `descriptors` are names separated by commas.
 """
 MARGIN_PX = 256.0
-"""Points further than this off the playfield (a few gimmick maps) are not learnt from."""
+"""Points further than this outside the playfield (in a few gimmick maps) are not trained on."""
 
 
 class MapPoints(Protocol):
-    """The T data points of a map, of a file or packed: times (T,) ms, xy (T, 2) px, types (T,)."""
+    """The T data points of a map, read or packed: times (T,) ms, xy (T, 2) px, types (T,)."""
 
     @property
     def times(self) -> FloatArray: ...
@@ -73,18 +73,18 @@ class MapPoints(Protocol):
     def types(self) -> NDArray[np.uint8]: ...
 
     def distances(self) -> FloatArray:
-        """(T,) px to the point before, of the first to the playfield's centre."""
+        """(T,) px to the previous point; for the first one, to the playfield's centre."""
 
 
 def distances(xy: FloatArray) -> FloatArray:
-    """Distance (T,) px of each of xy (T, 2) to the one before, of the first to the middle."""
+    """Distances (T,) px of xy (T, 2) to the previous point; the first one to the centre."""
     found: FloatArray = np.linalg.norm(np.diff(xy, axis=0, prepend=[PLAYFIELD_CENTRE]), axis=1)
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class PackedPoints:
-    """The data points of a map as a dataset has them: packed (T,) of POINT_DTYPE."""
+    """The data points of a map as a dataset stores them: packed (T,) of POINT_DTYPE."""
 
     packed: np.ndarray
 
@@ -104,12 +104,12 @@ class PackedPoints:
         return np.array(self.packed["type"])
 
     def distances(self) -> FloatArray:
-        """(T,) px to the point before, of the first to the playfield's centre."""
+        """(T,) px to the previous point; for the first one, to the playfield's centre."""
         return distances(self.xy)
 
 
 def packed_points(points: MapPoints) -> np.ndarray:
-    """Data points (T,) as a dataset has them."""
+    """The data points of a map as a dataset stores them: (T,) of POINT_DTYPE."""
     packed = np.empty(len(points.times), POINT_DTYPE)
     packed["time"], packed["type"] = points.times, points.types
     packed["x"], packed["y"] = points.xy.T
@@ -123,9 +123,9 @@ def conditions_of(
     times: FloatArray | None = None,
     distances: FloatArray | None = None,
 ) -> Conditions:
-    """What a network is told of a map, or of a part of one, (1, T), on the device of `classes`.
+    """Conditions (1, T) of a map or of a part of it, on the device of `classes` but for the times.
 
-    times (T,) ms and distances (T,) px are the points' own unless others are given.
+    Unless given, times (T,) ms count from the first point, and distances (T,) px are the map's own.
     """
     from models import Conditions
 
@@ -138,16 +138,16 @@ def conditions_of(
 
 
 def near_playfield(xy: np.ndarray) -> np.ndarray:
-    """Which of the points (..., 2) px are not so far off that no model is trained on them."""
+    """(...) bool: which points (..., 2) px are within `MARGIN_PX` of the playfield."""
     inside = (xy >= -MARGIN_PX) & (xy <= np.add(PLAYFIELD, MARGIN_PX))
     return np.asarray(inside.all(axis=-1))
 
 
 class Batch(NamedTuple):
-    """Windows of data points on the CPU: xy (N, T, 2) float32 px, and what is known of them.
+    """Windows of data points on the CPU: xy (N, T, 2) float32 px, and their conditions.
 
-    Of the conditions `valid` is False for padding of a short map and for points that lie absurdly
-    far off the playfield.
+    `valid` of the conditions is False for padding of a short map and for points more than
+    `MARGIN_PX` outside the playfield.
     """
 
     xy: Tensor
@@ -159,7 +159,10 @@ class Batch(NamedTuple):
 
 
 class PackedDataset:
-    """A packed dataset opened for reading; the points stay on disk until a window needs them."""
+    """A packed dataset opened for reading; the points stay on disk until a window needs them.
+
+    ValueError for a folder that is no packed dataset, or has another format version.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -179,13 +182,13 @@ class PackedDataset:
         files = self.description["files"]
         self.points: np.ndarray = np.load(self.folder / files["points"], mmap_mode="r")
         assert self.points.dtype == POINT_DTYPE
-        import pandas as pd  # half a second that sampling does without
+        import pandas as pd  # takes half a second, and sampling does not need it
 
         self.beatmaps = pd.read_csv(
             self.folder / files["beatmaps"],
             dtype=dict.fromkeys(TEXT_COLUMNS, str),
             keep_default_na=False,
-            # What is read is written again when maps are added: exactly, unlike pandas' parser.
+            # Adding maps writes these values again. pandas' own parser would not read them exactly.
             converters=dict.fromkeys(("circle_size", "star_rating"), _float_or_nan),
         )
         self.beatmaps = with_all_columns(self.beatmaps)
@@ -195,23 +198,24 @@ class PackedDataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of style classes, also of those whose beatmap was taken out again."""
+        """Number of style classes, including those whose beatmap was removed later."""
         used = int(self.beatmaps["class_index"].max()) + 1 if len(self) else 0
         return max(used, int(self.description.get("num_classes", 0)))
 
     def beatmap_idx(self) -> dict[int, int]:
         """Beatmap ID -> class index, for the beatmaps that have an ID.
 
-        Where two versions of a beatmap have one ID, it stays with the one that came first.
+        If two versions of a beatmap have the same ID, it leads to the first one's class.
         """
         known = self.beatmaps[self.beatmaps["beatmap_id"] > 0][::-1]
         ids, classes = known["beatmap_id"].tolist(), known["class_index"].tolist()
         return dict(zip(ids, classes, strict=True))
 
     def split_by_set(self, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for training and for validation; no beatmapset is on both sides.
+        """Rows for training and for validation; about `fraction` of the beatmapsets are held out.
 
-        A set's side depends on its identity and the seed alone, so it stays when maps are added.
+        A set is never split, and its side depends on its identity and the seed alone: adding maps
+        does not move it.
         """
         held_out = np.array(
             [_unit_hash(f"{seed}/{key}") < fraction for key in set_keys(self.beatmaps)], dtype=bool
@@ -226,7 +230,7 @@ def with_all_columns(beatmaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def set_keys(beatmaps: pd.DataFrame) -> list[str]:
-    """What identifies each row's beatmapset; sets without an ID go by their names."""
+    """A key for each row's beatmapset: its ID, or artist, title and creator where it has none."""
     rows = beatmaps[["set_id", "artist", "title", "creator"]].itertuples(index=False)
     return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
 
@@ -242,9 +246,10 @@ def _unit_hash(text: str) -> float:
 
 
 def similarities(n: int, turn: float, stretch: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, 2, 2) float32 matrices that turn by up to `turn` degrees and scale by 2 ** N(0, stretch).
+    """(n, 2, 2) float32 matrices: turns of up to `turn` degrees, scales of 2 ** N(0, stretch^2).
 
-    Stretch is cut at two deviations; both are 0 for the identity, which draws nothing.
+    The normal number is cut at two deviations. If both are 0, these are identities, and nothing
+    is drawn from `rng`.
     """
     if not turn and not stretch:
         return np.broadcast_to(np.eye(2, dtype=np.float32), (n, 2, 2))
@@ -255,10 +260,10 @@ def similarities(n: int, turn: float, stretch: float, rng: np.random.Generator) 
 
 
 def turn_within(xy: np.ndarray, moved: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """xy (N, T, 2) px, the points of `moved` (N, T) turned about their mean by `turns` (N, 2, 2).
+    """xy (N, T, 2) px, the points of `moved` (N, T) times `turns` (N, 2, 2) about their mean.
 
-    A window that would leave the playfield, or go further beyond it, stays as it is: where a map
-    may lie is part of what there is to learn.
+    A window that would leave the playfield, or go further outside it, stays as it is: models learn
+    where a map may lie, too.
     """
     weights = moved[..., None] / np.maximum(moved.sum(axis=1), 1)[:, None, None]
     mean = (xy * weights).sum(axis=1, keepdims=True, dtype=np.float32)
@@ -272,12 +277,12 @@ def turn_within(xy: np.ndarray, moved: np.ndarray, turns: np.ndarray) -> np.ndar
 
 @dataclass(frozen=True)
 class Windows:
-    """One epoch's windows in training order: rows of the dataset, first points, flips."""
+    """One epoch's windows in training order: rows of the dataset, first points, flips, turns."""
 
     rows: np.ndarray  # (W,) int64
     starts: np.ndarray  # (W,) int64, within the map
     flips: np.ndarray  # (W, 2) bool: mirror x, mirror y
-    turns: np.ndarray  # (W, 2, 2): what turns and scales a window
+    turns: np.ndarray  # (W, 2, 2) float32: matrices that turn and scale a window
 
     def __getitem__(self, chosen: slice) -> Windows:
         return Windows(
@@ -286,16 +291,18 @@ class Windows:
 
 
 class ByRow(Protocol):
-    """What there is of every beatmap of a dataset: [rows] (N,) gives (N, ...)."""
+    """A value for every beatmap of a dataset: indexing with rows (N,) gives (N, ...)."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
 class WindowLoader:
-    """Batches of windows, whole batches at a time by fancy indexing of the memory map.
+    """Batches of windows; each batch is read by one fancy indexing of the memory map.
 
-    `rows` selects beatmaps; `batch_size` counts over all ranks, of which this one takes its slice.
-    `classes` is what is told of every beatmap of the dataset; by default the index of its class.
+    `rows` selects beatmaps; `batch_size` is that over all ranks, of which this one takes its slice.
+    `turn` and `stretch` go to `similarities`. `classes` gives `Conditions.classes` of rows of the
+    dataset, by default class indices. ValueError if there are fewer windows than one batch takes,
+    or a smaller batch than ranks.
     """
 
     def __init__(
@@ -353,7 +360,7 @@ class WindowLoader:
         return int(self._windows_per_map.sum()) // self.batch_size
 
     def windows(self, epoch: int) -> Windows:
-        """All windows of an epoch, a function of (seed, epoch)."""
+        """All windows of an epoch; they depend on (seed, epoch) alone."""
         if self._epoch != epoch or self._plan is None:
             rng = np.random.default_rng([self.seed, epoch])
             maps = np.repeat(np.arange(len(self.rows)), self._windows_per_map)
@@ -381,7 +388,7 @@ class WindowLoader:
         return self.gather(plan[chosen])
 
     def batches(self, first: int = 0) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) without end from global step `first` on."""
+        """Endless (step, batch) from global step `first` on."""
         step = first
         while True:
             epoch, index = divmod(step, self.batches_per_epoch)
@@ -389,7 +396,7 @@ class WindowLoader:
             step += 1
 
     def gather(self, windows: Windows) -> Batch:
-        """The data points of N windows, mirrored, turned and scaled as they say."""
+        """The data points of N windows, mirrored, turned and scaled."""
         import torch
 
         from models import Conditions
@@ -413,7 +420,7 @@ class WindowLoader:
             values += np.float32(size) * flips[:, axis, None]
             xy[:, :, axis] = values
         if self.turn or self.stretch:
-            # Spinners, and what lies before a map's first point, are at the centre however turned.
+            # Spinners, and the centre that stands before a map's first point, do not turn.
             central = np.isin(points["type"], SPINNERS)
             central[:, 0] |= starts == 0
             xy = turn_within(

@@ -44,7 +44,7 @@ NAMES = command_line.flag_names(steps="--num-sampling-steps")
 
 
 class Evaluation:
-    """All metrics, and the rows of the table that they have made of maps and remaps."""
+    """All metrics, and the rows of their table, one for each map and its remap."""
 
     def __init__(self, options: SampleOptions) -> None:
         self.options = options
@@ -56,7 +56,7 @@ class Evaluation:
     def add_remap(
         self, loaded: LoadedModel, path: Path, output: Path | None = None, overwrite: bool = False
     ) -> None:
-        """Remaps the beatmap at `path` and measures the file that it gives, written to `output`."""
+        """Remaps the beatmap at `path` and measures the resulting file, written to `output`."""
         beatmap = read_beatmap(path)
         request = RemapRequest(options=self.options)
         (made,) = remap(Models(loaded), beatmap, [f"{beatmap.version} (AI remap)"], request)
@@ -70,9 +70,9 @@ class Evaluation:
             write_new_file(output, made.data, overwrite=overwrite)
 
     def add_existing(self, path: Path, remap_path: Path) -> None:
-        """Measures a remap that exists, without what only sampling tells.
+        """Measures an existing remap, without what only sampling gives.
 
-        Raises BeatmapError where it is no remap of the beatmap at `path`.
+        Raises BeatmapError if it is not a remap of the beatmap at `path`.
         """
         sequence, after = (beatmap_to_sequence(read_beatmap(p)) for p in (path, remap_path))
         changes = count_changes(sequence.beatmap, after.beatmap)
@@ -154,7 +154,7 @@ def choose_paths(folder: Path, limit: int | None) -> list[Path]:
 
 
 def prepare_output(args: argparse.Namespace) -> None:
-    """Makes the output folder; ValueError where it would mix with the maps or replace tables."""
+    """Makes the output folder; ValueError if it would mix with the maps or replace tables."""
     if args.output.resolve().is_relative_to(args.folder.resolve()):
         raise ValueError(
             f"--output {args.output} lies in the folder that is evaluated: choose another"
@@ -164,7 +164,7 @@ def prepare_output(args: argparse.Namespace) -> None:
 
 
 def report_results(output: Path, report: dict[str, Any], evaluation: Evaluation) -> None:
-    """Prints what was found and writes the tables to `output`; `report` has what was run."""
+    """Prints the results and writes the tables to `output`; `report` says what was run."""
     summary = evaluation.summarise()
     for name, value in summary.items():
         print(
@@ -197,7 +197,7 @@ def check_flags(args: argparse.Namespace) -> None:
 def evaluate_paths(
     loaded: LoadedModel | None, paths: list[Path], evaluation: Evaluation, args: argparse.Namespace
 ) -> None:
-    """Measures the maps, or notes why that failed. Without a model: those of --remaps."""
+    """Measures the maps, or records why it failed. Without a model: those of --remaps."""
     seed, half_window = evaluation.options.seed, evaluation.options.half_window
     for path in tqdm(paths, desc="evaluating", unit="map", file=sys.stderr):
         place = path.relative_to(args.folder)

@@ -1,10 +1,10 @@
-"""The sequence diffusion transformer (torch only).
+"""The sequence diffusion transformer (needs only torch and numpy).
 
 A DiT (Peebles & Xie 2023, https://arxiv.org/abs/2212.09748) over data points instead of image
-patches. Time is either a rotary phase of every query and key (our models: shifting a map in time
-changes nothing), as is the place in the sequence, or a sinusoidal input (models of the public
-osu-diffusion). Attention is limited to a band of neighbours and computed in blocks, so that time
-and memory are linear in the length.
+patches. Our models encode time, and the position in the sequence, as rotary phases of queries and
+keys, so that shifting a map in time changes nothing; models of the public osu-diffusion have a
+sinusoidal input for time. Attention is limited to a band of neighbours and computed in blocks, so
+that time and memory are linear in the length.
 
 Shapes: N batch, T data points, D width, H heads, W half window.
 """
@@ -21,19 +21,19 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 NUM_TYPES = 16
-"""How many `conventions.point_types.PointType` has."""
+"""Number of point types, `conventions.point_types.PointType`."""
 
 SIGMA_DATA_PX = 131.0
-"""Standard deviation of hit-object coordinates around the playfield's centre, in px."""
+"""Px per network unit: the std of points uniform on the playfield (real maps: 114)."""
 
 LARGEST = {
     **{"width": 16_384, "depth": 512, "heads": 512, "num_classes": 10_000_000},
     **{"half_window": 1_000_000, "coordinate_dim": 4096, "distance_dim": 4096, "time_dim": 4096},
 }
-"""Whole numbers of a configuration, which may come from a damaged or hostile file."""
+"""Upper limits of whole numbers in a configuration, whose file may be damaged or hostile."""
 
 PAIRS = ("coordinate_scale", "rotary_periods", "index_periods")
-"""Two numbers each, or None."""
+"""Fields that hold two numbers each, or None."""
 
 MOST_GROUPS = 64
 
@@ -43,12 +43,12 @@ class DiTConfig:
     """Everything that is needed to build a model; saved with the weights.
 
     `half_window` is W of the attention band in sampling. `rotary_periods` are the shortest and the
-    longest in ms; with `index_periods`, in data points, half of the phases tell places in the
-    sequence instead: which point is the one before, times alone do not say. With `neighbours` the
-    first layer is given the data points before and after along with each. With `known_points` the
-    network can be given coordinates that are known, and told which ones. With `class_groups` it is
-    told of a map by a vector of zeros and ones instead of one class: how many places each group of
-    them has, of which the last one stands for "unknown".
+    longest period in ms. With `index_periods`, in data points, half of the phases encode the
+    position in the sequence instead: times alone do not tell which point is the previous one. With
+    `neighbours` the first layer also gets the features of the data points before and after. With
+    `known_points` the network can be given known coordinates, and a flag that marks them. With
+    `class_groups` a vector of zeros and ones describes a map, instead of one class: the field says
+    how many entries each group has; the last entry of a group means "unknown".
     """
 
     width: int = 192
@@ -92,7 +92,7 @@ class DiTConfig:
             )
 
     def _check_groups(self) -> None:
-        """ValueError unless the groups are a few counts of places."""
+        """ValueError unless `class_groups` is a short tuple of counts within the limits."""
         counts = self.class_groups
         numbers = isinstance(counts, tuple) and all(type(n) is int and n >= 0 for n in counts)
         if not numbers or len(counts) > MOST_GROUPS or sum(counts) > LARGEST["num_classes"]:
@@ -130,10 +130,10 @@ class DiTConfig:
 
 
 class Conditions(NamedTuple):
-    """What a network is told of N sequences of T data points, beside their noisy coordinates.
+    """Network inputs for N sequences of T data points, besides noisy coordinates and noise level.
 
     times: (N, T) ms, float64 or integers; may be on the CPU, as not every device has float64
-    distances: (N, T) px to the point before, negative where it is unknown
+    distances: (N, T) px to the previous point, negative where it is unknown
     types: (N, T) in 0..15
     classes: (N,) int64 class indices (num_classes is the null class), (N, G) bool, where the
         configuration has groups, or (N, D) embeddings
@@ -152,7 +152,7 @@ class Conditions(NamedTuple):
     def of_arrays(
         cls, times: np.ndarray, distances: np.ndarray, types: np.ndarray, classes: Tensor
     ) -> "Conditions":
-        """For one sequence, from arrays (T,), on the device of `classes`, (1,) or (1, D)."""
+        """Of one sequence, from arrays (T,); on the device of `classes` (1, ...), times on CPU."""
         device = classes.device
         return cls(
             torch.from_numpy(times)[None],
@@ -163,11 +163,11 @@ class Conditions(NamedTuple):
 
     @classmethod
     def cat(cls, parts: "Sequence[Conditions]") -> "Conditions":
-        """One batch of several whose T is the same, and of which the same is known."""
+        """Joins batches that have the same T and the same fields set."""
         return cls(*(None if v[0] is None else torch.cat(v) for v in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
     def window(self, start: int, length: int) -> "Conditions":
-        """`length` data points from `start` on, times from there; past the end there is padding."""
+        """`length` data points from `start` on, times from the first one; padded past the end."""
         valid = torch.ones_like(self.types, dtype=torch.bool) if self.valid is None else self.valid
         count = min(length, self.types.shape[1] - start)
         found = {}
@@ -181,7 +181,7 @@ class Conditions(NamedTuple):
         return self._replace(**{**found, "times": times - times[:, :1]})
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
-        """The same with every tensor that is there changed."""
+        """The same with `change` applied to every tensor that is not None."""
         return Conditions(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
 
     def repeat(self, n: int) -> "Conditions":
@@ -194,7 +194,7 @@ PER_POINT = ("times", "distances", "types", "valid", "known")
 
 
 class Context(NamedTuple):
-    """What a model is told about a batch, free of parameters, so that it is built once a sample.
+    """Embedded conditions of a batch. No parameters are involved: built once for all steps.
 
     features: (N, T, F) time and distance embeddings, one-hot types, and which points are known
     rotary: cos and sin, each (N, 1, T, head_dim / 2) float32, or None
@@ -227,7 +227,7 @@ def has_float64(device: torch.device) -> bool:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, as sums of few terms need it under autocast; float64 stays as it is."""
+    """x in float32, for sums of few terms under autocast; float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -250,10 +250,9 @@ def rotary_table(
 ) -> tuple[Tensor, Tensor]:
     """Cos and sin of the rotary phases of times (N, T) in ms, each (N, 1, T, head_dim / 2) float32.
 
-    With `index_periods` the second half of the phases is that of the places 0..T-1. Phases are
-    taken in float64, relative to the first time: hours into a map they are as exact as at its
-    start; on the CPU, where times may stay, if the device has no float64. Source: Su et al. 2021,
-    RoFormer.
+    With `index_periods` the second half of the phases encodes the positions 0..T-1. Phases are
+    computed in float64 relative to the first time, so they are as exact hours into a map as at its
+    start; on the CPU if the device has no float64. Source: Su et al. 2021, RoFormer.
     """
     exact = times.device if has_float64(times.device) else torch.device("cpu")
     relative = times.detach().to(exact, torch.float64)
@@ -279,8 +278,8 @@ def _frequencies(periods: tuple[float, float], count: int, device: torch.device)
 def make_context(config: DiTConfig, conditions: Conditions) -> Context:
     """Embeds what does not change while sampling.
 
-    The embedding of an unknown distance is zero, which that of no distance is not. Known points
-    need `known_points` in the configuration.
+    An unknown distance is embedded as zeros, unlike the distance 0. Known points need
+    `known_points` in the configuration.
     """
     times, distances = conditions.times, conditions.distances
     device = distances.device
@@ -322,10 +321,10 @@ def banded_attention(
 ) -> Tensor:
     """Attention in which query i sees the keys j with i - W < j <= i + W.
 
-    q, k, v and the result are (N, H, T, head_dim); valid (N, T) marks keys that are no padding.
-    Queries are taken in blocks of W (at least 64) against the keys of that block and W on either
-    side, which makes time and memory linear in T. A padded query sees itself, to stay finite.
-    Layers of one model share `mask`, the result of `attention_mask`.
+    q, k, v and the result are (N, H, T, head_dim); valid (N, T) is False for padding. Queries are
+    taken in blocks of W (at least 64) against the keys of that block and W on either side, which
+    makes time and memory linear in T. A padded query sees itself, so that its softmax stays
+    finite. Layers of one model share `mask`, the result of `attention_mask`.
     """
     n, heads, length, head_dim = q.shape
     w = half_window
@@ -360,8 +359,8 @@ def attention_mask(
 ) -> Tensor | None:
     """Which keys the queries of `banded_attention` see.
 
-    (N * blocks, 1, block, block + 2 W) bool, True where a query of a block sees a key beside it;
-    (N, 1, T, T) or None for sequences that the band does not cut, with and without padding.
+    (N * blocks, 1, block, block + 2 W) bool, True where a query of a block sees a key. For T <= W,
+    where the band cuts nothing, it is (N, 1, T, T) with padding and None without.
     """
     if length <= w:
         if valid is None:
@@ -403,8 +402,8 @@ class Attention(nn.Module):
         n, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, T, 3 D)
         q, k, v = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, D / H)
-        # Norms of so few features are taken in float32, also under autocast, and so are rotations:
-        # with one cast there and one back.
+        # Norms over so few features, and rotations, run in float32 also under autocast: with one
+        # cast to float32 and one back for both.
         q, k = self.q_norm(at_least_float32(q)), self.k_norm(at_least_float32(k))
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
@@ -428,8 +427,8 @@ class Mlp(nn.Module):
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm without its own parameters, then shift and scale (N, D) of x (N, T, D).
 
-    In the precision of x: kernels of norms add in float32 whatever that is, and on CUDA autocast
-    would write float32 for them, which takes three times the memory traffic.
+    Runs in the precision of x: norm kernels accumulate in float32 anyway, and on CUDA autocast
+    would write their outputs in float32, which takes three times the memory traffic.
     """
     with torch.autocast(x.device.type, enabled=False):
         normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
@@ -477,13 +476,13 @@ class DataPointEmbedder(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         if context.known is not None:
-            # Neither noise nor preconditioning: a known point is shown as it is.
+            # A known point is given as it is, without noise and preconditioning.
             x = torch.where(context.known.isnan(), x, context.known.to(x.dtype))
         embedded = sinusoidal_embedding(x * self.scale, self.coordinate_dim).flatten(-2)
         parts = [embedded, context.features]
         point = torch.cat([x, *parts] if self.raw_coordinates else parts, dim=-1)  # (N, T, F)
         if self.neighbours:
-            # Neither the ends of a sequence nor padding have anything beside them.
+            # Neighbours beyond the ends of a sequence, or in padding, are zeros.
             shown = point if context.valid is None else point * context.valid[..., None]
             before, after = F.pad(shown, (0, 0, 1, 0))[:, :-1], F.pad(shown, (0, 0, 0, 1))[:, 1:]
             point = torch.cat([point, before, after], dim=-1)
@@ -507,7 +506,7 @@ class NoiseEmbedder(nn.Module):
 
 
 class ClassEmbedder(nn.Module):
-    """One embedding a training beatmap; the last row is the null class (no style)."""
+    """One embedding for each training beatmap; the last row is the null class (no style)."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -563,7 +562,7 @@ class DiT(nn.Module):
             self.y_embedder = ClassEmbedder(config.num_classes, config.width)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.width, config.out_channels)
-        # Training with less memory: what a block computes is computed again for its gradients.
+        # Saves memory in training: the activations of a block are recomputed for its gradients.
         self.grad_checkpointing = False
         self._initialise()
 
@@ -592,7 +591,7 @@ class DiT(nn.Module):
         return null_classes(self.config).to(next(self.parameters()).device)
 
     def class_table(self) -> Tensor:
-        """The embeddings of the classes that it knows, (classes + 1, D); the last is 'no style'."""
+        """Embeddings (classes + 1, D), the last one 'no style'; with groups only that, (1, D)."""
         if isinstance(self.y_embedder, ClassEmbedder):
             return self.y_embedder.embedding_table.weight
         return self.y_embedder(self.null_classes())
@@ -621,10 +620,10 @@ class DiT(nn.Module):
 def bind(
     model: DiT, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The model as a function of noisy coordinates (N, T, 2) and noise labels (N,) alone.
+    """The model as a function of only noisy coordinates (N, T, 2) and noise labels (N,).
 
-    `half_window` overrides the attention band; with `use_amp` it computes in bf16. What it gives is
-    float32, of a model in float64 float64.
+    `half_window` overrides the attention band; with `use_amp` it computes in bf16. Outputs are
+    float32, or float64 for a float64 model.
     """
     weight = next(model.parameters())
     context = make_context(model.config, conditions)
@@ -666,7 +665,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "rotary": {},
     "reference": REFERENCE_ARCHITECTURE,
 }
-"""Ours, which finds a point's neighbours easily; ours by time alone; the public osu-diffusion's."""
+"""Ours with neighbours and positions; ours with times alone; that of the public osu-diffusion."""
 
 
 def _builder(size: str) -> Callable[..., DiT]:

@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check_model(loaded: LoadedModel, size: str | None, num_classes: int | None) -> None:
-    """`--model` and `--num-classes`, where given, must be those of the checkpoint."""
+    """Checks that `--model` and `--num-classes`, if given, are those of the checkpoint."""
     config = loaded.model.config
     found = {"width": config.width, "depth": config.depth, "heads": config.heads}
     if size is not None and SIZES[size] != found:
@@ -61,7 +61,7 @@ def check_model(loaded: LoadedModel, size: str | None, num_classes: int | None) 
 
 
 class Command:
-    """A request that was made by flags: what the loaded models do for it, file by file.
+    """A request from flags, and what the loaded models do for it, file by file.
 
     `arguments` are the flags, for the reports.
     """
@@ -70,7 +70,7 @@ class Command:
         self.models, self.request, self.arguments = models, request, arguments
 
     def remap_input(self, path: Path, tally: Tally) -> None:
-        """Remaps what is chosen of one file, and counts it."""
+        """Remaps what is chosen of one file, and counts it in `tally`."""
         choice = self.request.choice
         with tally.guard(str(path)), naming(NAMES), open_jobs(path, choice) as (jobs, left_out):
             for error in left_out:
@@ -112,7 +112,7 @@ class Command:
     def write(
         self, job: Job, outputs: Outputs, remapped: list[list[Remapped]], found: dict[str, Any]
     ) -> None:
-        """Writes results, pictures and the report `found`, which is completed."""
+        """Writes results, pictures and the report `found`, which it completes."""
         data = [[variant.data for variant in row] for row in remapped]
         found["files"] = outputs.write(job, data, self.request.overwrite)
         for path in outputs.files():
@@ -122,14 +122,14 @@ class Command:
                 report.draw(job, before, made, result, self.request)
         found["variants"] = report.describe_variants(job, outputs, remapped)
         text = json.dumps(found, indent=1, ensure_ascii=False)
-        # A report that is there is of the same run, or may be replaced: `finished` has looked.
+        # An existing report is of the same run, or may be replaced: `finished` has checked that.
         put_bytes(outputs.report, text.encode("utf-8", "backslashreplace"), overwrite=True)
         tqdm.write(f"wrote {outputs.report}")
 
     def remap_inputs(
         self, paths: list[Path], left_out: list[tuple[Path, str]], ranks: Ranks
     ) -> int:
-        """Remaps this rank's share of many files on one model; returns the exit code of all."""
+        """Remaps this rank's share of many files with one model; returns all ranks' exit code."""
         tally = Tally(strict=False)
         for path, reason in left_out if ranks.is_main else []:
             tally.skipped += 1
@@ -143,7 +143,7 @@ class Command:
 
 @contextmanager
 def on_terminal(beatmap: Beatmap, request: RemapRequest, quiet: bool) -> Iterator[Reports]:
-    """Progress bars, and before sampling what there is to say about the map."""
+    """Progress bars; before sampling it prints the description of the map."""
     with bar("learning the style") as learning, bar("sampling", disable=quiet) as steps:
 
         def sampling(done: int, total: int) -> None:
@@ -164,7 +164,7 @@ def describe_map(beatmap: Beatmap, request: RemapRequest, quiet: bool) -> None:
 
 
 def check_result(path: Path, request: RemapRequest) -> int:
-    """Prints what differs between a result and its source; 1 where more does than is meant to."""
+    """Prints what differs between a result and its source; 1 if more than a remap may change."""
     if len(request.sources) != 1:
         raise ValueError("--check compares with one --beatmap: give the result's source alone")
     if is_archive(path):
@@ -193,7 +193,7 @@ def main() -> int:
         paths, left_out = find_inputs(request.sources, request.output)
         command_line.check_folder(request.output)
         single = len(paths) == 1 and not left_out and not request.choice.all_difficulties
-        if args.picture is None:  # of one map alone
+        if args.picture is None:  # only of a single map
             args.picture = single
             request = request_from(args)
         command = Command(models, request, vars(args))

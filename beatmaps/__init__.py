@@ -1,1 +1,1 @@
-"""A beatmap and what the game makes of it: its file, archive, sliders, stacks, data points."""
+"""A beatmap and how the game reads it: its file, archive, sliders, stacks, data points."""

@@ -1,8 +1,8 @@
 """What differs between a remap and its source: a mapper's proof that nothing else was touched.
 
 The two files are compared line by line as they are stored, line endings and comments included; only
-an object's coordinates, and the metadata that says that the map is machine-made, may differ. What
-the game makes of the lines, when objects begin and end, is compared as well.
+an object's coordinates, and the metadata that says that the map is machine-made, may differ. When
+objects begin and end in the game is compared as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from beatmaps.osu_file import SECTIONS, Beatmap, HitObject
 
 LISTED = 50
-"""Changes that are printed; of more their number is."""
+"""How many changes are printed; more are only counted."""
 MAX_ALIGNED = 1000  # lines that are matched to others; comparing more takes minutes
 SHOWN = 60  # characters of a line
 MEANT = ("Version", "Tags", "BeatmapID", "BeatmapSetID")
@@ -38,13 +38,13 @@ _NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _COORDINATE = re.compile(_NUMBER)
 _POINT = re.compile(rf"{_NUMBER}:{_NUMBER}")
 _HONEST_TAG = re.compile(r"osu-diffusion|ai-generated|seed-?\d+")
-_TOLERANCE = 1e-3  # ms and px: what different ways of adding up make
+_TOLERANCE = 1e-3  # ms and px: rounding of sums in another order
 
 
 class Change(NamedTuple):
     """Something that differs: where (lines from 1, None where there is none), what, and how.
 
-    `meant` says that a remap is to change it.
+    `meant` is whether a remap is supposed to change it.
     """
 
     before: int | None
@@ -71,7 +71,7 @@ class Line(NamedTuple):
 class Proof:
     """The comparison: how many lines or objects of each kind there are, and all that differs.
 
-    `moved` objects, of `objects`, have other coordinates.
+    `moved` of the `objects` have other coordinates.
     """
 
     counts: dict[str, int]
@@ -81,11 +81,11 @@ class Proof:
 
     @property
     def others(self) -> list[Change]:
-        """What differs and is not meant to."""
+        """Differences that a remap must not make."""
         return [change for change in self.changes if not change.meant]
 
     def table(self) -> Iterator[str]:
-        """The comparison in one table, and below it what else changed, with line numbers."""
+        """The comparison as one table, and below it the other changes, with line numbers."""
         meant = Counter(change.what for change in self.changes if change.meant)
         other = Counter(change.what for change in self.others)
         width = max(len(what) for what in self.counts) + 1
@@ -122,7 +122,7 @@ def _where(change: Change) -> str:
 
 
 def compare(before: Beatmap, after: Beatmap) -> Proof:
-    """All that differs between a beatmap and one that is to be a remap of it."""
+    """All that differs between a beatmap and one that should be a remap of it."""
     lines = [_read_lines(beatmap) for beatmap in (before, after)]
     counts = dict.fromkeys(["the file's head", *(f"[{name}]" for name in SECTIONS)], 0)
     counts |= Counter(line.section for line in lines[0])
@@ -159,7 +159,7 @@ def _read_lines(beatmap: Beatmap) -> list[Line]:
         if body.startswith("[") and body.endswith("]"):
             section = body
         sections.append(section)
-    # Of a key that occurs twice the last one counts, and is what a remap edits.
+    # Of a repeated key the last line counts, and a remap edits that one.
     edited = {
         name: index
         for index, text in enumerate(texts)
@@ -222,7 +222,7 @@ def _aligned(before: Sequence[Line], after: Sequence[Line]) -> Iterator[Pair]:
 def _compare_lines(
     old: Line | None, new: Line | None, changes: list[Change], before: Beatmap, after: Beatmap
 ) -> bool:
-    """Notes what differs between two lines; whether an object has moved."""
+    """Adds what differs between two lines to `changes`; returns whether an object has moved."""
     if old is None or new is None:
         changes.append(_one_sided(old, new, before))
         return False
@@ -261,7 +261,7 @@ def _kind_of(line: Line) -> str:
 
 
 def _short(text: str) -> str:
-    """A line as it is shown."""
+    """The beginning of a line, for the report."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
@@ -280,7 +280,7 @@ def _ending(text: str) -> str:
 
 
 def _is_meant(name: str, old: str, new: str) -> bool:
-    """Whether a remap changes a value of the metadata so."""
+    """Whether a remap changes a metadata value in this way."""
     if name == "Tags":
         added = new.removeprefix(old).split()
         return new.startswith(old) and all(_HONEST_TAG.fullmatch(tag) for tag in added)
@@ -300,7 +300,7 @@ def _coordinates(text: str) -> list[str]:
 
 
 def _compare_fields(old: Line, new: Line, before: HitObject, after: HitObject) -> Iterator[Change]:
-    """What differs between two hit objects' lines but for coordinates, field by field."""
+    """What differs between the lines of two hit objects apart from coordinates, by field."""
     if _rest(old.text) != _rest(new.text):
         how = f"{_short(_rest(old.text))} has become {_short(_rest(new.text))}"
         yield Change(old.number, new.number, "[HitObjects], other lines", how, meant=False)
@@ -341,7 +341,7 @@ def _only_says_length(
 
 
 def _in_the_game(before: Beatmap, after: Beatmap) -> Iterator[Change]:
-    """What of the objects the game sees otherwise than before: when they are, and of what kind."""
+    """How objects differ in the game: in their times and kinds."""
     what = "objects: begin and end in play"
     if len(before.objects) != len(after.objects):
         how = f"{len(before.objects)} objects have become {len(after.objects)}"

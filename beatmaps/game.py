@@ -1,7 +1,7 @@
-"""What the game and its editor make of a map: sizes, stacks, combo numbers, times in writing.
+"""How the game and its editor read a map: sizes, stacks, combo numbers, the format of times.
 
-The game draws objects that share a place one behind the other, up and to the left; that happens
-when a map is loaded, so coordinates here and in files are those before it.
+The game draws objects that share a place one behind the other, up and to the left. It does that
+when it loads a map, so coordinates here and in files are those before the shift.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # constraints and validation need no reader of beatmaps
 
 STACK_DISTANCE = 3.0  # px; nearer objects are stacked
 STACK_STEP = 0.1  # of a circle's radius
-FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps have the one before it
+FIRST_STACKING_VERSION = 6  # of the present algorithm; older maps use the previous one
 
 Colour = tuple[int, int, int]
 DEFAULT_COLOURS: list[Colour] = [(255, 192, 0), (0, 202, 0), (18, 124, 255), (242, 24, 57)]
@@ -36,31 +36,31 @@ def preempt(approach_rate: float) -> float:
 def stack_shifts(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
     """(M,) px by which the game moves each object left and up (negative: right and down).
 
-    heads and tails (M, 2) are where objects begin and where their paths end.
+    heads and tails (M, 2) px are where objects begin and where their paths end.
     """
     return stack_heights(beatmap, heads, tails) * STACK_STEP * circle_radius(beatmap.circle_size)
 
 
 def stack_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
-    """(M,) steps by which the game moves objects; arguments are those of `stack_shifts`."""
+    """(M,) stack heights, in steps by which the game moves objects; arguments as `stack_shifts`."""
     if beatmap.format_version >= FIRST_STACKING_VERSION:
         return _heights(beatmap, heads, tails)
     return _old_heights(beatmap, heads, tails)
 
 
 def _threshold(beatmap: Beatmap) -> float:
-    """ms within which objects at one place are stacked: a part of the time they are visible."""
+    """ms within which objects at one place are stacked: a fraction of the time they are visible."""
     # The game takes whole milliseconds here.
     return int(preempt(beatmap.approach_rate)) * beatmap.stack_leniency
 
 
 def _heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
-    """Places in the stacks (M,), as the game has them since version 6: from the last to the first.
+    """Heights in the stacks (M,) since format version 6, computed from the last object on.
 
-    Where a slider's end has circles on it, those go under it, downwards: negative heights.
+    Circles on the end of a slider go below it: their heights are negative.
     """
     objects, threshold = beatmap.objects, _threshold(beatmap)
-    # Where the object is left: a slider with an even number of slides ends at its head.
+    # Where an object ends: a slider with an even number of slides ends at its head.
     ends = np.where([[h.kind == "slider" and h.slides % 2 == 1] for h in objects], tails, heads)
     heights = [0] * len(objects)
     for last in range(len(objects) - 1, 0, -1):
@@ -87,7 +87,7 @@ def _heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArr
 
 
 def _old_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> FloatArray:
-    """Places in the stacks (M,) of maps before version 6: from the first to the last."""
+    """Heights in the stacks (M,) before format version 6, computed from the first object on."""
     objects, threshold = beatmap.objects, _threshold(beatmap)
     heights = [0] * len(objects)
     for i, hit in enumerate(objects):
@@ -109,17 +109,17 @@ def _old_heights(beatmap: Beatmap, heads: FloatArray, tails: FloatArray) -> Floa
 
 
 def _near(a: FloatArray, b: FloatArray) -> bool:
-    """Whether two places (2,) count as one."""
+    """Whether two places (2,) count as the same."""
     return bool((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 < STACK_DISTANCE**2)
 
 
 def combo_numbers(beatmap: Beatmap) -> list[tuple[int, int]]:
     """(number in its combo from 1, index of its colour) of every object, as the game counts.
 
-    A spinner has no number, 0, and never starts a combo; that the object after a spinner or a
-    break does, whatever its flag, is already in `HitObject.new_combo`. The first combo takes the
-    *second* colour, and a combo's skip count is added to the step of 1. The index is below the
-    number of the map's colours, or of the game's default ones where it has none.
+    A spinner has number 0 and never starts a combo. The object after a spinner or a break always
+    starts one; `HitObject.new_combo` says so already. The first combo has the *second* colour, and
+    a combo's skip count is added to the step of 1. The index is below the number of the map's
+    colours, or of the game's default colours if it has none.
     """
     count = len(beatmap.colours or DEFAULT_COLOURS)
     numbers = []
@@ -137,7 +137,7 @@ def combo_numbers(beatmap: Beatmap) -> list[tuple[int, int]]:
 
 
 def format_time(ms: float) -> str:
-    """mm:ss:mmm, as the editor copies it: cut, not rounded."""
+    """mm:ss:mmm, as the editor copies it: cut to whole ms, not rounded."""
     whole = int(np.floor(abs(ms)))
     sign = "-" if ms < 0 and whole else ""
     return f"{sign}{whole // 60_000:02}:{whole // 1000 % 60:02}:{whole % 1000:03}"

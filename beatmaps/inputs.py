@@ -1,4 +1,4 @@
-"""Which beatmaps a command works on: files, folders, patterns, and the difficulties of archives."""
+"""Finds the beatmaps that a command works on: files, folders, patterns, archives' difficulties."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from conventions.identity import INDIFFERENT
 SUFFIXES = {".osu", ".osz"}
 MAX_SONG_BYTES = 64 * 2**20
 SONGS = {".mp3", ".ogg", ".wav"}
-"""What songs end in; a folder with a song and a difficulty is a set's."""
+"""Suffixes of songs; a folder with a song and a difficulty is a set's folder."""
 
 
 class ChoiceError(FieldError, BeatmapError):
-    """A file does not have the one difficulty that was asked for."""
+    """A file does not have exactly one difficulty that fits what was asked for."""
 
 
 class SongError(FieldError, ArchiveError):
@@ -40,10 +40,10 @@ class SongError(FieldError, ArchiveError):
 
 @dataclass(frozen=True)
 class Choice:
-    """What is taken of an archive, and whether the results go into one again.
+    """Which difficulty of an archive is taken, and whether results are written into an archive.
 
-    `format` is "osu", "osz" or None: as the input is. `separate_set` makes an archive that holds
-    none of the old difficulties.
+    `format` is "osu", "osz" or None: the same as the input. `separate_set` makes an archive without
+    the old difficulties.
     """
 
     difficulty: str | None = field(default=None, metadata=INDIFFERENT)
@@ -66,9 +66,9 @@ class Choice:
 class Job:
     """Beatmaps whose results are written together.
 
-    `path` is the file that the user named, `md5` that of the beatmap or of the whole archive.
-    Results go into a copy of `archive`, if there is one; there beatmaps[k] is members[k], and
-    `title` is the song's name.
+    `path` is the file that the user named; `md5` is that of the beatmap or of the whole archive.
+    If there is an `archive`, results go into a copy of it; beatmaps[k] is read from members[k]
+    there. `title` is the song's name.
     """
 
     path: Path
@@ -80,18 +80,18 @@ class Job:
     separate_set: bool = False
 
     def song(self, beatmap: Beatmap) -> bytes | None:
-        """The song of one of the beatmaps where it lies in the archive."""
+        """The song of one of the beatmaps, if it is in the archive."""
         if self.archive is None or not beatmap.has_song:
             return None
         files = {id(b): m.name for b, m in zip(self.beatmaps, self.members, strict=False)}
-        # It is beside the beatmap, or above one in a sub-folder.
+        # It is in the beatmap's folder, or in one above if that is a sub-folder.
         for folder in PurePosixPath(files.get(id(beatmap), "x.osu")).parents:
             member = self.archive.find(str(folder / beatmap.audio_filename.replace("\\", "/")))
             try:
                 if member is not None:
                     return self.archive.read(member, MAX_SONG_BYTES)
             except ArchiveError:
-                break  # one that is damaged, or too large to be shown, is not needed
+                break  # a damaged song, or one too large to show, is not needed
         return None
 
     def __str__(self) -> str:
@@ -100,28 +100,27 @@ class Job:
 
 IN_SUB_FOLDER = "is in a sub-folder of its set, where osu! does not show it"
 LeftOut = list[BeatmapError]
-"""Why difficulties of an archive were left out; each names its file."""
+"""Errors of difficulties of an archive that were left out; each names its file."""
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
 class Inputs(NamedTuple):
-    """The files to work on, and those that are left out: which, and why."""
+    """The files to work on, and those left out with the reason."""
 
     paths: list[Path]
     left_out: list[tuple[Path, str]]
 
 
 def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
-    """The .osu and .osz files that the patterns mean, in a fixed order.
+    """The .osu and .osz files that the patterns match, in a fixed order.
 
-    A pattern is a file, a folder (searched with all below it) or a name with * and ?, which not
-    every shell resolves. Files below `output` are results and count only when they are named.
-    Hidden files, companions that a system made and empty files are passed over unless they are
-    named. Left out are copies, which have the same content as a file before them, and in a searched
-    folder the difficulties below a set's own folder. Raises ValueError for a pattern without any
-    file, and OSError.
+    A pattern is a file, a folder (searched at any depth) or a name with * and ?, which not every
+    shell expands. Files below `output` are results and count only if they are named. Hidden files,
+    files that a system added and empty files are ignored unless they are named. Copies, which have
+    the same content as an earlier file, are left out; so are, in a searched folder, difficulties
+    below a set's own folder. Raises OSError, and ValueError for a pattern that matches no file.
     """
     found: dict[Path, Path] = {}
     below: dict[Path, Path] = {}
@@ -139,13 +138,13 @@ def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
 
 
 def _is_companion(path: Path, folder: Path) -> bool:
-    """Whether a file that a search in `folder` has found is none that somebody put there."""
+    """Whether a file found in `folder` was added by a system, or is hidden or empty."""
     empty = path.is_file() and path.stat().st_size == 0
     return empty or is_hidden(str(path.relative_to(folder)))
 
 
 def _set_folders(paths: list[Path], folder: Path) -> set[str]:
-    """Those of the beatmaps' folders, relative to `folder`, that have a song too."""
+    """Those folders of the beatmaps, relative to `folder`, that also have a song."""
     parents = {path.parent for path in paths if path.suffix.lower() == ".osu"}
     return {
         str(PurePosixPath(parent.relative_to(folder)))
@@ -155,10 +154,10 @@ def _set_folders(paths: list[Path], folder: Path) -> set[str]:
 
 
 def _expand(pattern: Path, output: Path) -> Iterator[tuple[Path, bool]]:
-    """(file, whether it is below a set's folder) of all that a pattern means."""
+    """(file, whether it is below a set's folder) for all that a pattern matches."""
     matches = [pattern]
     if set("*?") & set(str(pattern)) and not pattern.exists():
-        # Brackets are part of most beatmaps' names, never a choice of letters.
+        # Brackets are part of most beatmaps' names; they never stand for one of several letters.
         root = Path(pattern.anchor)
         matches = sorted(root.glob(str(pattern.relative_to(root)).replace("[", "[[]")))
     for match in matches:
@@ -195,7 +194,7 @@ def _without_copies(paths: list[Path]) -> tuple[list[Path], list[Path]]:
             try:
                 digest = file_md5(path)
             except OSError:
-                continue  # opening it later says why
+                continue  # opening it later reports why
             if digest in seen:
                 copies.add(path)
             seen.add(digest)
@@ -209,14 +208,14 @@ def file_md5(path: Path) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is meant to be an archive, by its name or its first bytes."""
+    """Whether a file shall be read as an archive, by its name or its first bytes."""
     if path.suffix.lower() == ".osz":
         return True
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\3\4"
     except OSError:
-        return False  # reading it says why
+        return False  # reading it reports why
 
 
 # --- beatmaps -------------------------------------------------------------------------------------
@@ -224,9 +223,9 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def open_jobs(path: Path, choice: Choice) -> Iterator[tuple[list[Job], LeftOut]]:
-    """The jobs that a file makes, and what was left out of an archive.
+    """The jobs of a file, and what was left out of an archive.
 
-    Raises `BeatmapError` and `ArchiveError`; `GameModeError` when there are other modes only.
+    Raises `BeatmapError`, `ArchiveError`, and `GameModeError` if all beatmaps are of other modes.
     """
     if is_archive(path):
         with Archive.open(path) as archive:
@@ -256,7 +255,7 @@ def read_beatmaps(path: Path) -> list[Beatmap]:
 
 
 def _job_of_folder(path: Path, beatmap: Beatmap, archive: Archive, choice: Choice) -> Job:
-    """A beatmap with its song's folder around it, packed as `archive`."""
+    """The job of a beatmap with the folder of its song around it, packed as `archive`."""
     if beatmap.has_song and archive.find(beatmap.audio_filename) is None:
         raise SongError(
             "{0}: its song {1!r} is not beside it, which an .osz needs: "
@@ -296,9 +295,9 @@ def _jobs_of_archive(path: Path, archive: Archive, choice: Choice) -> tuple[list
 def _difficulties(
     archive: Archive, wanted: str | None
 ) -> tuple[list[tuple[Member, Beatmap]], LeftOut]:
-    """The osu!standard beatmaps of an archive in its order, and why others are none.
+    """The osu!standard beatmaps of an archive in its order, and the errors of the others.
 
-    Those in sub-folders of a set are none unless `wanted` is the name of the file.
+    Those in sub-folders of a set are left out unless `wanted` is the name of the file.
     """
     found: list[tuple[Member, Beatmap]] = []
     left_out: LeftOut = []
@@ -324,9 +323,9 @@ def _is_file(name: str, wanted: str | None) -> bool:
 
 
 def matching(versions: list[str], wanted: str) -> list[int]:
-    """Which of the difficulties named `versions` may be meant by `wanted`.
+    """Indices of the difficulties named `versions` that `wanted` may mean.
 
-    Its name, in any case if need be, its number in the list, or a part of its name.
+    `wanted` is a name, if need be in another letter case, a number in the list, or part of a name.
     """
     lower = wanted.casefold()
     number = int(wanted) if wanted.isascii() and wanted.isdecimal() else 0
@@ -340,10 +339,10 @@ def matching(versions: list[str], wanted: str) -> list[int]:
 
 
 def choose(path: Path, versions: list[str], wanted: str | None, files: Sequence[str] = ()) -> int:
-    """Which of the difficulties named `versions` is `wanted`; the error shows their list.
+    """Index of the difficulty named `wanted`; the error shows the list of `versions`.
 
-    `files` are their names in the archive, by which they may be wanted too. A single difficulty
-    needs no choice.
+    `files` are their names in the archive, which `wanted` may be too. If there is only one
+    difficulty, `wanted` may be None.
     """
     file = None if wanted is None else find_name(wanted, files)
     if file is not None:
@@ -357,7 +356,7 @@ def choose(path: Path, versions: list[str], wanted: str | None, files: Sequence[
         problem = "{difficulty} {3!r} means {4} of them: give the number of one"
     else:
         problem = "{difficulty} {3!r} is none of them by name or number"
-    # Of equal names the files tell which is which.
+    # Difficulties with the same name are told apart by their files.
     twice = {name for name in versions if versions.count(name) > 1}
     names = [
         f"{k}: {name}" + (f" in {files[k - 1]!r}" if files and name in twice else "")

@@ -1,9 +1,9 @@
 """A `.osu` file as a lossless document: read the hit objects, patch their coordinates.
 
-Reading follows osu!lazer's decoder. Each line is checked and brought into a canonical form here,
-`slider` parses the canonical text, and everything that `slider` cannot carry (fractions, timing,
-curves, end times) comes from the checked line. Writing never prints a parsed beatmap: it replaces
-single fields in the original bytes, so that whatever is not understood here survives.
+Reading follows osu!lazer's decoder. Each line is checked and brought into a canonical form here;
+the package `slider` parses that text. What it cannot represent (fractions, timing, curves, end
+times) comes from the checked line. Writing never prints a parsed beatmap: it replaces single fields
+in the original bytes, so that everything that is not understood here stays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from conventions.whole_files import replacing
 if TYPE_CHECKING:
     import slider.beatmap
 
-# Limits of ours, far above any map that people play: work and memory stay within bounds.
+# Our own limits, far above any map that people play, to bound work and memory.
 MAX_FILE_BYTES = 64 * 2**20
 MAX_LINES = 500_000
 MAX_LINE_BYTES = 4 * 2**20
@@ -48,7 +48,7 @@ MAX_TIMING_LINES = 100_000
 MAX_UNORDERED_LINES = 10_000  # timing lines that come after one of a later time
 MAX_POINTS = 500_000  # of all sliders; a curve letter counts as `LETTER_POINTS`
 LETTER_POINTS = 20
-MAX_CURVE_WORK = 5e7  # operations to halve all smooth curves of many points, or high degree, once
+MAX_CURVE_WORK = 5e7  # operations to halve once all smooth curves with many points or a high degree
 
 # Limits of the game.
 MAX_COORDINATE = 131072  # the game drops an object with a larger coordinate or length
@@ -87,15 +87,15 @@ class BeatmapError(ValueError):
 
 
 class LeftOutError(BeatmapError):
-    """A beatmap that is passed over though nothing is wrong with it."""
+    """A valid beatmap that is left out."""
 
 
 class GameModeError(LeftOutError):
-    """A beatmap of another game mode, which is not for this program."""
+    """A beatmap of another game mode, which this program does not handle."""
 
 
 def curve_segments(letters: Letters, points: FloatArray, version: int) -> list[Segment]:
-    """Segments of a slider's (n, 2) points; from each letter's point on its curve type holds."""
+    """Segments of a slider's (n, 2) points; each letter's curve type holds from its point on."""
     segments = []
     stops = [index for index, _ in letters[1:]] + [len(points)]
     for (start, letter), stop in zip(letters, stops, strict=True):
@@ -114,10 +114,10 @@ class HitObject:
 
     `time` and `end_time` are in ms. `new_combo` is the combo the player sees: the flag of the
     file, or forced after a spinner, after a break and for the first object. A slider's `points`
-    (n, 2) are the control points in file order, head first, doubled points as they stand;
+    (n, 2) are the control points in file order, head first, doubled points included;
     `letters` gives the curve letter of the file for every point that has one, `((0, "B"),)` for
     an ordinary slider. `length` is in px, None when the game takes the path's natural length;
-    `path_length` is what it takes in the end.
+    `path_length` is the length in px that the game uses.
     """
 
     line: int
@@ -183,7 +183,7 @@ class Timing:
     velocities: Sequence[float]
 
     def beat_length_at(self, time: float) -> float:
-        """Milliseconds a beat; before the first red line its value holds; without any, 1000."""
+        """Milliseconds a beat; before the first red line, that line's; without red lines, 1000."""
         if not self.beat_times:
             return 1000.0
         return self.beat_lengths[max(bisect_right(self.beat_times, time) - 1, 0)]
@@ -259,7 +259,7 @@ class Beatmap:
         return self.timing.slider_velocity_at(time)
 
     def section(self, name: str) -> list[str]:
-        """The lines of a section, such as "TimingPoints", that say something, without comments."""
+        """The lines of a section, such as "TimingPoints", without comments and blank lines."""
         _, texts = _split_lines(self.raw, self.encoding, self.name)
         return [text for _, text in _sections(texts)[name]]
 
@@ -312,7 +312,7 @@ def parse_beatmap(data: bytes, name: str) -> Beatmap:
     if not rows:
         raise BeatmapError(f"{name} {_why_empty(texts, skipped)}: choose a finished beatmap")
     _check_curves(rows, version, name)
-    import slider.beatmap  # training on packed data does without the package
+    import slider.beatmap  # not needed for training on packed data
 
     parsed = slider.beatmap.Beatmap.parse(_canonical_text(sections, version, rows))
     timing_lines = _read_timing_lines(sections["TimingPoints"], offset, name)
@@ -397,10 +397,10 @@ Section = list[tuple[int, str]]
 
 
 def _sections(texts: list[str]) -> dict[str, Section]:
-    """(line index, text) of every line that says something, by section.
+    """(line index, text) of every line that is not blank or a comment, by section.
 
-    A section that occurs twice goes on where it stopped; comments end a line except in
-    [Metadata], where a title may contain `//`.
+    A section that occurs twice is continued. Comments end a line except in [Metadata], where a
+    title may contain `//`.
     """
     sections: dict[str, Section] = {name: [] for name in SECTIONS}
     current: Section | None = None
@@ -421,7 +421,7 @@ def _sections(texts: list[str]) -> dict[str, Section]:
 
 
 def _pairs(section: Section) -> dict[str, str]:
-    """The `key: value` lines of a section; of a key that occurs twice the last one counts."""
+    """The `key: value` lines of a section; the last line of a repeated key counts."""
     pairs = {}
     for _, text in section:
         key, _, value = text.partition(":")
@@ -517,7 +517,7 @@ def _why_empty(texts: list[str], skipped: list[tuple[int, str]]) -> str:
 
 
 def _check_curves(rows: list[_Row], version: int, name: str) -> None:
-    """Refuse a map whose smooth curves of very many points, or high degree, would take minutes."""
+    """Refuse a map whose smooth curves, of many points or high degree, would take minutes."""
     work = 0.0
     for row in rows:
         spline = any(len(letter) > 1 for _, letter in row.letters)
@@ -609,7 +609,7 @@ _DIFFICULTY = {
 
 
 def _canonical_text(sections: dict[str, Section], version: int, rows: list[_Row]) -> str:
-    """A complete file that `slider` reads without error, with what it reads correctly.
+    """A complete file that `slider` reads without error, with only what it reads correctly.
 
     The single red line stands in for the timing points: slider's durations are not used.
     """
@@ -640,7 +640,7 @@ def _difficulty(pairs: dict[str, str]) -> dict[str, float]:
     """The values of [Difficulty], limited as in the game."""
     values: dict[str, float] = {}
     for key, (default, low, high) in _DIFFICULTY.items():
-        if key == "ApproachRate":  # files from before v8 have none of their own
+        if key == "ApproachRate":  # files before v8 have no approach rate
             default = values["OverallDifficulty"]
         values[key] = min(max(_number(pairs, key, default), low), high)
     return values
@@ -702,9 +702,9 @@ def _build_objects(
 
 
 def _path_lengths(rows: list[_Row], version: int) -> dict[int, float]:
-    """Path lengths, by line, of the sliders for which the game takes that of the path itself.
+    """Lengths in px, by line, of sliders whose length the game may take from the path itself.
 
-    These are sliders without a length, and at most with one whose last two points coincide.
+    These are sliders without a length, and those whose last two points coincide.
     """
     lines, sliders, points, count = [], [], [], 0
     for row in rows:
@@ -801,7 +801,7 @@ def _read_timing(lines: list[TimingLine]) -> Timing:
 
 
 def line_in_force(together: Sequence[TimingLine]) -> TimingLine:
-    """Of the lines at one time a green one wins, the last of them; else the first red one."""
+    """The line that counts of those at one time: the last green one, else the first red one."""
     greens = [line for line in together if not line.red]
     return greens[-1] if greens else together[0]
 
@@ -809,8 +809,8 @@ def line_in_force(together: Sequence[TimingLine]) -> TimingLine:
 class _VelocityList:
     """Velocities by time, filled in file order.
 
-    Like the game it forgets a point that changes nothing *when it is read*, which matters only in
-    files whose lines are not in time order.
+    Like the game, it drops a point that does not change the velocity *when it is read*; that
+    matters only in files whose lines are not in time order.
     """
 
     def __init__(self) -> None:
@@ -888,7 +888,7 @@ class TimingEdits:
 def patch_objects(
     beatmap: Beatmap, changes: Mapping[int, Change], timing: TimingEdits | None = None
 ) -> bytes:
-    """The file with other coordinates for the objects of these indices; every other byte stays.
+    """The file with new coordinates for the objects in `changes`, by index; other bytes stay.
 
     A number that has not changed keeps its text. Coordinates are rounded to integers before
     version 128. Raises `ValueError` for one that is not finite or beyond what the game loads.
@@ -945,7 +945,7 @@ def _number_writer(version: int) -> NumberWriter:
             return text
         if new.is_integer():
             return str(int(new))
-        # The game reads 32-bit floats; these are the digits that tell this one from the others.
+        # The game reads 32-bit floats: these are the shortest digits that identify this one.
         return np.format_float_positional(np.float32(new), trim="-")
 
     return write
@@ -996,13 +996,13 @@ def edit_metadata(
 
 
 def _join_tags(old: str, tags: Sequence[str]) -> str:
-    """`old`, as it stands, and those of `tags` that are not in it."""
+    """`old` unchanged, then those of `tags` that are not in it."""
     new = [tag for tag in dict.fromkeys(tags) if tag not in old.split()]
     return " ".join([old, *new] if old else new)
 
 
 def _edit_value(data: bytes, key: str, edit: Callable[[str], str]) -> bytes:
-    """Replace the value in the line of [Metadata] that counts, the last of its key, or add it."""
+    """Replace the value in the last [Metadata] line of this key, which counts, or add a line."""
     encoding = _encoding(data)
     lines, texts = _split_lines(data, encoding, "the beatmap")
     errors = lossless(encoding)
@@ -1029,7 +1029,7 @@ def _edit_value(data: bytes, key: str, edit: Callable[[str], str]) -> bytes:
 
 
 def _insert_lines(lines: list[bytes], encoding: str, blocks: Mapping[int, list[str]]) -> bytes:
-    """The document with each block before its line, in the line ending of the line before that."""
+    """The document with each block before its line, with the line ending of the line before."""
     pieces, done = [], 0
     for at in sorted(blocks):
         before = lines[at - 1].decode(encoding, lossless(encoding)) if at else "\n"

@@ -1,10 +1,10 @@
 """Beatmap archives (`.osz`, a ZIP of one song's folder): read safely, extended without unpacking.
 
-What other programs open is opened: only what is dangerous (names that lead out of the folder,
-links, encryption, bombs) and what cannot be carried over is refused. Nothing is ever extracted by
-name, and only the members that are needed are unpacked. Writing copies the stored bytes of all
-members that stay, headers included, so that names in old code pages, timestamps, order and content
-survive as they are, whatever they hold.
+Archives that other programs open are opened. Only dangerous ones (names that lead out of the
+folder, links, encryption, bombs) and those that cannot be copied faithfully are refused. Nothing is
+ever extracted by name, and only the members that are needed are unpacked. Writing copies the stored
+bytes of all members that stay, headers included, so names in old code pages, timestamps, order and
+content stay as they are, whatever they hold.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MAX_ARCHIVE_BYTES = 2**30
 MAX_UNPACKED_BYTES = 2**30
 MAX_MEMBERS = 10_000
 MAX_DIRECTORY_BYTES = 16 * 2**20
-# Blank bitmaps and silent songs compress further than this: members that are small enough to be
-# read into memory anyway are let through.
+# Blank bitmaps and silent songs compress further than this, so members that are small enough for
+# memory are not checked.
 MAX_RATIO, RATIO_FREE_BYTES = 200, 64 * 2**20
 CHUNK_BYTES = 2**20
 
@@ -54,10 +54,10 @@ _LOCATOR = struct.Struct("<4sLQL")
 _OFFSET_AT = 42  # of the local header's offset within a record of the directory
 _ZIP64_FIELD, _UNICODE_NAME_FIELD = 0x0001, 0x7075
 _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
-# In what old programs wrote names, osu! first; cp437 has a character for every byte. The second
-# byte of a character may be what "\\" is in ASCII.
+# Encodings of names in old archives, osu!'s first; cp437 can decode every byte. The second byte of
+# a character may equal an ASCII backslash.
 _OLD_ENCODINGS = ("cp932", "big5", "gbk", "cp437")
-_MORE_ENCODINGS = ("cp949", "cp1251", "cp1252")  # for names that are looked for
+_MORE_ENCODINGS = ("cp949", "cp1251", "cp1252")  # tried when a name is searched
 
 Date = tuple[int, int, int, int, int, int]
 
@@ -71,9 +71,9 @@ class Member:
     """One file of an archive.
 
     `name` has slashes between its folders, `raw_name` is as it is stored. `size` and `packed` are
-    bytes unpacked and stored. `record` is its entry in the archive's directory, where `offset_at`
-    is the place of its local header's offset, of `offset_size` bytes; [start, end) are its local
-    header, data (from `data_start` on) and what follows up to the next member.
+    bytes unpacked and stored. `record` is its entry in the archive's directory; in it, the offset
+    of the local header has `offset_size` bytes at `offset_at`. [start, end) is the local header,
+    the data (from `data_start` on) and what follows up to the next member.
     """
 
     name: str
@@ -114,7 +114,7 @@ class _Directory:
 class Archive:
     """An archive whose directory has been checked; members are read on demand.
 
-    Raises `ArchiveError` for what is no ZIP file, and for names, kinds of members or sizes that
+    Raises `ArchiveError` if it is not a ZIP file, and for names, kinds of members or sizes that
     would be dangerous to somebody who unpacks it.
     """
 
@@ -158,8 +158,8 @@ class Archive:
     def beatmaps(self) -> list[Member]:
         """The members that are .osu files.
 
-        Hidden files, what macOS puts beside them and empty ones are none. Of members with the same
-        name the last one counts, as for whoever unpacks them.
+        Hidden files, files that macOS adds and empty files do not count. Of members with the same
+        name the last one counts, as it does when they are unpacked.
         """
         found = [
             member
@@ -172,7 +172,7 @@ class Archive:
     def find(self, wanted: str) -> Member | None:
         """The member that a `.osu` file calls `wanted`: in any letter case and normal form.
 
-        Raises nothing: None stands for one that is not there.
+        None if there is none; it raises nothing.
         """
         named = list(reversed([member for member in self.members if not is_hidden(member.name)]))
         index = find_name(wanted, [member.name for member in named])
@@ -193,13 +193,13 @@ class Archive:
     def read(self, member: Member, limit: int = MAX_UNPACKED_BYTES) -> bytes:
         """The content of a member of at most `limit` bytes, whatever the headers say.
 
-        `ArchiveError` for a larger one, one that is damaged, or packed by a method that is not
-        among those of Python's zipfile.
+        `ArchiveError` for a larger or damaged one, and for a compression method that Python's
+        zipfile does not have.
         """
         if member.size > limit:
             raise self.refuse(f"has {member.name!r} with {member.size} bytes, more than {limit}")
         self._file.seek(member.data_start)
-        # Nothing sensible is stored in so much more than it unpacks to.
+        # No real member is stored in so many more bytes than it unpacks to.
         stored = self._file.read(min(member.packed, 2 * member.size + CHUNK_BYTES))
         try:
             data = _unpack(stored, member.method, member.size)
@@ -259,7 +259,7 @@ class Archive:
         return _Directory(start, size, stop, before, tail[after : after + comment], is_split)
 
     def _zip64_end(self, end: int) -> tuple[int, int] | None:
-        """(size, offset) of the directory of a zip64 archive whose end is there."""
+        """(size, offset) of the directory of a zip64 archive whose end record is at `end`."""
         locator = self._read_at(end - _LOCATOR.size, _LOCATOR.size)
         record = self._read_at(end - _LOCATOR.size - _END64.size, _END64.size)
         if locator[:4] != b"PK\6\7" or record[:4] != b"PK\6\6" or len(record) < _END64.size:
@@ -268,7 +268,7 @@ class Archive:
         return size, offset
 
     def _read_at(self, start: int, size: int) -> bytes:
-        """Up to so many bytes from there on; none before the file's beginning."""
+        """Up to `size` bytes from `start` on; none if that is before the beginning of the file."""
         if not 0 <= start <= MAX_ARCHIVE_BYTES:
             return b""
         self._file.seek(start)
@@ -293,7 +293,7 @@ class Archive:
         return members
 
     def _records(self, directory: bytes) -> Iterator[Member]:
-        """What the directory says of each member; how many it says there are does not count."""
+        """The members by their records in the directory, whose own count of them is ignored."""
         at = number = 0
         while at < len(directory):
             number += 1
@@ -307,7 +307,7 @@ class Archive:
             if missing := _RECORD.size + sum(lengths) - len(record):
                 if self._directory.start + self._directory.size < self._directory.stop:
                     raise self._misplaced()
-                # Others ignore that the last one ends before it says; copied, it must not.
+                # Other programs accept a last record cut short; in a copy its lengths must fit.
                 lengths = _shortened(lengths, missing)
                 struct.pack_into("<3H", record, 28, *lengths)
             yield self._member(bytes(record), lengths[0], lengths[1])
@@ -326,13 +326,13 @@ class Archive:
         raw = record[_RECORD.size : _RECORD.size + name_length]
         extra_start = _RECORD.size + name_length
         fields = _extra_fields(record[extra_start : extra_start + extra_length])
-        # What does not fit is in a field of its own, in this order.
+        # Values too large for the record are in an extra field, in this order.
         values = {"size": sizes[1], "packed": sizes[0], "offset": offset}
         at, offset_at, offset_size = fields.get(_ZIP64_FIELD, (0, b""))[0], _OFFSET_AT, 4
         long = fields.get(_ZIP64_FIELD, (0, b""))[1]
         for key in [key for key, value in values.items() if value == _UNKNOWN_32]:
             if len(long) < 8:
-                break  # then that is its size, or it is damaged
+                break  # then this number is the value, or it is damaged
             values[key] = int.from_bytes(long[:8], "little")
             if key == "offset":
                 offset_at, offset_size = extra_start + at, 8
@@ -365,11 +365,11 @@ class Archive:
             raise self.refuse(f"has {name!r} of {member.packed} bytes that would unpack to {size}")
 
     def _check_name(self, header: bytes, fixed: int, lengths_at: int) -> None:
-        """Refuses a header of `fixed` bytes before a name that leads out of the folder."""
+        """Refuses a header with a name, after `fixed` bytes, that leads out of the folder."""
         name_length, extra_length = struct.unpack_from("<2H", header, lengths_at)
         raw = header[fixed : fixed + name_length]
         extra = header[fixed + name_length : fixed + name_length + extra_length]
-        # Whatever a program takes the name for, it must not lead out.
+        # However a program decodes the name, it must not lead out.
         readings = _readings(_raw_name(raw, _extra_fields(extra))) + _readings(raw)
         for name in (*readings, raw.decode("latin-1")):
             if is_absolute(name):
@@ -378,9 +378,9 @@ class Archive:
                 raise self.refuse(f"has a member {name!r} that leads out of its folder")
 
     def _placed(self, member: Member, end: int) -> Member:
-        """`member` with the place of its data, which must be its own.
+        """`member` with the position of its data, which no other member may share.
 
-        Its sizes in the local header do not count: those of the directory do.
+        Sizes are those of the directory; those of the local header are ignored.
         """
         head = self._read_at(member.start, _LOCAL.size)
         if len(head) < _LOCAL.size or head[:4] != b"PK\3\4":
@@ -400,7 +400,7 @@ class Archive:
 
 
 def _shortened(lengths: Sequence[int], by: int) -> list[int]:
-    """The lengths with so much taken away, of the last ones first."""
+    """The lengths reduced by `by` in all, from the last one on."""
     short = list(lengths)
     for k in reversed(range(len(short))):
         taken = min(short[k], by)
@@ -426,7 +426,7 @@ def _raw_name(raw: bytes, fields: Mapping[int, tuple[int, bytes]]) -> bytes:
 
 
 def _readings(raw: bytes) -> list[str]:
-    """What a member's name may be as text: UTF-8 if it is, else of the old code pages some."""
+    """Possible texts of a member's name: UTF-8 if it is valid, else by some old code pages."""
     try:
         return [raw.decode("utf-8")]
     except UnicodeDecodeError:
@@ -441,7 +441,7 @@ def _readings(raw: bytes) -> list[str]:
 
 
 def _name(raw: bytes) -> str:
-    """The likeliest reading: the first of those in which the fewest backslashes part folders."""
+    """The likeliest reading: the first with the fewest backslashes between folders."""
     return min(_readings(raw), key=lambda name: name.count("\\"))
 
 
@@ -449,7 +449,7 @@ def _unpack(stored: bytes, method: int, size: int) -> bytes | None:
     """At most `size` bytes of what is stored; None for a method that this program does not know."""
     if method == zipfile.ZIP_STORED:
         return stored[:size]
-    if not size:  # to the decompressors a limit of 0 is none
+    if not size:  # decompressors read a limit of 0 as no limit
         return (
             b"" if method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) else None
         )
@@ -462,7 +462,7 @@ def _unpack(stored: bytes, method: int, size: int) -> bytes | None:
         if len(stored) < 4 + length:
             return b""
         settings = {"id": lzma.FILTER_LZMA1, "lc": packed % 9, "lp": packed // 9 % 5}
-        # No more of the past is needed than there is, whatever the header asks for.
+        # A dictionary larger than the content is useless, whatever the header asks for.
         settings |= {"pb": packed // 45, "dict_size": max(4096, min(dictionary, size))}
         reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[settings])
         return reader.decompress(stored[4 + length :], size)
@@ -544,8 +544,8 @@ def _belongs(path: Path, folder: Path) -> bool:
 def _packed_names(paths: Sequence[Path], folder: Path) -> list[str]:
     """The names of a folder's files in an archive.
 
-    macOS takes the two normal forms of a name for one, other systems do not: a name that the maps
-    do not spell as the folder does becomes the composed one, in which they are written elsewhere.
+    The two normal forms of a name are the same on macOS, not on other systems. A name that the maps
+    spell differently is packed in the composed form, which other systems write.
     """
     names = [path.relative_to(folder).as_posix() for path in paths]
     if all(unicodedata.is_normalized("NFC", name) for name in names):

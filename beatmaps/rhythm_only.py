@@ -1,7 +1,7 @@
 """Sliders of maps that have only their rhythm: a length, but all points in one place.
 
 Such a slider has no anchors that could be placed. It gets some, in a straight row as long as the
-slider, for a remap that decides where things go from their rhythm alone.
+slider, for a remap that places objects by their rhythm alone.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ CURVED_FROM_PX = 60.0
 
 
 def is_shapeless(hit: HitObject) -> bool:
-    """Whether an object is a slider that has a length and all of whose points lie in one place."""
+    """Whether an object is a slider that has a length, but all its points in one place."""
     if hit.kind != "slider" or (hit.length or 0.0) < SHAPELESS_PX:
         return False
     return float(np.ptp(hit.points, axis=0).max()) < SHAPELESS_PX
@@ -25,8 +25,8 @@ def is_shapeless(hit: HitObject) -> bool:
 def with_shapes(beatmap: Beatmap, chosen: Mask) -> Beatmap:
     """The beatmap with straight sliders for the shapeless ones of `chosen` (M,) objects.
 
-    Itself where there are none. Of the file their curves change, and nothing else; in the game they
-    last as long as their lengths say then, where a path of no length takes no time.
+    The same beatmap if there are none. In the file only their curves change. In the game they then
+    last as long as their lengths say; before, a path of no length takes no time.
     """
     found = [hit for hit, mine in zip(beatmap.objects, chosen, strict=True) if mine]
     found = [hit for hit in found if is_shapeless(hit)]

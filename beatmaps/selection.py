@@ -249,10 +249,10 @@ def _listed_near(beatmap: Beatmap, time: float) -> str:
 
 
 def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int]:
-    """First object and the one after the last of the part of a map that sampling must see.
+    """The range [first, stop) of objects that sampling must see.
 
-    All objects of `chosen` (M,), and `margin` data points, in whole objects, on either side;
-    `points` (T,) are the objects of the data points.
+    It holds all of `chosen` (M,), and whole objects with `margin` data points on either side;
+    `points` (T,) are the object indices of the data points.
     """
     inside = np.flatnonzero(chosen[points])
     low = max(int(inside[0]) - margin, 0)
@@ -261,7 +261,7 @@ def hull(chosen: Mask, margin: int, points: NDArray[np.int32]) -> tuple[int, int
 
 
 def excerpt(sequence: Sequence, first: int, stop: int) -> tuple[Sequence, slice]:
-    """The objects first to stop - 1 as a map of their own, and which data points they have."""
+    """The objects first to stop - 1 as a map of their own, and the slice of their data points."""
     low, high = np.searchsorted(sequence.objects, (first, stop)).tolist()
     points = slice(low, high)
     part = Sequence(

@@ -69,7 +69,7 @@ Slider = tuple[list[tuple[str, int | None, NDArray[np.intp]]], float | None]
 
 @dataclass(frozen=True, eq=False)
 class SliderTopology:
-    """How the S sliders of a beatmap hang together, in indices into the (T, 2) coordinates.
+    """The parts of the S sliders of a beatmap, as indices into the (T, 2) coordinates.
 
     `sliders` is the input of `slider_path.PathSet`: per slider its segments, as (kind, B-spline
     degree or None, indices of their points), and its pixel length, None where it may be any.
@@ -89,7 +89,7 @@ class Sequence(Points):
     objects (T,) index into the beatmap's objects, anchors (T,) index into the slider's points of
     the file: 0 for the head, the first of the pair for a red anchor, -1 for a slider's or spinner's
     end. Times do not decrease within an object; a slider that overlaps the next object ends after
-    that one's start. What is derived from the points is kept once it is asked for.
+    that object's start. Values derived from the points are cached.
     """
 
     objects: NDArray[np.int32]
@@ -107,7 +107,7 @@ class Sequence(Points):
         return PathSet(self.topology.sliders)
 
     def moved(self, xy: FloatArray) -> Sequence:
-        """The same points at xy (T, 2) px; what does not depend on coordinates is kept."""
+        """The same points at xy (T, 2) px; cached values that do not depend on coordinates stay."""
         result = replace(self, xy=xy)
         kept = {name: self.__dict__[name] for name in _KEPT if name in self.__dict__}
         result.__dict__.update(kept)
@@ -127,7 +127,7 @@ def slider_end_type(slides: int) -> PointType:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Data points of a slider but its end, by shape alone.
+    """The data points of a slider except its end; they depend on its shape alone.
 
     `anchors` and `types` have one entry a data point after the head; `anchors` are indices into
     the points of the file. `segments` are (kind, degree, data points counted from the head).
@@ -199,7 +199,7 @@ def _slider_topology(sequence: Sequence) -> SliderTopology:
             layout = _layout(hit.letters, _runs(hit.points.tolist()), hit.format_version)
             head = starts[index]
             segments = [(kind, degree, head + ids) for kind, degree, ids in layout.segments]
-            # Where the game takes another length than the file's, that is kept: see `_set_length`.
+            # `path_length` is the game's; it may differ from the file's: see `_set_length`.
             sliders.append((segments, hit.path_length))
             chosen.append(index)
     objects = np.array(chosen, dtype=np.intp)
@@ -219,10 +219,10 @@ def apply_coordinates(
 ) -> bytes:
     """The file of the sequence's beatmap with its data points at `xy` (T, 2) px.
 
-    Times and durations stay, and spinners, and sliders without a length in the file whose path is
-    longer than one that could be written, stay where they are. Coordinates are clamped to
-    +-`COORDINATE_LIMIT` and, before version 128, rounded; rounding never makes a new red anchor.
-    With `sequence.xy` the result is the file as it was.
+    Times and durations stay. Spinners stay where they are, and so do sliders whose path is longer
+    than any length that a file may hold. Coordinates are clamped to +-`COORDINATE_LIMIT` and,
+    before version 128, rounded; rounding never makes a new red anchor. With `sequence.xy` the
+    result is the file as it was.
 
     With `slider_velocity` "keep", slider lengths and timing points stay too, so the ends of sliders
     in `xy` are not used. (Where a slider's length in the file is not what the game takes, see
@@ -268,7 +268,7 @@ def apply_coordinates(
 
 
 def _targets(sequence: Sequence, xy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Coordinates (T, 2) as the file takes them, and as they are wanted; both within the limit."""
+    """Coordinates (T, 2) as the file stores them, and before rounding; both within the limit."""
     xy = np.asarray(xy, dtype=np.float64)
     if xy.shape != sequence.xy.shape:
         raise ValueError(f"coordinates have shape {xy.shape}, the sequence {sequence.xy.shape}")
@@ -287,7 +287,7 @@ def _pair(point: FloatArray) -> tuple[float, float]:
 
 
 def separate(points: FloatArray, wanted: FloatArray) -> FloatArray:
-    """Slider points (n, 2) of which no two neighbours are equal, for two equal ones cut a slider.
+    """Slider points (n, 2) without equal neighbours, which would start a new segment.
 
     A point on its predecessor moves by a pixel, to where it is nearest to `wanted` (n, 2).
     """
@@ -311,8 +311,8 @@ def _doubled_end(points: FloatArray) -> bool:
 def _generated_length(hit: HitObject, points: FloatArray, end: FloatArray) -> float:
     """Length in px of a slider with new `points` (n, 2) up to the place nearest to `end` (2,).
 
-    The old length wins where it is as near; the path is extended as far as that, no further. Of
-    several places, that is taken which is nearest to the same share of the path as before.
+    The old length is kept if its place is about as near; the path is extended up to that, no
+    further. Of several places, the one nearest to the same fraction of the path as before is taken.
     """
     old, before = hit.path_length, hit.path().natural_length
     vertices = flatten(curve_segments(hit.letters, points, hit.format_version))
@@ -326,11 +326,11 @@ def _generated_length(hit: HitObject, points: FloatArray, end: FloatArray) -> fl
 def _set_length(
     hit: HitObject, points: FloatArray, wanted: float
 ) -> tuple[FloatArray, float | None]:
-    """(points, length to write or None) of a moved slider, for it to be `wanted` px long.
+    """(points, length to write or None) with which a moved slider is `wanted` px long.
 
-    That needs help where the game takes the length of the path itself: without a pixel length,
-    and, when the path is shorter, with a doubled last point. The latter is then pulled apart by a
-    pixel, for only then does the game extend the path.
+    Where the game uses the length of the path itself, something must change: a slider without a
+    pixel length gets one; if the path is too short and has a doubled last point, the last point
+    moves by a pixel, because the game extends the path only then.
     """
     if wanted == 0:  # it stays at its head, whatever its length in the file
         return points, None
@@ -379,7 +379,7 @@ def _layout(letters: Letters, runs: tuple[int, ...], version: int) -> _Layout:
 
 
 def _anchor_types(letters: Letters, runs: tuple[int, ...], version: int) -> list[PointType]:
-    """Types of a slider's points, were each an inner anchor."""
+    """Types of a slider's points, if each were an inner anchor."""
     types = []
     corners = {start for start, _ in letters[1:]}  # a new letter within the curve
     for (start, letter), stop in zip(

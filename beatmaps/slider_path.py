@@ -214,7 +214,7 @@ def _beziers(points: np.ndarray, limit: float) -> _Polylines:
 
 
 def _cost(n: int) -> float:
-    """What a bezier of n control points costs to halve, in those of one by the cached matrix."""
+    """Cost of halving a bezier of n control points, relative to one by the cached matrix."""
     return n * max(1.0, n / MATRIX_POINTS)
 
 
@@ -432,9 +432,9 @@ class SliderPath:
     def project(self, point: np.ndarray, near: float | None = None) -> float:
         """Arc length, in [0, length], of the place on the path nearest to `point` (2,).
 
-        With `near`, an arc length, places less than `NEARLY` px further away count as equally
-        near, and that with the arc length nearest to it is taken: where a path crosses or retraces
-        itself this tells its branches apart.
+        With `near`, an arc length, places less than `NEARLY` px further away count as equally near;
+        of these, the one with the arc length nearest to `near` is taken. That chooses the branch
+        where a path crosses or retraces itself.
         """
         vertices = self.polyline()
         chords = np.diff(vertices, axis=0)
@@ -513,7 +513,7 @@ class PathSet:
     def copies(self, which: np.ndarray, shifts: np.ndarray) -> PathSet:
         """The set of the sliders `which` (C,), repeats allowed, indices moved by `shifts`.
 
-        That evaluates many variations of a slider at once, each with points of its own.
+        So many variations of a slider, each with points of its own, are evaluated at once.
         """
         sizes = np.diff(self._last, prepend=-1)  # segments a slider
         last = np.cumsum(sizes[which]) - 1
@@ -605,7 +605,7 @@ class _Walk:
         start, stop = self._first[:, None], self._last[:, None]
         inside = np.minimum(distance, self.natural[:, None]) + self._cumulative[start]
         after = np.searchsorted(self._cumulative, inside)
-        # Rounding, or vertices that coincide with a neighbouring slider's, must not leave it.
+        # Rounding, or equal vertices of a neighbouring slider, must not lead out of the slider.
         after = np.clip(after, np.minimum(start + 1, stop), stop)
         before = np.maximum(after - 1, start)
         step = self._cumulative[after] - self._cumulative[before]

@@ -37,7 +37,7 @@ class VelocityPlan(NamedTuple):
 
 
 class _Demand(NamedTuple):
-    """What the sliders at one time need: a velocity, for the longest of them to last that long."""
+    """What the sliders at one time need: the velocity at which the longest keeps its duration."""
 
     time: float
     velocity: float
@@ -59,7 +59,7 @@ class _Demand(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """The timing lines of one time: that in force, and the last one's index in the file."""
+    """The timing lines at one time: the one in force, and the last one's index in the file."""
 
     time: float
     in_force: TimingLine
@@ -80,9 +80,9 @@ def earliest_fit(beatmap: Beatmap) -> float:
 def plan_velocities(beatmap: Beatmap, ratios: Mapping[int, float]) -> VelocityPlan:
     """Velocities for sliders whose length is to change by `ratios`, by object index.
 
-    The length that a slider must get is its old one times new over old velocity: where velocities
-    end, at 0.1 and 10, and where several sliders start at one time or a neighbour's velocity is
-    near enough, that is not quite the ratio asked for. Sliders that are not in `ratios` keep their
+    A slider must get its old length times new over old velocity. That is not exactly the ratio
+    asked for where a velocity is limited to 0.1 or 10, where several sliders start at one time, and
+    where a neighbour's velocity is near enough. Sliders that are not in `ratios` keep their
     lengths. A green line in force that no other slider uses is changed, else one is added.
     """
     demands = _demands(beatmap, ratios)
@@ -131,8 +131,8 @@ def _limited(velocity: float) -> float:
 def _common_velocity(demands: Sequence[_Demand], index: int, until: float) -> float:
     """The velocity for a demand and for as many of the next ones as one velocity can serve.
 
-    The lowest and highest velocity that all of them allow come nearer with each; greedily, this
-    gives the fewest changes (it is the stabbing of intervals).
+    Each further demand narrows the interval of velocities that all of them allow. The greedy
+    choice gives the fewest changes (interval stabbing).
     """
     low, high = demands[index].interval
     for following in range(index + 1, len(demands)):
@@ -146,7 +146,7 @@ def _common_velocity(demands: Sequence[_Demand], index: int, until: float) -> fl
 class _State:
     """The timing of a beatmap while time advances, with the edits made so far.
 
-    `velocity` is in force now; `unused` is the green line behind it where no slider uses it yet.
+    `velocity` is in force now; `unused` is the green line that set it, if no slider uses it yet.
     """
 
     def __init__(self, beatmap: Beatmap) -> None:
@@ -185,8 +185,8 @@ class _State:
     def new_line(self, demand: _Demand, beat_length: float) -> tuple[int, str]:
         """A green line at the time of a demand, and the index of the line after which it belongs.
 
-        Everything but the velocity is that of the line in force. In a file out of order it comes
-        last: read after all others it has the same effect whatever their order.
+        All but the velocity is copied from the line in force. In a file out of order the line comes
+        last: read after all others, it has the same effect whatever their order.
         """
         beatmap = self._beatmap
         group = self._groups[bisect_right(self._groups, demand.time, key=_time) - 1]

@@ -1,4 +1,4 @@
-"""Measures the loader: windows a second, also beside that of the public implementation."""
+"""Measures the loader in windows per second, also that of the public implementation."""
 
 import argparse
 import importlib.util
@@ -19,7 +19,7 @@ from data_loading import PackedDataset, WindowLoader
 from datasets.pack import open_or_pack
 from datasets.sources import find_beatmaps
 
-PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as it is quoted
+PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as quoted
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Windows a second in one process with flips, and of the public implementation."""
+    """Windows per second in one process with flips, and of the public implementation."""
     options = command_line.options_of(LoaderOptions, args)
     with TemporaryDirectory() as folder:
         path = options.data_path
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             f"quoted {PUBLIC_WINDOWS_PER_SECOND}"
         )
         if options.reference is not None:
-            # Other start methods cannot send its classes to a process.
+            # Its classes cannot be sent to a process that was not forked.
             forks = multiprocessing.get_start_method() == "fork"
             for workers in (0, 4) if forks else (0,):
                 theirs = reference_rate(reference, path, copied, workers, options)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def loader_rate(dataset: PackedDataset, options: LoaderOptions) -> float:
-    """Windows a second of our loader, the planning of epochs included."""
+    """Windows per second of our loader, including the planning of epochs."""
     loader = WindowLoader(
         dataset,
         np.arange(len(dataset)),
@@ -117,9 +117,9 @@ def load_reference(folder: Path) -> ModuleType:
 
 
 def copy_maps(source: Path, folder: Path, limit: int, reference: ModuleType) -> int:
-    """Copies beatmaps, evenly chosen, into the layout that the public implementation reads.
+    """Copies beatmaps, evenly chosen, into the folder layout that the public implementation reads.
 
-    Those that it cannot read are left out. Returns how many there are.
+    Those that it cannot read are left out. Returns how many were copied.
     """
     paths = [entry.path for entry in find_beatmaps(source) if not entry.is_archive]
     count = 0
@@ -141,7 +141,7 @@ def copy_maps(source: Path, folder: Path, limit: int, reference: ModuleType) -> 
 def reference_rate(
     reference: ModuleType, path: Path, tracks: int, workers: int, options: LoaderOptions
 ) -> float:
-    """Windows a second of its loader over one epoch, with the options of its train.py."""
+    """Windows per second of its loader over one epoch, with the options of its train.py."""
     factory = reference.BeatmapDatasetIterableFactory(
         options.seq_len,
         options.stride,
@@ -157,7 +157,7 @@ def reference_rate(
         batch_size=options.global_batch_size,
         num_workers=workers,
         shuffle=True,
-        drop_last=False,  # in so short an epoch much would be dropped, to its disadvantage
+        drop_last=False,  # in so short an epoch it would drop much, to its disadvantage
     )
     start = time.perf_counter()
     windows = sum(len(classes) for _, classes in loader)

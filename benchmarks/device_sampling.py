@@ -27,12 +27,12 @@ def can_read_beatmaps() -> bool:
     """Whether the package that parses beatmaps is installed."""
     try:
         return find_spec("slider") is not None
-    except ValueError:  # it was taken out of sys.modules on purpose
+    except ValueError:  # it was removed from sys.modules on purpose
         return False
 
 
 def made_up_conditions(points: int, variants: int, device: torch.device, null: int) -> Conditions:
-    """What a network is told of a random walk, `variants` times over."""
+    """The conditions of a random walk, repeated `variants` times."""
     rng = np.random.default_rng(0)
     times = 1000 + 150.0 * np.arange(points)
     classes = torch.tensor([null], device=device)
@@ -44,7 +44,7 @@ def made_up_conditions(points: int, variants: int, device: torch.device, null: i
 def network_alone(
     device: torch.device, size: str, points: int, variants: int, compiled: tuple[bool, ...]
 ) -> Iterator[dict[str, Any]]:
-    """A line for the model as it is, and compiled, without constraints."""
+    """Results for the model without constraints, eager and compiled."""
     torch.manual_seed(0)
     model = DiT_models[size](architecture="local", num_classes=1).eval().to(device)
     conditions = made_up_conditions(points, variants, device, model.null_class)
@@ -59,7 +59,7 @@ def network_alone(
 
 def solve(network: Network, noise: Tensor) -> Tensor:
     """Coordinates (N, T, 2) in network units from unit noise (N, T, 2)."""
-    # What a captured graph gives is overwritten by its next run.
+    # The output of a captured graph is overwritten by its next run.
     denoise, _ = EDM().denoiser(lambda x, labels: network(x, labels).clone())
     sigmas = EDM().sigmas(STEPS)
     return sample_dpmpp_2m(denoise, noise * float(sigmas[0]), sigmas)
@@ -68,7 +68,7 @@ def solve(network: Network, noise: Tensor) -> Tensor:
 def whole(
     device: torch.device, size: str, points: int, variants: int, compiled: tuple[bool, ...]
 ) -> Iterator[dict[str, Any]]:
-    """A line for `generate` with the bundled model and every constraint."""
+    """Results of `generate` with the bundled model and every constraint."""
     loaded, (_, sequence) = load_model(DEFAULT_MODEL, device), made_up_map(points)
     options = SampleOptions(variants=variants, steps=STEPS)
     line = timed(device, lambda: generate(loaded, sequence, options), repeats=1)
@@ -78,7 +78,7 @@ def whole(
 def timed(
     device: torch.device, run: Callable[[], object], repeats: int = REPEATS
 ) -> dict[str, Any]:
-    """Median seconds of some runs after one that warms up, that one's, and the peak of memory."""
+    """Median seconds of runs after a first one that warms up, its seconds, and peak memory."""
     times = []
     for _ in range(repeats + 1):
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Training on a device: whether it repeats and goes on bit for bit, how fast it is, a whole run."""
+"""Training on a device: whether it repeats and resumes bit for bit, its speed, a whole run."""
 
 import hashlib
 import json
@@ -34,14 +34,14 @@ RECIPE = (
 
 
 def start(flags: Flags, checkpoint: Path | None = None) -> Trainer:
-    """A trainer that is ready for its next step."""
+    """A trainer, ready for its next step."""
     trainer: Trainer = make_our_trainer(flags, checkpoint)
     trainer.connect()
     return trainer
 
 
 def go_on(trainer: Trainer, steps: int) -> list[float]:
-    """Some steps; the loss of each."""
+    """Trains some steps; returns the loss of each."""
     losses: list[torch.Tensor] = []
     for step, batch in trainer.loader.batches(trainer.step):
         if len(losses) == steps:
@@ -53,7 +53,7 @@ def go_on(trainer: Trainer, steps: int) -> list[float]:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """torch's deterministic kernels, where it has them."""
+    """Uses torch's deterministic kernels where they exist."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     try:
@@ -63,9 +63,9 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def determinism(flags: Flags, steps: int) -> Iterator[dict[str, Any]]:
-    """The same run twice: with the kernels of training, and with torch's deterministic ones.
+    """The same run twice: with the default kernels, and with torch's deterministic ones.
 
-    Only the latter must be equal.
+    Only the runs with deterministic kernels must be equal.
     """
     for strict in (False, True):
         with deterministic(strict):
@@ -77,7 +77,7 @@ def determinism(flags: Flags, steps: int) -> Iterator[dict[str, Any]]:
 
 
 def resume(flags: Flags, scratch: Path, steps: int) -> dict[str, Any]:
-    """A run that is saved half way and taken up, beside one that was not."""
+    """Compares a run that is saved half way and resumed with an uninterrupted one."""
     path = scratch / "half.pt"
     with deterministic(True):
         whole = start([*flags, "--no-compile"])
@@ -100,7 +100,7 @@ def resume(flags: Flags, scratch: Path, steps: int) -> dict[str, Any]:
 def throughput(
     flags: Flags, steps: int, peaks: dict[torch.dtype, float], peak_tflops: float | None
 ) -> dict[str, Any]:
-    """Steps of one size: seconds, points, MFU, memory, what compiling took."""
+    """Steps of one size: seconds, points, MFU, memory, compile time."""
     counters.clear()
     begun = time.perf_counter()
     trainer = start(flags)
@@ -145,7 +145,7 @@ def command(flags: Flags, processes: int = 1) -> list[str]:
 
 
 def run_train(flags: Flags, results: Path, processes: int = 1, limit: float = 600) -> Path:
-    """Runs train.py; the folder of its run. A RuntimeError holds the end of what it said."""
+    """Runs train.py; returns its run's folder. A RuntimeError holds the end of its output."""
     flags = [*flags, "--results-dir", results, "--resume", "never", "--dist", "gloo"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
     ran = subprocess.run(
@@ -165,7 +165,7 @@ def run_train(flags: Flags, results: Path, processes: int = 1, limit: float = 60
 def two_processes(flags: Flags, scratch: Path, steps: int) -> Iterator[dict[str, Any]]:
     """Losses and steps/s of one and of two processes on one device, in float32."""
     flags = [*flags, "--max-steps", steps, "--log-every", 1, "--no-use-amp", "--no-compile"]
-    flags += ["--lr", 1e-3, "--warmup-steps", 1]  # so that a fault would soon be seen
+    flags += ["--lr", 1e-3, "--warmup-steps", 1]  # so that a fault soon shows
     losses = []
     for processes in (1, 2):
         folder = run_train(flags, scratch / f"{processes} processes", processes)
@@ -178,7 +178,7 @@ def two_processes(flags: Flags, scratch: Path, steps: int) -> Iterator[dict[str,
 
 
 def training(flags: Flags, scratch: Path, output: Path, minutes: float) -> Iterator[dict[str, Any]]:
-    """A run of so many minutes; its weights in pieces that `cat` joins again."""
+    """A run of so many minutes; its weights are split into pieces, which `cat` joins."""
     minutes = min(minutes, MOST_MINUTES)
     flags = [*flags, "--max-minutes", minutes]
     folder = run_train(flags, scratch / "training", limit=60 * minutes + 300)

@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in one command of some minutes that needs no network.
 
-Each figure is a line of JSON, printed and appended to OUTPUT/results.jsonl as it comes, so that a
-run that is cut off still tells. What fails or does not fit is a line, too, and the rest goes on.
+Each figure is a line of JSON, printed and appended to OUTPUT/results.jsonl at once, so that an
+interrupted run still has results. A failure, or a lack of memory, is a line, too; the rest goes on.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Setting:
-    """What the sections measure on; `tiny` is for a CPU, to see that the command works."""
+    """What the sections measure on; `tiny` is for a CPU, to test the command."""
 
     device: torch.device
     data: Path
@@ -94,13 +94,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`benchmark.py gpu`: 0 where every section ran and found nothing wrong."""
+    """`benchmark.py gpu`: 0 if every section ran and found no fault."""
     options = command_line.options_of(GpuOptions, args)
     started = time.monotonic()
     results = options.output / "results.jsonl"
     command_line.claim_output(results, options.overwrite)
     results.unlink(missing_ok=True)
-    # Before the first product of matrices: without it cuBLAS does not repeat its sums.
+    # Before the first matrix product: without this cuBLAS is not deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if options.tiny:
         torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_setting(options: GpuOptions, scratch: Path, deadline: float) -> Setting:
-    """The sizes of everything."""
+    """Models, lengths and other sizes of all measurements."""
     device = command_line.pick_device(options.device)
     seq_len = 32 if options.tiny else 128
     data = options.data_path
@@ -145,12 +145,12 @@ def make_setting(options: GpuOptions, scratch: Path, deadline: float) -> Setting
 
 
 def with_deadline(setting: Setting, deadline: float) -> Setting:
-    """The same for one section."""
+    """The same setting with the deadline of one section."""
     return Setting(**{**vars(setting), "deadline": deadline})
 
 
 def write_section(name: str, section: Section, setting: Setting, results: Path) -> bool:
-    """Writes a section's lines; whether it ran to its end and nothing in it was wrong."""
+    """Writes a section's lines; returns whether it finished without a fault."""
     good, started = True, time.monotonic()
     try:
         for line in section(setting):
@@ -167,7 +167,7 @@ def write_section(name: str, section: Section, setting: Setting, results: Path) 
 
 
 def tell(results: Path, section: str, line: Line) -> None:
-    """One line, on the screen and in the file at once."""
+    """Writes one line to the screen and to the file at once."""
     text = json.dumps({"section": section, **line})
     print(text, flush=True)
     with results.open("a", encoding="utf-8") as file:
@@ -175,7 +175,7 @@ def tell(results: Path, section: str, line: Line) -> None:
 
 
 def clean_up() -> None:
-    """Gives memory and compiled code back before the next measurement."""
+    """Frees memory and compiled code before the next measurement."""
     gc.collect()
     torch.compiler.reset()
     if torch.cuda.is_available():
@@ -184,7 +184,7 @@ def clean_up() -> None:
 
 
 def what_is_here(setting: Setting) -> Iterator[Line]:
-    """The machine, and the products of matrices that its peak is measured by."""
+    """The machine, and the matrix products by which its peak is measured."""
     device = setting.device
     line: Line = {
         "device": str(device),
@@ -210,7 +210,7 @@ def what_is_here(setting: Setting) -> Iterator[Line]:
 
 
 def parity_section(setting: Setting) -> Iterator[Line]:
-    """Forward, loss, gradients and samples beside the CPU in float64."""
+    """Forward pass, loss, gradients and samples, compared with the CPU in float64."""
     size = "DiT-nano" if setting.model == "DiT-nano" else "DiT-XS"
     problem = Problem.make(PackedDataset(setting.data), size, 4, setting.seq_len)
     for line in parity(problem, setting.device, setting.compiled):
@@ -242,7 +242,7 @@ def throughput(setting: Setting) -> Iterator[Line]:
 
 
 def sampling(setting: Setting) -> Iterator[Line]:
-    """The network alone at every length, then all of sampling where beatmaps can be read."""
+    """The network alone at every length, then all of sampling if beatmaps can be read."""
     size = setting.model
     cases = [(t, n) for t in setting.lengths for n in setting.variants]
     for whole in (False, True):
@@ -261,7 +261,7 @@ def sampling(setting: Setting) -> Iterator[Line]:
 
 
 def two_processes(setting: Setting) -> Iterator[Line]:
-    """Two processes on one device, through gloo, beside one: `train.py` itself."""
+    """Two processes on one device, through gloo, compared with one: `train.py` itself."""
     flags = flags_of(setting, setting.model)
     yield from device_training.two_processes(flags, setting.scratch, 2 * setting.steps)
 
@@ -270,7 +270,7 @@ def training(setting: Setting) -> Iterator[Line]:
     """`train.py` with the time that is left, and its weights."""
     often = 1 if setting.device.type == "cpu" else 50
     flags = [*flags_of(setting, setting.model), *device_training.RECIPE, "--log-every", often]
-    # Starting, compiling and exporting are not counted among them.
+    # Starting, compiling and exporting do not count in these minutes.
     minutes = max(setting.left() - 60, 5) / 60
     yield from device_training.training(flags, setting.scratch, setting.output, minutes)
 
@@ -298,4 +298,4 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "processes": (two_processes, 6),
     "training": (training, 12),
 }
-"""The sections in their order, and their shares of the time; what one leaves goes to the next."""
+"""The sections in their order, and their shares of the time; unused time goes to the next."""

@@ -1,4 +1,4 @@
-"""How far a device's results are from those of the CPU in float64, by its precision."""
+"""How far a device's results are from the CPU's in float64, for each precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ STEPS = 12
 
 @dataclass(frozen=True)
 class Precision:
-    """A way to compute: `allowed` is the largest relative error that is no fault."""
+    """A way to compute; `allowed` is the largest relative error that is not a fault."""
 
     name: str
     dtype: torch.dtype = torch.float32
@@ -42,7 +42,7 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A model whose weights are away from their zeros, windows of data points and their noise."""
+    """A model with weights that are not zero, windows of data points and their noise."""
 
     config: DiTConfig
     batch: Batch
@@ -75,7 +75,7 @@ class Problem:
         return cls(config, loader.batch(0, 0), noise)
 
     def model(self) -> DiT:
-        """The same weights every time; freshly initialised ones would predict zeros."""
+        """The same weights every time; a freshly initialised model would predict zeros."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = DiT(self.config)
@@ -88,7 +88,7 @@ class Problem:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether products of float32 matrices may take the tensor cores."""
+    """Whether float32 matrix products may use TF32 on tensor cores."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     try:
@@ -118,7 +118,7 @@ def results(problem: Problem, device: torch.device, precision: Precision) -> dic
 
     with tf32(precision.tf32):
         losses = objective.losses(watched, problem.batch, problem.noise)
-        # As the trainer's scaler does it for float16.
+        # For float16, as the trainer's scaler does.
         scale = 1024.0 if precision.amp == torch.float16 else 1.0
         (losses.mean() * scale).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -133,7 +133,7 @@ def results(problem: Problem, device: torch.device, precision: Precision) -> dic
 
 @torch.inference_mode()
 def samples(problem: Problem, model: DiT, objective: Objective) -> Tensor:
-    """Coordinates (N, T, 2) px that a few steps give for the windows' conditions."""
+    """Coordinates (N, T, 2) px of a few sampling steps for the windows' conditions."""
     conditions, _, _ = objective.conditions(
         problem.batch.conditions, problem.batch.xy.to(objective.device), problem.noise
     )
@@ -153,7 +153,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 
 def compare(found: dict[str, Tensor], exact: dict[str, Tensor], allowed: float) -> dict[str, Any]:
-    """A line of figures, and whether what trains a model is within what is allowed."""
+    """A line of figures, and whether those that matter for training are within `allowed`."""
     errors: dict[str, Any] = {
         name: relative_error(found[name], exact[name]) for name in ("forward", "loss", "gradients")
     }

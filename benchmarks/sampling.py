@@ -1,4 +1,4 @@
-"""Time, memory and quality of sampling, also beside the public implementation.
+"""Time, memory and quality of sampling, also of the public implementation.
 
 Every measurement of memory runs in a process of its own.
 """
@@ -119,13 +119,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Prints a table and hands it back."""
+    """Prints a table and returns it."""
     print(f"\n{title}\n{pd.DataFrame(rows).to_string(index=False)}")
     return rows
 
 
 def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What a top-level function returns, run in a new process, whose memory begins at nothing."""
+    """The result of a top-level function, run in a new process, so that memory starts at zero."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, arguments)
 
@@ -154,7 +154,7 @@ def time_case(options: SamplingOptions, size: str, steps: int, points: int) -> d
     _, sequence = made_up_map(points)
     sampling = SampleOptions(steps=steps)
     _, short = made_up_map(100)
-    generate(loaded, short, sampling)  # warm
+    generate(loaded, short, sampling)  # warm-up
     seconds = []
     for _ in range(options.repeats):
         started = time.perf_counter()
@@ -172,7 +172,7 @@ def time_case(options: SamplingOptions, size: str, steps: int, points: int) -> d
 
 
 def made_up_map(points: int, seed: int = 0) -> tuple[Beatmap, Sequence]:
-    """A map of so many data points or a few less: two circles, then a slider, over and over."""
+    """A map of `points` data points or a few less: two circles, then a slider, repeated."""
     rng = np.random.default_rng(seed)
     lines, place = [], np.array(PLAYFIELD_CENTRE, dtype=int)
     for index in range(max(1, points // 2)):  # a pair of circles or half a slider, two points each
@@ -199,7 +199,7 @@ def write_reference_checkpoint(path: Path, size: str) -> Path:
 
 
 def compare(options: SamplingOptions, reference: Path) -> list[dict[str, Any]]:
-    """Defaults here and there, and one DiT-B checkpoint in both, on a map of 2,365 data points."""
+    """Defaults of both projects, and a DiT-B checkpoint in both, for a map of 2,365 data points."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_reference_checkpoint(Path(folder) / "DiT-B.pt", "DiT-B")
         theirs = time_reference(options, reference, checkpoint)
@@ -227,7 +227,7 @@ def time_reference(options: SamplingOptions, reference: Path, checkpoint: Path) 
 
 
 def quality(options: SamplingOptions, folder: Path) -> list[dict[str, Any]]:
-    """Errors of spacing, and how far turns are from real maps', by the number of steps."""
+    """Spacing errors, and how far turns are from real maps', by the number of steps."""
     loaded = load_model(options.ckpt, command_line.pick_device(options.device))
     paths = [source.path for source in find_beatmaps(folder)]
     chosen = np.linspace(0, len(paths) - 1, min(options.limit, len(paths))).round().astype(int)

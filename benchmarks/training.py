@@ -1,7 +1,7 @@
-"""Speed of our training step, beside that of the public implementation's own training step.
+"""Speed of our training step, and of the public implementation's.
 
-The two have modules of the same names, so the reference runs in a process of its own. The steps
-alternate, and the process whose turn it is not waits: both see the same machine.
+Both have modules of the same names, so the reference runs in a process of its own. The steps
+alternate, while the other process waits: both run under the same conditions.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from conventions.playfield import PLAYFIELD
 Step = Callable[[], Any]
 OUR_MODULES = ("models", "diffusion", "data_loading", "train")
 FREQUENCIES, TYPES = 128, 16
-"""Of the reference's context: the embedding of the distance, then the type."""
+"""Sizes of the reference's context: the embedding of the distance, then the type."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints data points/s of either step and their ratio."""
+    """Prints data points per second of either step, and their ratio."""
     options = command_line.options_of(StepOptions, args)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def seconds(step: Step, device: str) -> float:
-    """How long a step takes, until the device is done with it."""
+    """How long a step takes, until the device has finished it."""
     start = time.perf_counter()
     step()
     if torch.cuda.is_available() and device != "cpu":
@@ -92,7 +92,7 @@ def seconds(step: Step, device: str) -> float:
 
 
 def our_step(options: StepOptions, folder: Path) -> Step:
-    """A step of our trainer, with everything that it does in a run, on made-up maps."""
+    """A step of our trainer, as in a real run, on made-up maps."""
     pack_random_maps(folder / "packed", options.seq_len)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", options.model]
     flags += ["--seq-len", options.seq_len, "--global-batch-size", options.global_batch_size]
@@ -116,7 +116,7 @@ def our_step(options: StepOptions, folder: Path) -> Step:
 
 
 def make_our_trainer(flags: list[Any], checkpoint: Path | None = None) -> Any:
-    """The trainer of train.py with the given flags, of which --data-path is packed."""
+    """The trainer of train.py with the given flags, of which --data-path is a packed dataset."""
     from conventions.ranks import Ranks
     from data_loading import PackedDataset
     from training.flags import training_options, training_parser
@@ -127,7 +127,7 @@ def make_our_trainer(flags: list[Any], checkpoint: Path | None = None) -> Any:
 
 
 def pack_random_maps(folder: Path, seq_len: int) -> None:
-    """A packed dataset of one long random walk a class, enough for some batches."""
+    """A packed dataset with one long random walk per class, enough for some batches."""
     import numpy as np
     import pandas as pd
 
@@ -149,7 +149,7 @@ def pack_random_maps(folder: Path, seq_len: int) -> None:
 
 
 class ReferenceProcess:
-    """The reference's training step, a step at a time, in another process."""
+    """The reference's training step in another process, one step at a time."""
 
     def __init__(self, reference: Path, options: StepOptions) -> None:
         if not (reference / "train.py").is_file():
@@ -177,7 +177,7 @@ class ReferenceProcess:
 def serve_reference(
     connection: Connection, reference: Path, options: StepOptions, threads: int
 ) -> None:
-    """Runs a step whenever it is asked to, and answers with its seconds."""
+    """Runs a step for every request, and answers with its seconds."""
     torch.set_num_threads(threads)
     for name in list(sys.modules):
         if name.split(".")[0] in OUR_MODULES:

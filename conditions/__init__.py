@@ -1,1 +1,1 @@
-"""What a model can be told of a map beside its rhythm, and the format of osu-diffusion v2."""
+"""What a model can know of a map besides its rhythm, and the format of osu-diffusion v2."""

@@ -1,8 +1,8 @@
 """The folder of an osu-diffusion v2: `model_ema.pkl`, a state dict, and `tokenizer.pkl`.
 
-A DiT as that of the first generation, but for a vector of conditions instead of one class, and for
-coordinates about the playfield's centre. Nothing in the files says at which noise it was trained:
-the published configuration trains the first 100 of 1,000 timesteps alone.
+A DiT like that of the first generation, but with a vector of conditions instead of one class, and
+with coordinates relative to the playfield's centre. Nothing in the files says at which noise levels
+it was trained: the published configuration trains only the first 100 of 1,000 timesteps.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ RENAMED = "context_embedder.", "xoc_embedder."
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights by the names that they have here; ValueError where they are no v2's."""
+    """The weights by the names that our DiT gives them; ValueError if they are not of a v2."""
     if not all(isinstance(name, str) and isinstance(v, Tensor) for name, v in state.items()):
         raise ValueError("it holds more than tensors by name")
     if FIRST_LAYER not in state or CLASS_LAYER not in state:
@@ -37,7 +37,7 @@ def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def config_of(
     weights: Mapping[str, Tensor], vocabulary: Vocabulary, heads: int | None = None
 ) -> DiTConfig:
-    """The configuration, from the shapes of its tensors; `heads` where its size has no name."""
+    """The configuration, by the tensors' shapes; `heads` is needed for sizes not in `SIZES`."""
     width, places = weights[CLASS_LAYER].shape
     if places != sum(vocabulary.groups):
         raise ValueError(
@@ -67,7 +67,7 @@ def config_of(
 def parametrisation_of(known_steps: int | None = None) -> dict[str, Any]:
     """How it was trained, as `parametrisation_from_dict` takes it.
 
-    That is at the first `known_steps` of its timesteps: as many as the published one, or all.
+    Only the first `known_steps` timesteps count as trained: None means as many as are published.
     """
     steps = KNOWN_STEPS if known_steps is None else known_steps
     if not 1 <= steps <= STEPS:

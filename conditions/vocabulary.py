@@ -1,7 +1,7 @@
-"""What a model can be told of a map, group by group, as a vector of zeros and ones.
+"""Describes a map to a model, group by group, as a vector of zeros and ones.
 
 The groups are those of osu-diffusion v2: the beatmap, its star rating, its mapper, what users call
-it ("descriptors") and its circle size. Each group that has places has one for "unknown" at its end.
+it ("descriptors") and its circle size. The last entry of a group that has any means "unknown".
 """
 
 import difflib
@@ -19,16 +19,16 @@ from conventions.errors import FieldError
 LARGEST_CIRCLE_SIZE = 10.0
 MOST_PLACES = 10_000_000
 MOST_ENTRIES = 20_000_000
-"""Limits on what a file may say."""
+"""Limits for what a file may contain."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a model is told of a map; what is None or empty is unknown.
+    """What a model is told of a map; None or an empty field means unknown.
 
-    Mappers go by user ID. Numbers below 0 stand for those of whom a name alone is known.
+    Mappers are user IDs. Numbers below 0 stand for mappers of whom only the name is known.
     """
 
     beatmap: int | None = None
@@ -38,17 +38,17 @@ class Told:
     circle_size: float | None = None
 
     def without_style(self) -> "Told":
-        """The same with nothing said about how it is mapped: the other side of guidance."""
+        """A copy without beatmap, mapper and descriptors: the other side of guidance."""
         return replace(self, beatmap=None, mapper=None, descriptors=())
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The places of a model's groups, "unknown" included, and what stands where.
+    """The groups of a model, how many entries each has, and what the entries stand for.
 
-    `beatmaps`, `mappers` and `descriptors` lead to places within their group; `mapper_of` and
-    `descriptors_of` lead from beatmap IDs to a user ID and to places of descriptors. Models of
-    ours know their mappers' names, and whether their descriptors are words of the maps' own tags.
+    `beatmaps`, `mappers` and `descriptors` give the index of an entry within its group. `mapper_of`
+    and `descriptors_of` give a beatmap ID's user ID and indices of descriptors. Our own models also
+    have their mappers' names; `from_tags` says that descriptors are words of the maps' own tags.
     """
 
     difficulties: int
@@ -81,26 +81,26 @@ class Vocabulary:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """How many places each group has, for `DiTConfig.class_groups`."""
+        """How many entries each group has, for `DiTConfig.class_groups`."""
         return (
             *(self.num_beatmaps, self.difficulties, self.num_mappers),
             *(self.num_descriptors, self.circle_sizes),
         )
 
     def tells(self, wish: str) -> bool:
-        """Whether there is a group for a field of `Told`, or for the negative of one."""
+        """Whether the model has a group for this field of `Told`, with or without "negative_"."""
         field_of_group = ("beatmap", "star_rating", "mapper", "descriptors", "circle_size")
         counts = dict(zip(field_of_group, self.groups, strict=True))
         return bool(counts[wish.removeprefix("negative_")])
 
     def vector(self, told: Told) -> Tensor:
-        """The vector (1, G) bool that says what is told; what it does not know is a ValueError."""
+        """The vector (1, G) bool for `told`; ValueError for a value that is not known."""
         vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
         vector[0, self.places(told)] = True
         return vector
 
     def places(self, told: Told) -> list[int]:
-        """Which places of the vector say what is told; what it does not know is a ValueError."""
+        """Indices of the vector's ones for `told`; ValueError for a value that is not known."""
         chosen = (
             [] if told.beatmap is None else [self._beatmap(told.beatmap)],
             _bucket(told.star_rating, self.max_difficulty, self.difficulties),
@@ -116,7 +116,7 @@ class Vocabulary:
         return found
 
     def of_beatmap(self, beatmap_id: int) -> Told:
-        """What was said of a beatmap in training; a ValueError names the nearest IDs."""
+        """What training used for a beatmap; ValueError, with the nearest IDs, if it is unknown."""
         known = self.mapper_of.keys() | self.descriptors_of.keys() | self.beatmaps.keys()
         if beatmap_id not in known:
             near = sorted(known, key=lambda other: abs(other - beatmap_id))[:3]
@@ -134,9 +134,9 @@ class Vocabulary:
         )
 
     def mapper_named(self, text: str, names: Mapping[int, str]) -> int:
-        """The user ID of a mapper given by ID or by name.
+        """The user ID of a mapper, from an ID or a name.
 
-        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
+        If the vocabulary has no names, they come from `names`: beatmap ID -> its mapper's name.
         """
         if text.strip().isascii() and text.strip().isdigit() and int(text) in self.mappers:
             return int(text)
@@ -155,12 +155,12 @@ class Vocabulary:
     def named_mappers(self, names: Mapping[int, str]) -> dict[str, int]:
         """User IDs of the mappers whose names are known.
 
-        Where the vocabulary knows no names, `names` says whose beatmaps are whose, by beatmap ID.
+        If the vocabulary has no names, they come from `names`: beatmap ID -> its mapper's name.
         """
         if self.mapper_names:
             return {name: user for user, name in self.mapper_names.items()}
         users: dict[str, int] = {}
-        # Backwards, so that of equal names the first one counts.
+        # Backwards, so that the first of equal names wins.
         for beatmap_id, name in reversed(list(names.items())):
             user = self.mapper_of.get(beatmap_id)
             if user in self.mappers:
@@ -179,14 +179,14 @@ class Vocabulary:
 
     @cached_property
     def _folded(self) -> dict[str, int]:
-        """The places of descriptors, by names in small letters."""
+        """The indices of descriptors by names in lower case."""
         return {known.casefold(): place for known, place in self.descriptors.items()}
 
     def _descriptor(self, name: str) -> int:
         folded, wanted = self._folded, name.strip().casefold()
         if wanted in folded:
             return folded[wanted]
-        # "clean" is enough where only one descriptor ends so.
+        # "clean" is enough if only one descriptor ends in "/clean".
         ends = [place for known, place in folded.items() if known.rpartition("/")[2] == wanted]
         if len(ends) == 1:
             return ends[0]
@@ -200,25 +200,25 @@ GROUPS = ("beatmaps", "difficulties", "mappers", "descriptors", "circle sizes")
 
 
 def nearest_names(wanted: str, known: Iterable[str]) -> str:
-    """The names most like `wanted`, for an error message."""
+    """The names most similar to `wanted`, for an error message."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.0)
     return ", ".join(names[key] for key in near) or "none: it knows no names"
 
 
 def _bucket(value: float | None, largest: float, count: int) -> list[int]:
-    """The place of a value in 0..largest, over all places but the last; none for an unknown one.
+    """The index of a value in 0..largest, in all entries but the last; none for an unknown value.
 
-    Places begin at equal steps, and `largest` has one of its own: in the published sizes a value is
-    rounded down to a half. The rule is the public format's, in its order of operations
-    (osu_diffusion/utils/tokenizer.py of Mapperatorinator).
+    Entries begin at equal steps, and `largest` has one of its own: with the published sizes, values
+    are rounded down to a half. The rule, and its order of operations, are those of the public
+    format (osu_diffusion/utils/tokenizer.py of Mapperatorinator).
     """
     if value is None or not math.isfinite(value) or count < 2:
         return []
     return [int(min(max(value * (count - 2) / largest, 0), count - 2))]
 
 
-# --- in files of ours, as the tables of a tokenizer -----------------------------------------------
+# --- our own files: the tables of a tokenizer -----------------------------------------------------
 
 
 NUMBERED = ("beatmap_idx", "mapper_idx", "beatmap_mapper", "beatmap_descriptors", "mapper_names")
@@ -255,7 +255,7 @@ def from_dict(values: Mapping[str, Any]) -> Vocabulary:
 
 
 def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary that a v2 folder's `tokenizer.pkl` holds; ValueError where it is none."""
+    """The vocabulary in a v2 folder's `tokenizer.pkl`; ValueError if there is none in it."""
     counts = (
         *("num_classes", "num_diff_classes", "num_mapper_classes"),
         *("num_descriptor_classes", "num_cs_classes", "max_difficulty"),
@@ -266,7 +266,7 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
         raise ValueError(f"it lacks {', '.join(missing)}")
     for key in counts:
         number = tokenizer[key]
-        # The highest star rating is the only one that may have a fraction.
+        # Only the highest star rating may have a fraction.
         if type(number) is not int and not (key == "max_difficulty" and type(number) is float):
             raise ValueError(f"{key} is {str(number)[:40]!r}, no number")
     return Vocabulary(
@@ -281,7 +281,7 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
         _table(tokenizer, "descriptor_idx", str, _whole),
         _table(tokenizer, "beatmap_mapper", int, _whole),
         _table(tokenizer, "beatmap_descriptors", int, _whole_numbers),
-        # The public format has none of these.
+        # The public format has neither of these.
         _table({"mapper_names": {}, **tokenizer}, "mapper_names", int, _text),
         tokenizer.get("descriptors_from_tags") is True,
     )
@@ -290,7 +290,7 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> Vocabulary:
 def _table(
     tokenizer: Mapping[str, Any], key: str, kind: type[Key], read: Callable[[object], Any]
 ) -> dict[Key, Any]:
-    """A table of the tokenizer whose keys are of one kind; ValueError for anything else."""
+    """A table of the tokenizer with keys of one type; ValueError for anything else."""
     table = tokenizer[key]
     if not isinstance(table, dict) or len(table) > MOST_ENTRIES:
         raise ValueError(f"{key} is no table of a size that a model has")

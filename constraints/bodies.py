@@ -18,8 +18,9 @@ class Bodies:
 
     heads (M, 2) px, of each body's first object; ends (M, 2) px, the last object's last data point
     relative to it; low and high (M, 2) px, where the head may be so that everything stays within
-    bounds; fixed (M,), what must not move; distances (M,) px wanted from the previous body's end.
-    Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from the body's head.
+    bounds; fixed (M,) marks what must not move; distances (M,) px wanted from the previous body's
+    end; relations to keep. Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from
+    the body's head.
     """
 
     heads: FloatArray
@@ -33,12 +34,12 @@ class Bodies:
     relations: BodyRelations | None = None
 
     def errors(self, heads: FloatArray, origin: FloatArray) -> FloatArray:
-        """(M,) px by which the distances of heads (M, 2) are off; the first one's to `origin`."""
+        """(M,) px: how far the distances of heads (M, 2) are off; the first is that to `origin`."""
         before = np.concatenate([origin[None], (heads + self.ends)[:-1]])
         return np.abs(np.hypot(*(heads - before).T) - self.distances)
 
     def between(self, first: int, stop: int, heads: FloatArray) -> "Bodies":
-        """The bodies first to stop - 1 at `heads` (M, 2); the one that follows, if any, stays."""
+        """The bodies first to stop - 1 at `heads` (M, 2), and the next one, if any, as fixed."""
         part = slice(first, min(stop + 1, len(heads)))
         fixed = self.fixed[part].copy()
         fixed[stop - first :] = True
@@ -54,7 +55,7 @@ class Bodies:
         )
 
     def range(self) -> tuple[FloatArray, FloatArray]:
-        """Lowest and highest heads (M, 2); where a stack fits nowhere, halfway between."""
+        """Lowest and highest heads (M, 2); if a stack fits nowhere, both are halfway between."""
         fits = self.low <= self.high
         half = (np.where(fits, 0, self.low) + np.where(fits, 0, self.high)) / 2
         return np.where(fits, self.low, half), np.where(fits, self.high, half)

@@ -28,13 +28,13 @@ class Bounds:
     high: tuple[float, float] = PLAYFIELD
 
     def excess(self, xy: FloatArray) -> FloatArray:
-        """(...,) px by which points xy (..., 2) are outside; 0 inside."""
+        """(...,) px: how far points xy (..., 2) are outside, by the larger axis; 0 inside."""
         beyond = np.maximum(np.array(self.low) - xy, xy - np.array(self.high)).max(axis=-1)
         return np.maximum(beyond, 0.0)
 
 
 def bounds_named(name: str, beatmap: Beatmap) -> Bounds | None:
-    """The rectangle of the name "playfield", "screen" (the editor's limits) or "off", None."""
+    """The rectangle called "playfield" or "screen" (the editor's limits); None for "off"."""
     if name == "off":
         return None
     if name == "playfield":

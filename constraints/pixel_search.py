@@ -1,4 +1,4 @@
-"""A search for whole pixels: every body at its distance from the last one's end, twins together."""
+"""Chooses whole pixels: each body at its distance from the previous end, twins on one place."""
 
 import numpy as np
 
@@ -7,31 +7,31 @@ from conventions.arrays import FloatArray, IntArray
 
 BEAM = 12
 MEMORY = 40
-"""Bodies back that a twin may be."""
+"""How many bodies before it a twin may be."""
 PARTED = 2.0
-"""px^2 of distance that it is worth to have twins on one place."""
+"""Cost, in px^2 of distance error, of a body that is not on its twin's place."""
 STACKED = 100.0
-"""How much more an error counts where there is to be no distance: stacks must not fall apart."""
+"""Weight of errors where the wanted distance is 0: stacks must not fall apart."""
 NEARNESS, NEARNESS_BEFORE_TWINS = 0.004, 0.02
-"""px^2 of distance that a squared px from the target costs."""
+"""Cost, in px^2 of distance error, of a squared px away from the target."""
 AHEAD = 6
-"""Bodies before a twin that had better be where they were settled: from there it can be reached."""
+"""How many bodies before a twin stay nearer to their targets, from which it can be reached."""
 GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 def choose_pixels(bodies: Bodies, targets: FloatArray, origin: FloatArray = ORIGIN) -> FloatArray:
-    """Whole-pixel heads (M, 2) near targets (M, 2); the first distance is that to `origin`."""
+    """Whole-pixel heads (M, 2) near targets (M, 2); the first distance starts at `origin`."""
     return _Search(bodies, targets, origin).run()
 
 
 class _Search:
-    """A beam search: of the ways to place the bodies so far the `BEAM` best are kept.
+    """A beam search: of the ways to place the bodies so far, the `BEAM` cheapest are kept.
 
-    What counts is the errors of the distances, squared, and a little how near the targets are.
-    Where a body's place is decided already, as it stays or has a twin, the distance to it counts
-    one body ahead. Shapes: B ways, K places for the body in turn.
+    The cost is the squared errors of the distances, and a little for being away from the targets.
+    If the next body's place is decided already, because it is fixed or has a twin, its distance
+    error is looked at one body ahead. Shapes: B ways, K places for the current body.
     """
 
     def __init__(self, bodies: Bodies, targets: FloatArray, origin: FloatArray) -> None:
@@ -45,9 +45,9 @@ class _Search:
         self.nearness = np.full(count, NEARNESS)
         for twin in np.flatnonzero(self.twins >= 0).tolist():
             self.nearness[max(twin - AHEAD, 0) : twin + 1] = NEARNESS_BEFORE_TWINS
-        self.ways = np.empty((1, count, 2))  # (B, M, 2), of which the last `MEMORY` are right
+        self.ways = np.empty((1, count, 2))  # (B, M, 2); only the last `MEMORY` bodies are right
         self.costs = np.zeros(1)
-        self.steps: list[tuple[FloatArray, IntArray]] = []  # places (B, 2), and from which way
+        self.steps: list[tuple[FloatArray, IntArray]] = []  # places (B, 2), and their ways' numbers
 
     def run(self) -> FloatArray:
         """Heads (M, 2) of the best way."""
@@ -79,10 +79,10 @@ class _Search:
         return places, self.costs[:, None] + self.weights[i] * error**2 + extra
 
     def _around(self, i: int, ends: FloatArray) -> FloatArray:
-        """Pixels (B, K, 2) within bounds about as far from ends (B, 2) as body i is to be.
+        """Pixels (B, K, 2) within bounds, about as far from ends (B, 2) as body i is wanted.
 
-        Those around the target, brought to the distance; where the bounds leave none that is good,
-        also some all around.
+        They surround the place at that distance in the target's direction. If the bounds leave no
+        good one, pixels in all directions are added.
         """
         distance, low, high = self.bodies.distances[i], self.low[i], self.high[i]
         offset = self.targets[i] - ends
@@ -95,7 +95,7 @@ class _Search:
         return places
 
     def _ahead(self, i: int, places: FloatArray) -> FloatArray:
-        """(B, K) what the next body's place, if it is decided already, will cost from there."""
+        """(B, K) cost of the next body's distance from there; 0 where its place is still open."""
         bodies, following = self.bodies, i + 1
         if following == len(self.targets):
             return np.zeros(places.shape[:2])
@@ -111,7 +111,7 @@ class _Search:
         return np.minimum(self.weights[following] * away**2, most)
 
     def _keep_best(self, i: int, places: FloatArray, total: FloatArray, ahead: FloatArray) -> None:
-        """Goes on with the best of the ways (B, K)."""
+        """Keeps the cheapest of the ways (B, K)."""
         order = np.argsort((total + ahead).ravel(), kind="stable")[:BEAM]
         parents, choices = np.divmod(order, total.shape[1])
         recent = slice(max(0, i - MEMORY), i)

@@ -1,8 +1,8 @@
 """From sampled coordinates to whole pixels: every slider keeps its shape, every distance is met.
 
 Formats before v128 hold integers. Rounding each point by itself would spoil the spacing that the
-sampler kept, so shapes are rounded first, relative to their heads; moved by whole pixels, a
-slider's end then moves exactly with its head, and heads can be chosen one after the other.
+sampler kept. So shapes are rounded first, relative to their heads. A slider that then moves by
+whole pixels keeps its end relative to its head, and heads can be chosen one after the other.
 """
 
 from dataclasses import replace
@@ -29,9 +29,9 @@ from conventions.playfield import PLAYFIELD
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
-FAR_OFF = 2.0  # px off its distance from which on another way is looked for
-REACH = 6  # bodies that may go another way for one that is far off
-NEARNESS = 0.01  # px of distance that a px of nearness to the old place is worth
+FAR_OFF = 2.0  # px of distance error from which on another way is searched
+REACH = 6  # bodies that may change their places for one that is far off
+NEARNESS = 0.01  # cost, in px of distance error, of a px away from the old place
 _COARSE = np.array([(x, y) for x in range(0, 513, 16) for y in range(0, 385, 16)], dtype=np.float64)
 ROUNDING_ROOM = 2.0  # px by which a slider may grow when it is rounded
 _BY_SIZE = np.radians(sorted(range(-180, 180, 5), key=abs))
@@ -39,7 +39,7 @@ _TURNS = np.array([[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in _B
 
 
 class Placement:
-    """A map's objects as rigid bodies: moves sampled ones into place, and onto whole pixels.
+    """A map's objects as rigid bodies: moves sampled objects into place, and onto whole pixels.
 
     `distances` (T,) px are wanted to the previous data point, None where objects are to stay where
     they were sampled; with `fitted` sliders get their shapes. Points in `kept` (T,) stay where the
@@ -62,12 +62,12 @@ class Placement:
         self.beatmap, self.sequence, self.shapes = sequence.beatmap, sequence, shapes
         self.kept, self.bounds, self.fitted = kept, bounds, fitted
         self.starts = np.flatnonzero(sequence.object_starts)
-        # The last point of an object, where the next one's distance is measured from.
+        # The last point of each object; the next object's distance is measured from there.
         self.stops = np.append(self.starts[1:], len(sequence)) - 1
         self.distances = None if distances is None else distances[self.starts]
         self.stacking = self._stacking(sequence.xy)
         self.mode = structure
-        self.structure: Structure | None = None  # the source's, where it is kept
+        self.structure: Structure | None = None  # the source's, if it is kept
         if structure == "keep":
             xy = sequence.xy if structure_of is None else structure_of
             samples = self._samples(xy)
@@ -82,9 +82,9 @@ class Placement:
     def place(self, xy: FloatArray) -> FloatArray:
         """Whole-pixel coordinates (T, 2) near `xy` (T, 2), slider ends where the game has them.
 
-        With distances every object is as near to its own from the previous object's end as
-        integers allow. All is placed again where that made stacks which the game would move out
-        of bounds.
+        With distances, every object is as near as integers allow to its distance from the previous
+        object's end. If this makes new stacks, which the game would move out of bounds, all is
+        placed again.
         """
         xy = np.where(self.kept[:, None], self.sequence.xy, xy)
         if self.fitted:
@@ -106,7 +106,7 @@ class Placement:
         return placed
 
     def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
-        """xy (T, 2) with objects on one place or clear of each other, whatever their distances."""
+        """xy (T, 2) with objects on one place or clear of each other; ignores their distances."""
         bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False)
         assert bodies.relations is not None
         heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
@@ -116,7 +116,7 @@ class Placement:
         return self._moved(xy, bodies, heads)
 
     def _samples(self, xy: FloatArray) -> FloatArray:
-        """(O, samples, 2) px points along the objects, of circles their centre again and again."""
+        """(O, samples, 2) px points along the objects; for a circle its centre, repeated."""
         samples = np.repeat(xy[self.starts][:, None], BODY_SAMPLES, axis=1)
         if len(self.shapes.heads):
             sliders = self.sequence.objects[self.shapes.heads]
@@ -124,7 +124,7 @@ class Placement:
         return samples
 
     def _turned_to_fit(self, xy: FloatArray) -> FloatArray:
-        """xy (T, 2) with sliders too large for the bounds turned by the least angle that helps."""
+        """xy (T, 2); sliders too large for the bounds are turned by the least angle that helps."""
         if self.bounds is None:
             return xy
         room = np.subtract(self.bounds.high, self.bounds.low) - ROUNDING_ROOM
@@ -168,7 +168,7 @@ class Placement:
     ) -> Bodies:
         """The bodies with the shapes of xy (T, 2), slider ends in place, and objects at `heads`.
 
-        Bounds hold also where the game moves objects by any of the `stacking`, each (O,). With
+        Bounds hold also where the game moves objects by any of the `stacking`, each (O,) px. With
         `whole` the objects of a stack are whole pixels apart.
         """
         ends = xy[self.stops] - xy[self.starts]
@@ -216,7 +216,7 @@ class Placement:
         down = np.minimum(0, np.min(stacking, axis=0))[:, None]
         edge_low, edge_high = np.array(self.bounds.low), np.array(self.bounds.high)
         low, high = edge_low - lowest + up, edge_high - highest + down
-        fits = low <= high  # by axis; a body larger than the playfield keeps its head on it
+        fits = low <= high  # by axis; of a body larger than the playfield the head stays on it
         return np.where(fits, low, edge_low), np.where(fits, high, edge_high)
 
 
@@ -234,7 +234,7 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     """Heads (M, 2) moved until distances and bounds agree, unrounded.
 
     Position-based dynamics of rigid bodies that do not turn, as in `rules.project_spacing`;
-    the first distance is that to `origin`.
+    the first distance is measured from `origin`.
     """
     heads = np.concatenate([origin[None], bodies.heads])
     ends = np.concatenate([np.zeros((1, 2)), bodies.ends])
@@ -242,7 +242,7 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     low, high = bodies.range()
     for sweep in range(sweeps):
         if bodies.relations is not None:
-            # Distances, and twins, have the last word.
+            # In the second half only distances and twins act, so they are met in the end.
             if sweep < sweeps // 2:
                 bodies.relations.part_pairs(heads[1:], mobile[1:, 0])
             bodies.relations.meet(heads[1:], mobile[1:, 0])
@@ -262,10 +262,10 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
 
 
 def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
-    """heads (M, 2) in which bodies far off their distance, and some before, go another way round.
+    """heads (M, 2) in which bodies far off their distance, and some before them, take another way.
 
-    Pixels chosen one after the other cannot plan: before a body that stays, or for a jump that only
-    the corners of the playfield allow, the last few bodies must make for it together.
+    Choosing pixels one body after the other cannot plan: before a fixed body, or for a jump that
+    only the corners of the playfield allow, the last few bodies must head for it together.
     """
     heads = heads.copy()
     for i in np.flatnonzero(bodies.errors(heads, ORIGIN) > FAR_OFF).tolist():
@@ -274,7 +274,7 @@ def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
         while first > max(stop - REACH, 0) and not bodies.fixed[first - 1]:
             first -= 1
         if first == stop:
-            continue  # two bodies that stay
+            continue  # both bodies are fixed
         origin = heads[first - 1] + bodies.ends[first - 1] if first else ORIGIN
         part = bodies.between(first, stop, heads)
         route = replace(part, heads=_best_route(part, stop - first, origin))
@@ -285,9 +285,9 @@ def _rerouted(bodies: Bodies, heads: FloatArray) -> FloatArray:
 
 
 def _best_route(part: Bodies, count: int, origin: FloatArray) -> FloatArray:
-    """Heads (M, 2) of which the first `count` are on a coarse grid, their distances met at best.
+    """Heads (M, 2), the first `count` on a coarse grid where their distances fit best.
 
-    Dynamic programming over the places of one body after the other; staying near costs little.
+    Dynamic programming over the places of one body after the other; moving away costs a little.
     """
     low, high = part.range()
     low, high = np.clip(low, 0, PLAYFIELD), np.clip(high, 0, PLAYFIELD)

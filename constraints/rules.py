@@ -1,8 +1,8 @@
 """Rules that predictions keep while they are sampled: fixed points, spacing, places, playfield.
 
 Spacing is a chain of distances from each data point to the previous one. Predictions are projected
-towards it by position-based dynamics (Mueller et al. 2007), inside the sampling loop, so that the
-model goes on from shapes that already have the right spacing. Coordinates here are playfield px.
+towards it by position-based dynamics (Mueller et al. 2007) inside the sampling loop, so that the
+model continues from shapes that already have the right spacing. Coordinates here are playfield px.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,16 +22,16 @@ Rule = Callable[[Tensor, float], Tensor]
 """(predicted coordinates (N, T, 2) px, noise in px) -> the same, changed so that a rule holds."""
 
 Settle = Callable[[Tensor], Tensor]
-"""(N, T, 2) px on the CPU -> the same with slider shapes and objects in place."""
+"""(N, T, 2) px on the CPU -> the same with slider shapes and objects moved into place."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What the constraints need to know of a sequence of T data points.
+    """What the rules need to know of a sequence of T data points.
 
     distances (T,) px to the previous point, the first one's to `origin`; fixed (T,) bool marks
-    points that stay at `fixed_xy` (T, 2); `settle` knows what is no distance between neighbours:
-    path lengths, slider ends, bodies; points stay within `bounds`.
+    points that stay at `fixed_xy` (T, 2); `settle` does what distances between neighbours do not
+    cover: path lengths, slider ends, bodies; points stay within `bounds`.
     """
 
     distances: Tensor
@@ -43,21 +43,21 @@ class Chain:
     mobility: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        # Inverse masses of the T points behind the immovable origin, as position-based dynamics
-        # has them: (T + 1, 1).
+        # Inverse masses (T + 1, 1) of the immovable origin and the T points, for position-based
+        # dynamics.
         mobile = torch.cat([torch.zeros(1), (~self.fixed).float()])
         object.__setattr__(self, "mobility", mobile[:, None])
 
     def pin(self, xy: Tensor) -> Tensor:
-        """xy (N, T, 2) with the fixed points where they belong."""
+        """xy (N, T, 2) with the fixed points moved to `fixed_xy`."""
         return torch.where(self.fixed[:, None].to(xy.device), self.fixed_xy.to(xy), xy)
 
 
 def project_spacing(xy: Tensor, chain: Chain, sweeps: int) -> Tensor:
-    """Moves xy (N, T, 2) px towards the chain's distances; points move as little as it takes.
+    """Moves xy (N, T, 2) px towards the chain's distances; points move as little as possible.
 
-    Odd and even constraints in turn: those of one kind share no point, so each half sweep is one
-    vector operation.
+    Even and odd constraints alternate: constraints of one parity share no point, so each half
+    sweep is one vector operation.
     """
     origin = xy.new_tensor(chain.origin).expand(len(xy), 1, 2)
     x = torch.cat([origin, chain.pin(xy)], dim=1)  # (N, T + 1, 2)
@@ -77,7 +77,7 @@ def _satisfy(x: Tensor, mobility: Tensor, distances: Tensor, half: slice) -> Non
     masses = mobility[:-1][half] + mobility[1:][half]
     offset = second - first
     length = offset.norm(dim=-1, keepdim=True)
-    # Points on top of each other have no direction to part in; the model separates them.
+    # Points on top of each other have no direction to move apart in; the model separates them.
     excess = torch.where(length > 1e-6, 1 - distances[half] / length.clamp(min=1e-6), 0.0)
     correction = offset * excess / masses.clamp(min=1.0)
     first += correction * mobility[:-1][half]
@@ -90,14 +90,14 @@ def clamp(xy: Tensor, bounds: Bounds) -> Tensor:
 
 
 def pinned(chain: Chain) -> Rule:
-    """The fixed points are where they belong, as in in-painting."""
+    """Puts the fixed points where they belong at every noise level, as in in-painting."""
     return lambda xy, sigma: chain.pin(xy)
 
 
 def spaced(chain: Chain, *, below_px: float = SPACED_BELOW_PX, sweeps: int = 10) -> Rule:
-    """Distances, path lengths and bounds hold where noise is below `below_px`.
+    """Meets distances, path lengths and bounds where noise is below `below_px`.
 
-    At higher levels the prediction is a blurred mean that has no spacing yet.
+    At higher noise x0 is a blurred mean that has no spacing yet.
     """
 
     def rule(xy: Tensor, sigma: float) -> Tensor:
@@ -109,16 +109,16 @@ def spaced(chain: Chain, *, below_px: float = SPACED_BELOW_PX, sweeps: int = 10)
 
 
 def within(bounds: Bounds, *, below_px: float = SPACED_BELOW_PX) -> Rule:
-    """Points are within bounds where noise is below `below_px`, without regard to spacing."""
+    """Moves points into the bounds where noise is below `below_px`, without regard to spacing."""
     return lambda xy, sigma: xy if sigma >= below_px else clamp(xy, bounds)
 
 
 def arranged(
     arrange: Settle, *, below_px: float = ARRANGED_BELOW_PX, above_px: float = SPACED_BELOW_PX
 ) -> Rule:
-    """Objects share a place or are clear of each other at noise from `above_px` to `below_px`.
+    """Puts objects on one place or clear of each other at noise from `above_px` to `below_px`.
 
-    At lower levels `spaced` sees to it, together with the distances.
+    At lower levels `spaced` does that, together with the distances.
     """
 
     def rule(xy: Tensor, sigma: float) -> Tensor:
@@ -128,14 +128,14 @@ def arranged(
 
 
 def on_cpu(settle: Settle) -> Settle:
-    """The same for coordinates on any device."""
+    """`settle` for coordinates on any device."""
     return lambda xy: settle(xy.detach().cpu()).to(xy)
 
 
 def obeying(denoise: Denoise, parametrisation: Parametrisation, rules: Sequence[Rule]) -> Denoise:
-    """A denoiser whose predictions keep the rules, one after the other.
+    """A denoiser whose predictions keep the rules, applied one after the other.
 
-    The one place where network units and px meet: noise in px is that of the axis with more.
+    Only here network units and px meet: noise in px is that of the axis with more px per unit.
     """
 
     def ruled(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Slider shapes that keep their points' distances and their path's length, unrounded and in pixels.
 
-A slider keeps its pixel length, so the model's anchors must leave a path of about the length that
-the source's had: where it is shorter, the game extends it straight; where it is much longer, its
-end falls back. Distances between its points are wanted, too. Both are residuals of one
-least-squares problem a slider; its derivatives, and the search among whole pixels, come from
-variations of the slider with one anchor moved, all evaluated together.
+A slider keeps its pixel length, so the model's anchors must make a path about as long as the
+source's. If it is shorter, the game extends it straight; if it is much longer, the slider ends
+early on it. Distances between its points are wanted, too. Both are residuals of one least-squares
+problem per slider. Its derivatives, and the search among whole pixels, come from variations of
+the slider with one anchor moved, all evaluated together.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ _GRADIENT = np.array([(STEP_PX, 0.0), (0.0, STEP_PX)])
 
 @dataclass(frozen=True)
 class Variations:
-    """C variations of sliders, each with one anchor moved, and how well they keep what is wanted.
+    """C variations of sliders, each with one anchor moved, and how far they are off.
 
-    owners (C,) index the sliders, anchors (C,) count from 1, moves (C, 2) px; edge_errors (E,) px
-    of the variations' edges from point to point, one variation's after another's, whose first are
-    `edges` (C,); end_errors and naturals (C,) px: of the distance from last anchor to end, and the
-    lengths of the whole paths; touching (C,) counts neighbouring points at one place, which would
-    cut the slider in two.
+    owners (C,) index the sliders, anchors (C,) count from 1, moves (C, 2) px. edge_errors (E,) px
+    are errors of the distances from point to point, one variation after the other, each from index
+    `edges` (C,) on. end_errors (C,) px are errors of the distance from last anchor to end, naturals
+    (C,) px the lengths of the whole paths. touching (C,) counts neighbouring points at one place,
+    which would cut the slider in two.
     """
 
     owners: IntArray
@@ -55,9 +55,9 @@ class SliderShapes:
     """The S sliders of a map, with the distances and path lengths that they should have.
 
     `distances` (T,) px to the previous data point; `kept` (T,) marks points that must not move.
-    Paths are to be as long as with coordinates `like` (T, 2), by default the sequence's, and no
-    shorter than their sliders, but where the sequence's are shorter already. Sliders whose length
-    is None in `topology` may have any; they end with their paths.
+    Paths shall be as long as with coordinates `like` (T, 2), by default the sequence's, and not
+    shorter than their sliders unless the sequence's already are. Sliders whose length is None in
+    `topology` may have any length; they end with their paths.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SliderShapes:
     def fit(self, xy: FloatArray, iterations: int) -> FloatArray:
         """xy (T, 2) with anchors moved towards their distances and their path's length; ends too.
 
-        Damped Gauss-Newton steps of least norm: shapes change as little as it takes.
+        Damped least-norm Gauss-Newton steps: shapes change as little as possible.
         """
         xy = xy.copy()
         for _ in range(iterations):
@@ -118,7 +118,7 @@ class SliderShapes:
     def _residuals(self, varied: Variations) -> dict[int, FloatArray]:
         """By number k of anchors: (variations, k + 2) px errors of edges, of the end, of length."""
         counts = self.counts[varied.owners]
-        # Rounding takes a little of the length.
+        # Rounding shortens paths a little, hence 0.5 px more.
         target = np.maximum(self.natural, self.shortest + 0.5)[varied.owners]
         result = {}
         for count in np.unique(counts).tolist():
@@ -186,7 +186,7 @@ class SliderShapes:
         return pixels
 
     def _costs(self, varied: Variations, pixels: FloatArray, wanted: FloatArray) -> FloatArray:
-        """(C,) what a variation of `pixels` (T, 2) costs: px^2, and what must not be."""
+        """(C,) px^2, costs of variations of `pixels` (T, 2), with penalties for faults."""
         cost = np.add.reduceat(varied.edge_errors**2, varied.edges)
         excess = varied.naturals - np.maximum(self.natural, self.shortest)[varied.owners]
         cost += self.bound[varied.owners] * (varied.end_errors**2 + excess**2)
@@ -199,11 +199,11 @@ class SliderShapes:
         return cost + NEARNESS * change
 
     def _scale(self, xy: FloatArray) -> None:
-        """Widens the sliders with very many anchors whose path is too short, in place."""
+        """Enlarges the sliders with very many anchors whose path is too short, in place."""
         for turn in range(5 if len(self.scaled) else 0):
             natural = self.paths.evaluate(xy)[1][self.scaled]
             short = (natural < self.shortest[self.scaled]) & (natural > 1)
-            # A little more every time, or rounding gives the same pixels again.
+            # A little more each time, since rounding could give the same pixels again.
             for slider, length in zip(self.scaled[short], natural[short], strict=True):
                 factor = min((1.005 * self.lengths[slider] + 0.5 * turn) / length, LENGTHEN_LIMIT)
                 head, end = self.heads[slider], self.ends[slider]

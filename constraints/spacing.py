@@ -1,4 +1,4 @@
-"""What distances a remap is asked for: the source's, scaled ones, ones from the rhythm, or none."""
+"""Which distances a remap shall have: the source's, scaled ones, ones from the rhythm, or none."""
 
 import math
 import re
@@ -16,15 +16,15 @@ PLAIN = ("keep", "model", "free")
 WITH_FACTOR = ("scale", "snap")
 FACTOR_LIMITS = {"scale": 10.0, "snap": 1000.0}
 LONGEST_SNAP = PLAYFIELD[0] / 2
-"""px: half the playfield's width, which is within reach from everywhere on it."""
+"""px: half the playfield's width, which every place on it can reach."""
 
 
 @dataclass(frozen=True)
 class Spacing:
     """Which distances between objects to ask for, and whether to meet them.
 
-    keep: those of the source; model: the same, but what the network gives is taken as it is;
-    scale: `factor` times the source's; snap: `factor` px a beat since the previous object's end;
+    keep: those of the source; model: the same, but the network's positions are not corrected;
+    scale: `factor` times the source's; snap: `factor` px per beat since the previous object's end;
     free: none, the network chooses. Slider lengths, and so distances within sliders, stay.
     """
 
@@ -43,7 +43,7 @@ class Spacing:
 
     @classmethod
     def parse(cls, text: str) -> "Spacing":
-        """From its name: keep, model, free, scale:1.2 or snap:120."""
+        """The spacing of a text: keep, model, free, scale:1.2 or snap:120; else ValueError."""
         mode, *rest = re.split(r"[:\s]+", text.strip())
         if mode in WITH_FACTOR and len(rest) == 1:
             try:
@@ -70,10 +70,10 @@ CHOICES = "keep, model, free, scale:FACTOR or snap:PX (px a beat)"
 
 
 def wanted_distances(sequence: Sequence, spacing: Spacing) -> FloatArray:
-    """(T,) px wanted from each data point to the previous one; -1 where none is asked for.
+    """(T,) px wanted from each data point to the previous one; -1 where none is wanted.
 
-    Only the distances of points that start an object depend on the mode. With `snap` the first
-    object keeps its own, and after a pause none is longer than `LONGEST_SNAP`.
+    Only the distances of points that start an object depend on the mode, unless it is free. With
+    `snap` the first object keeps its own, and no other is longer than `LONGEST_SNAP`.
     """
     distances = sequence.distances()
     if spacing.mode == "free":
@@ -93,7 +93,7 @@ def wanted_distances(sequence: Sequence, spacing: Spacing) -> FloatArray:
 
 
 def suggestion(sequence: Sequence, spacing: Spacing) -> str | None:
-    """What to say about a map most of whose objects lie on each other; None for other maps."""
+    """Advice for a map that has most of its objects on one another; None for other maps."""
     starts = sequence.object_starts & (sequence.types != PointType.SPINNER)
     starts[0] = False  # its distance is to the playfield's centre
     if spacing.mode not in ("keep", "model", "scale") or not starts.any():

@@ -1,7 +1,7 @@
 """Which objects of a map share a place, and which are clear of each other while both are seen.
 
 Mappers put an object where an earlier one was, or clear of all that is still on screen; what lies
-in between reads as clutter. A remap keeps for every pair of objects which of the two it was.
+in between looks like clutter. A remap keeps for every pair of objects which of the two it was.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from conventions.arrays import BoolArray, FloatArray, IntArray
 StructureMode = Literal["keep", "clean", "off"]
 
 LOOK_BACK = 16
-"""Objects that an object is compared with: those before it."""
+"""How many objects before it an object is compared with."""
 SAME_PLACE = 1.0  # px between objects that share a place
 CLEARANCE = 1.03
-"""Diameters that clear objects are kept apart by: a little more, as pixels are chosen later."""
+"""Diameters of distance for clear objects: a little more than 1, as pixels are chosen later."""
 NEARBY = 1.2
-"""Diameters up to which objects stay as far apart as they were; any further, and all is well."""
+"""Diameters up to which objects keep their distance; above this, one of that many is enough."""
 MERGED = 0.3  # of a diameter; nearer than that, unplaced objects are meant to share a place
 BODY_SAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Relations between the O objects of a map, each named by its number.
+    """Relations between the O objects of a map, by their indices.
 
-    twins (O,): the latest earlier object at the same place, -1 where there is none.
-    earlier, later (P,): objects seen together of which the later one's head is to be at least
+    twins (O,): the latest object at the same place, from two objects before on; -1 for none.
+    earlier, later (P,): objects seen together, of which the later one's head shall be at least
     `clear` (P,) px away from the earlier one's body.
     """
 
@@ -50,7 +50,7 @@ def kept_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> S
 def clean_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
     """The relations that objects near heads (O, 2) px and bodies (O, samples, 2) px should have.
 
-    Those that nearly share a place are to share it, all others that are seen are to be clear.
+    Those that nearly share a place shall share it; all others that are seen together, be clear.
     """
     diameter = 2 * circle_radius(beatmap.circle_size)
     return _structure(beatmap, heads, bodies, same=MERGED * diameter, apart=0.0, upto=1.0)
@@ -67,9 +67,9 @@ def _structure(
 ) -> Structure:
     """Objects less than `same` px apart share a place, those at least `apart` stay clear.
 
-    Clear means as far apart as they are, from one diameter on, `upto` diameters at most.
+    Clear objects keep their distance, but at least one and at most `upto` diameters.
 
-    The object just before is left out: how far away it is, is the spacing.
+    The object just before is left out, because the spacing decides how far away it is.
     """
     objects = beatmap.objects
     count = len(objects)
@@ -102,8 +102,8 @@ def _structure(
 class BodyRelations:
     """A `Structure` for M rigid bodies that several objects may share.
 
-    twins (M,): an earlier body of which this one is at a fixed vector, shifts (M, 2) px, or -1;
-    groups (M,): the first of those that hang together, group_shifts (M, 2) px from its head.
+    twins (M,): an earlier body from which this one has a fixed offset, shifts (M, 2) px, or -1;
+    groups (M,): the first body of each connected group, group_shifts (M, 2) px from its head.
     earlier, later (P,) bodies to be kept apart: the point of `later` at `heads` (P, 2) px from its
     head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2).
     """
@@ -119,9 +119,9 @@ class BodyRelations:
     clear: FloatArray
 
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
-        """Puts twins together where they are on average; heads (M, 2), in place.
+        """Moves twins together, to their mean; heads (M, 2), in place.
 
-        mobile (M,) is 0 for bodies that stay; where there are any in a group, they decide.
+        mobile (M,) is 0 for fixed bodies; if a group has any, the others move to them.
         """
         count = np.bincount(self.groups, minlength=len(heads))
         mine = np.flatnonzero(count[self.groups] > 1)
@@ -140,7 +140,7 @@ class BodyRelations:
     def part_pairs(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves bodies out of those that they should be clear of; heads (M, 2), in place.
 
-        All pairs at once, each body by the mean of what its pairs ask for.
+        All pairs at once: each body moves by the mean of what its pairs need.
         """
         a, b = self.earlier, self.later
         if not len(a):
@@ -155,7 +155,7 @@ class BodyRelations:
             return
         a, b, offset = a[rows], b[rows], offset[rows, nearest[rows]]
         length = np.sqrt(squares[rows, nearest[rows]])
-        # On one point there is no way out; any fixed one does.
+        # At distance 0 there is no direction to move in; any fixed direction does.
         direction = np.where(
             length[:, None] > 1e-6, offset / np.maximum(length, 1e-6)[:, None], (0.6, 0.8)
         )
@@ -181,8 +181,8 @@ def body_relations(
     """The structure for M bodies.
 
     owners (O,) and offsets (O, 2) px say to which body an object belongs, and where its head is
-    from that body's; bodies (O, samples, 2) px are points along objects, from the object's head;
-    fixed (M,) marks bodies that stay.
+    relative to that body's; bodies (O, samples, 2) px are points along objects, from the object's
+    head; fixed (M,) marks bodies that stay.
     """
     count = len(fixed)
     twins, shifts = np.full(count, -1, dtype=np.intp), np.zeros((count, 2))

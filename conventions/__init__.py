@@ -1,1 +1,1 @@
-"""What every command keeps to: its command line, whole files, processes, what must be installed."""
+"""What all commands share: command lines, whole files, processes, what must be installed."""

@@ -1,4 +1,4 @@
-"""Types of arrays by what is in them; their shapes are told where they are used."""
+"""Types of arrays by their elements; shapes are given where the arrays are used."""
 
 import numpy as np
 from numpy.typing import NDArray

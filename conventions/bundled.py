@@ -1,4 +1,4 @@
-"""The files that come with the program and that commands take where they are told no others."""
+"""The files that come with the program; commands use them unless others are named."""
 
 from pathlib import Path
 

@@ -42,21 +42,21 @@ class BooleanFlag(argparse.Action):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Help that ends in the default where there is one to tell, without paths of this machine."""
+    """Help that shows defaults where there are any, and no paths of the machine it runs on."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         default = default_text(action).replace("%", "%%")
         return f"{action.help or ''} (default: {default})" if default else action.help or ""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # What else a boolean takes is for commands written for the public osu-diffusion.
+        # The other forms of booleans are for commands written for the public osu-diffusion.
         if isinstance(action, BooleanFlag):
             return ", ".join(action.option_strings)
         return super()._format_action_invocation(action)
 
 
 def default_text(action: argparse.Action) -> str:
-    """A flag's default in words; empty where there is none or where its help says it."""
+    """A flag's default in words; empty if there is none or if the help text has it."""
     default = action.default
     untold = default is None or default is False or default == argparse.SUPPRESS
     if untold or "default" in (action.help or ""):
@@ -77,22 +77,22 @@ def _in_words(value: object) -> str:
 
 
 def options_of(kind: type[Options], args: argparse.Namespace) -> Options:
-    """A dataclass whose fields are flags, each under the flag's name, filled from a command line.
+    """A dataclass from a command line: each field is the flag of the same name.
 
-    What lies below a command takes such a value: it says what it needs.
+    Modules below the commands take such a value instead of all flags: it says what they need.
     """
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def flag_names(**special: str) -> Callable[[str], str]:
-    """What errors call fields here: --time-start for time_start, or what `special` has."""
+    """What errors call the fields: the flag of the same name, or what `special` has for it."""
     return lambda field: special.get(field, f"--{field.replace('_', '-')}")
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: bad input becomes one line on stderr and exit code 2, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        # A name that the console's encoding lacks must not end a run whose work is done.
+        # A character that the console cannot encode must not end a run whose work is done.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -126,7 +126,7 @@ ADVICE = {
 
 
 def in_words(error: BaseException) -> str:
-    """An error in one line; of a file's: which file, what is wrong with it, what to do."""
+    """An error in one line; for a file error: which file, what is wrong, what to do."""
     if not isinstance(error, OSError) or error.strerror is None:
         return " ".join(str(error).split())
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
@@ -136,9 +136,9 @@ def in_words(error: BaseException) -> str:
 
 
 def check_folder(path: Path) -> None:
-    """Before the work: whether a folder of results can be made, or written in. Leaves nothing.
+    """Before the work: checks that a folder of results can be made or written to. Leaves no trace.
 
-    Raises ValueError where it cannot, also for a file in its place.
+    Raises ValueError if not, also if a file has its name.
     """
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -157,7 +157,7 @@ def check_folder(path: Path) -> None:
 def claim_output(path: Path, overwrite: bool) -> None:
     """Before the work: refuses to replace a file that is there, and makes its folder.
 
-    Raises ValueError, also for a folder that cannot be made or written in.
+    Raises ValueError, also if the folder cannot be made or written to.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the file to write")
@@ -168,8 +168,8 @@ def claim_output(path: Path, overwrite: bool) -> None:
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """CUDA (the local rank's), else MPS, else CPU; or the one that is named."""
-    import torch  # commands that compute nothing start without it
+    """CUDA (the local rank's), else MPS, else CPU; or the device that is named, else ValueError."""
+    import torch  # not needed by commands that compute nothing
 
     if name != "auto":
         try:

@@ -1,6 +1,7 @@
-"""Errors of values that somebody gave, told in the words of the place where they were given.
+"""Errors about given values, which name each value as the user knows it.
 
-What refuses a value names its field; a command says the flag for it, the web page its label.
+The code that refuses a value names its field; a command shows the flag for it, the web page its
+label.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,15 +10,15 @@ from string import Formatter
 
 
 def in_words(field: str) -> str:
-    """A field's name for those who have no other: `time_start` is the time start."""
+    """A field's name in plain words: `time_start` is "time start"."""
     return field.replace("_", " ")
 
 
 class FieldError(ValueError):
-    """A value that cannot be.
+    """A value that is not possible.
 
-    `text` is a template of `str.format`: {time_start} stands for what the field of that name is
-    called, {0} for the first of `values`, which are shown as they are.
+    `text` is a template of `str.format`: {time_start} is replaced by what the field of that name is
+    called, {0} by the first of `values`, unchanged.
     """
 
     def __init__(self, text: str, *values: object) -> None:
@@ -42,7 +43,7 @@ class _Names(dict[str, str]):
 
 @contextmanager
 def naming(name: Callable[[str], str]) -> Iterator[None]:
-    """In the block errors call each field what `name` says; of two blocks the inner one."""
+    """In the block errors call each field what `name` returns; the innermost block counts."""
     try:
         yield
     except FieldError as error:

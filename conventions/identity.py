@@ -1,15 +1,15 @@
-"""What makes two runs the same one: the fields of their options that their results depend on."""
+"""What makes two runs the same: the fields of their options on which their results depend."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 INDIFFERENT = {"identity": False}
-"""`metadata` of a field that results do not depend on."""
+"""`metadata` of a field on which results do not depend."""
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it; of a dataclass a dict of all its fields."""
+    """A value in JSON types; a dataclass becomes a dict of all its fields."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple | list):
@@ -18,7 +18,7 @@ def plain(value: Any) -> Any:
 
 
 def identity(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass that results depend on, as JSON has them; so of those inside it."""
+    """The fields of a dataclass on which results depend, in JSON types; nested ones likewise."""
     found: dict[str, Any] = {}
     for field in fields(options):
         if field.metadata.get("identity", True):

@@ -1,4 +1,4 @@
-"""The playfield of osu!standard, which maps, the network and pictures all measure in."""
+"""The playfield of osu!standard, in px, the unit of maps, network and pictures."""
 
 PLAYFIELD = (512.0, 384.0)  # px
 PLAYFIELD_CENTRE = (256.0, 192.0)

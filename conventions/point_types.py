@@ -1,4 +1,4 @@
-"""The types of data points, which maps, packed datasets and the network number alike."""
+"""The types of data points, with the same numbers in maps, packed datasets and the network."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""In which precision a device computes fast: what it has natively, not what it emulates."""
+"""Which precisions a device computes natively, and so fast, and does not emulate."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def amp_dtype(device: torch.device, wanted: bool | None, name: str = "auto") -> torch.dtype | None:
-    """The type that autocast computes in while training; None without it.
+    """The dtype of autocast in training; None without autocast.
 
-    Unless it is `wanted` or refused it is on for CUDA. `name` is one of AMP_DTYPES or `auto`: bf16,
-    but float16, whose loss must be scaled, on CUDA devices before Ampere, which emulate bf16.
+    By default, `wanted` None, it is on for CUDA. `name` is one of AMP_DTYPES or `auto`: bf16, but
+    float16, whose loss must be scaled, on CUDA devices before Ampere, which emulate bf16.
     """
     if not (device.type == "cuda" if wanted is None else wanted):
         return None

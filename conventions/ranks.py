@@ -1,4 +1,4 @@
-"""The processes of one run: who they are, what each takes, what they agree on."""
+"""The processes of one run: their ranks, the share of each, and how they agree on values."""
 
 import os
 import re
@@ -58,8 +58,8 @@ class Ranks:
     def from_main(self, make: Callable[[], T]) -> T:
         """What `make` gives on the main rank, on every rank, however long it takes.
 
-        Bad input that the main rank finds, a ValueError or OSError, is reported there alone and
-        ends the other ranks quietly, instead of leaving them to wait for it.
+        A ValueError or OSError there, from bad input, is reported by the main rank alone; the other
+        ranks end quietly instead of waiting for it.
         """
         if self.world_size == 1:
             return make()
@@ -81,7 +81,7 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def only_on_main(self, make: Callable[[], T]) -> T | None:
-        """What `make` gives on the main rank, there alone; errors are those of `from_main`."""
+        """Runs `make` on the main rank and returns its result there; errors as in `from_main`."""
         made: list[T] = []
         self.from_main(lambda: made.append(make()))
         return made[0] if made else None
@@ -92,7 +92,7 @@ class Ranks:
             dist.barrier(self.patient)
 
     def largest(self, *values: float) -> list[float]:
-        """The largest of each value over all ranks. A sum on the CPU: no device waits for it."""
+        """The largest of each value over all ranks, reduced on the CPU: no device waits for it."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -170,11 +170,11 @@ def _require_backend(backend: str) -> None:
 
 
 def attempt_number() -> int:
-    """Number of torchrun's restarts; a ValueError where the machines cannot agree on it.
+    """Number of torchrun's restarts; ValueError where the machines cannot agree on it.
 
-    By default torchrun keeps one store for all attempts, and processes that are started again may
-    find the addresses of dead ones in it and wait for them. Apart by attempt they do not. Machines
-    count only their own failures, so several need a new store each time.
+    By default torchrun keeps one store for all attempts, so restarted processes may find addresses
+    of dead ones in it and wait for them; the attempt's number keeps them apart. Each machine counts
+    only its own failures, so several machines need a new store for each attempt.
     """
     environment = os.environ
     shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -190,7 +190,7 @@ def attempt_number() -> int:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT as a wish to stop; a second Ctrl-C stops at once."""
+    """SIGTERM and SIGINT as a request to stop; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -209,7 +209,7 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        # torchrun follows a Ctrl-C, which all processes of a terminal get, with a SIGTERM.
+        # All processes of a terminal get a Ctrl-C; torchrun then also sends them a SIGTERM.
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Says in one line what Python or package is missing, before a script fails among its imports.
+"""Reports a missing package or an unsuitable Python in one line, before a script's imports fail.
 
-The scripts import this first. It and they can be parsed by Pythons that are too old to run them,
-from 3.8 on; nothing but the standard library is needed.
+The scripts import this first. Pythons that are too old to run them, from 3.8 on, can still parse
+both, and only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 HERE = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON, NEWEST_TESTED_PYTHON = (3, 11), (3, 13)
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
-"""Packages whose modules have other names than they."""
+"""Packages whose modules have another name."""
 
 
 def python_problem(version: tuple[int, ...]) -> str:
@@ -53,7 +53,7 @@ def old_package_problem() -> str:
         try:
             found = version(name)
         except PackageNotFoundError:
-            continue  # some commands do without it; where it is imported, `missing_problem` speaks
+            continue  # not all commands need it; if one does, `missing_problem` reports it
         if _numbers(found) < oldest:
             return (
                 f"{name} {found} is too old for osu-diffusion, which needs {_dotted(oldest)} or "
@@ -63,9 +63,9 @@ def old_package_problem() -> str:
 
 
 def missing_problem(module: str) -> str:
-    """What to do where a module is not installed, or "" if no requirements file has it.
+    """What to do if a module is not installed, or "" if no requirements file has it.
 
-    A part that is missing of a package (torch.x) says that something else is wrong.
+    A missing part of an installed package (torch.x) has another cause, and gives "".
     """
     files = sorted(HERE.glob("requirements*.txt"), key=lambda file: len(file.name))
     for file in files:
@@ -78,7 +78,7 @@ def missing_problem(module: str) -> str:
 def report_missing(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """An excepthook: a missing package is one line and exit code 2, all else as ever."""
+    """An excepthook: a missing package is one line and exit code 2; other errors are as usual."""
     problem = missing_problem(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     if not problem:
         sys.__excepthook__(kind, error, trace)
@@ -88,7 +88,7 @@ def report_missing(
 
 
 def check() -> None:
-    """Ends the program with exit code 2 and one line on stderr where it cannot run here."""
+    """If the program cannot run here, ends it with exit code 2 and one line on stderr."""
     problem = python_problem(tuple(sys.version_info[:3])) or old_package_problem()
     if problem:
         print(f"error: {problem}", file=sys.stderr)

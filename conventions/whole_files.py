@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, renamed to it if the block ends without an exception.
+    """Yields a temporary name beside `path`, renamed to it if the block ends without an exception.
 
-    Raises OSError as writing and renaming do, of `path`; the temporary file never stays.
+    OSErrors of writing and renaming name `path`; the temporary file is always removed.
     """
     temporary = path.with_name(f".osu-diffusion-{secrets.token_hex(8)}.tmp")
     try:
@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # The temporary name says nothing to a user.
+        # The temporary name would mean nothing to a user.
         if str(temporary) in (error.filename, error.filename2):
             error.filename, error.filename2 = str(path), None
         raise

@@ -19,7 +19,7 @@ def save_beatmap_idx(path: Path, index: dict[int, int]) -> None:
 
 
 class _IntDictUnpickler(pickle.Unpickler):
-    """Admits no classes or functions at all: ints and dicts need none."""
+    """Admits no classes or functions at all: ints and dicts do not need any."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
@@ -55,7 +55,7 @@ _UNPICKLING_ERRORS = (
     OverflowError,
     MemoryError,
 )
-"""What the unpickler raises for bytes that are no pickle."""
+"""Exceptions of the unpickler for bytes that are not a pickle."""
 
 
 def load_beatmap_idx(path: Path) -> dict[int, int]:

@@ -59,7 +59,7 @@ class Filters:
         return self.min_stars is not None or self.max_stars is not None
 
     def describe(self) -> dict[str, Any]:
-        """The filters in use, for dataset.json; of lists of names only their size and hash."""
+        """The filters in use, for dataset.json; lists of names only by their size and hash."""
         described: dict[str, Any] = {}
         for name in (entry.name for entry in fields(self)):
             value = getattr(self, name)
@@ -111,8 +111,8 @@ class Filters:
     def is_excluded(self, row: dict[str, Any]) -> bool:
         """Whether anything says that a mapper of the exclusion list took part in the beatmap.
 
-        That is the creator, the difficulty's name and the tags, where a set names its guest
-        mappers but not who made which difficulty: rather a map too many is left out.
+        Creator, difficulty name and tags are searched. Tags name a set's guest mappers, but not who
+        made which difficulty, so in doubt a map is left out.
         """
         if normal_name(row["creator"]) in self.exclude:
             return True
@@ -123,26 +123,26 @@ class Filters:
 
     @cached_property
     def _excluded_words(self) -> frozenset[tuple[str, ...]]:
-        """The exclusion list, each name in words; names without a letter or digit have none."""
+        """The exclusion list, each name as words; names without letters and digits are dropped."""
         return frozenset(words for words in map(_words, self.exclude) if words)
 
 
 def date_of(row: dict[str, Any], dates: Dates) -> date | None:
-    """The date of a beatmap, or else of its set."""
+    """The date of a beatmap; if it is unknown, that of its set."""
     ids = ((name, row[name]) for name in ("beatmap_id", "set_id"))
     return next((dates[key] for key in ids if key in dates), None)
 
 
 def normal_name(name: str) -> str:
-    """A mapper's name for comparison: the game tells neither case nor `_` from a space."""
+    """A mapper's name for comparison: the game ignores case and treats `_` as a space."""
     return " ".join(name.replace("_", " ").casefold().split())
 
 
 def likely_mappers(creator: str, version: str) -> frozenset[str]:
-    """Normal names of who made a difficulty: the guests that its name tells, or the set's creator.
+    """Normal names of who made a difficulty: the guests named in its name, else the set's creator.
 
-    "Sky's Insane" and "Sky & Sea's Extra" are difficulties by Sky, and Sea. A nickname there
-    cannot be resolved.
+    "Sky's Insane" is by Sky, "Sky & Sea's Extra" by Sky and Sea. A nickname there cannot be
+    resolved.
     """
     guests = " & ".join(_GUESTS.findall(version))
     names = _BETWEEN_GUESTS.split(guests) if guests else [creator]
@@ -226,7 +226,7 @@ def _read_names(path: Path) -> frozenset[str]:
 
 
 def read_dates(path: Path) -> Dates:
-    """The dates of a CSV file with columns beatmap_id or set_id, and date, without times of day."""
+    """Dates, without times of day, from a CSV file with beatmap_id or set_id, and date."""
     if not path.is_file():
         raise ValueError(f"there is no table of dates at {path}")
     dates = {}
@@ -238,7 +238,7 @@ def read_dates(path: Path) -> Dates:
         try:
             for row in table:
                 column = next((c for c in columns if row[c]), None)
-                if column:  # of a beatmap, or where a line names none, of its set
+                if column:  # the beatmap's date; a line without beatmap_id is for the set
                     dates[column, int(row[column])] = date.fromisoformat(row["date"][:10])
         except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(f"{path}, line {table.line_num}: {error}") from error

@@ -1,4 +1,4 @@
-"""What tables beside a collection say of its beatmaps: whose they are, what they are called.
+"""What tables beside a collection say about its beatmaps: their mappers and descriptors.
 
 The formats are those of Mapperatorinator's `beatmap_users.json` and `beatmap_descriptors.csv`.
 """
@@ -19,7 +19,7 @@ class Labels:
     descriptors: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, beatmap_id: int) -> dict[str, Any]:
-        """The columns of a dataset in which something is known of a beatmap."""
+        """The dataset columns that are known of a beatmap."""
         found: dict[str, Any] = {}
         if beatmap_id in self.users:
             found["user_id"] = self.users[beatmap_id]
@@ -29,7 +29,7 @@ class Labels:
 
 
 def read_labels(users: Path | None, descriptors: Path | None) -> Labels:
-    """The labels of these files, as far as they are given; ValueError says what is wrong."""
+    """The labels of the files that are given; ValueError says what is wrong with one."""
     return Labels(
         {} if users is None else read_users(users),
         {} if descriptors is None else read_descriptors(descriptors),
@@ -62,7 +62,7 @@ def read_descriptors(path: Path) -> dict[int, tuple[str, ...]]:
             continue
         if not (beatmap.strip().isascii() and beatmap.strip().isdigit()) or not name.strip():
             raise ValueError(f"{path}, line {number}: expected a beatmap ID, a comma and a name")
-        # Commas are between the names in a dataset.
+        # A dataset separates the names by commas.
         found.setdefault(int(beatmap), []).append(name.strip().replace(",", " "))
     return {beatmap: tuple(dict.fromkeys(names)) for beatmap, names in found.items()}
 

@@ -31,14 +31,14 @@ from datasets.writer import DatasetWriter, writing_dataset
 CHUNK = 16  # files that a worker process takes at once
 
 
-FILTERED = "filtered:"  # begins the kind of reason that other filters may change
+FILTERED = "filtered:"  # prefix of reasons that other filters may change
 
 
 TRANSIENT = ("cannot be read", "does not exist", "unexpected error")
 
 
 def default_workers() -> int:
-    """One process a core; Windows cannot wait for more than 61."""
+    """One process per core; Windows cannot wait for more than 61."""
     return min(61, os.cpu_count() or 1)
 
 
@@ -54,7 +54,7 @@ def results_of(
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is this process's to handle
+        initializer=signal.signal,  # only this process handles Ctrl-C
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
@@ -69,7 +69,7 @@ def results_of(
 
 @dataclass
 class Report:
-    """What a run did; `skipped` are the beatmaps that it looked at and left out."""
+    """What a run did; `skipped` are the beatmaps that it read and left out."""
 
     added: int = 0
     removed: int = 0
@@ -96,8 +96,8 @@ class Report:
 class Records:
     """Which files a dataset was made from, so that the next run need not read them again.
 
-    `files` maps a path to [size, modified, filters, maps]: the filters by which something of it
-    was left out, empty if none was, and how many of its beatmaps the dataset has.
+    `files` maps a path to [size, modified, filters, maps]: the filters that left out some of its
+    beatmaps, empty if none did, and how many of its beatmaps the dataset has.
     """
 
     def __init__(self, dataset: PackedDataset | None, filters: str) -> None:
@@ -110,13 +110,13 @@ class Records:
             self.skipped = [Skipped(**entry) for entry in dataset.description["skipped"]]
 
     def has(self, source: Source) -> bool:
-        """Whether reading the file again would tell nothing new."""
+        """Whether reading the file again would give nothing new."""
         size, modified, filters, _ = self.files.get(str(source.path), (-1, -1, "", 0))
         unchanged = (size, modified) == (source.size, source.modified)
         return unchanged and filters in ("", self.filters)
 
     def forget_missing(self, sources: list[Source]) -> int:
-        """Forgets files that are not there any more; returns how many maps came from them."""
+        """Forgets files that no longer exist; returns how many maps came from them."""
         present = {str(source.path) for source in sources}
         gone = [p for p in self.files if p not in present and not Path(p).exists()]
         return sum(self.files.pop(path)[3] for path in gone)
@@ -126,14 +126,14 @@ class Records:
         return int(self.files.pop(str(source.path), (0, 0, "", 0))[3])
 
     def remember(self, source: Source, maps: int, skipped: list[Skipped]) -> None:
-        """Notes what a file had; one that could not be read is tried again the next time."""
+        """Notes what a file contained; one that could not be read is tried again the next time."""
         if not any(skip.kind.startswith(TRANSIENT) for skip in skipped):
             filtered = any(skip.kind.startswith(FILTERED) for skip in skipped)
             entry = [source.size, source.modified, self.filters if filtered else "", maps]
             self.files[str(source.path)] = entry
 
     def still_skipped(self) -> list[Skipped]:
-        """Earlier runs' skipped beatmaps of files that were not read again."""
+        """Beatmaps that earlier runs skipped, of files that were not read again."""
         known = {readable(path) for path in self.files}
         return [
             skip
@@ -143,7 +143,7 @@ class Records:
 
 
 class Table:
-    """The rows of a dataset while it is written; equal hit objects are taken once."""
+    """The rows of a dataset while it is written; maps with equal hit objects are taken once."""
 
     def __init__(self, writer: DatasetWriter) -> None:
         self.writer = writer
@@ -153,7 +153,7 @@ class Table:
         self._row_of: dict[bytes, int] = {}
 
     def keep(self, dataset: PackedDataset, selection: Filters) -> int:
-        """Takes over a dataset but for excluded mappers; returns how many maps they had."""
+        """Copies a dataset without excluded mappers; returns how many maps these had."""
         old = dataset.beatmaps.reindex(columns=COLUMNS, fill_value="").to_dict("records")
         for row in old:
             if not selection.is_excluded(row):
@@ -164,9 +164,9 @@ class Table:
         return len(old) - len(self.rows)
 
     def add(self, packed: Packed, class_index: int | None) -> Skipped | None:
-        """Adds a map, or says which one with equal hit objects is there.
+        """Adds a map, or returns which map with equal hit objects is already there.
 
-        That is the first one found; but one that was submitted stands for one that was not.
+        The first one stays; but if it is of this run and unsubmitted, a submitted one replaces it.
         """
         row = {**packed.row, "class_index": class_index}
         index = self._row_of.get(_digest(packed.points))
@@ -185,7 +185,7 @@ class Table:
         self.rows.append({**row, "offset": self.writer.add(points)})
 
     def frame(self, next_class: int, labels: Labels) -> pd.DataFrame:
-        """The table; maps without a class get those from `next_class` on."""
+        """The table; maps without a class get new ones from `next_class` on."""
         for row in self.rows:
             if row["class_index"] is None:
                 row["class_index"] = next_class
@@ -219,8 +219,8 @@ def pack(
     """Packs what is new in `sources` into the dataset folder `output`.
 
     A dataset there is extended, or replaced with `overwrite`; until the end it stays as it was.
-    Maps whose files are gone stay in it, with their classes. `labels` are for all maps, also those
-    that are there.
+    Maps whose files are gone stay in it, with their classes. `labels` apply to all maps, old ones
+    included.
     """
     chosen = chosen or Filters()
     _require_stars(sources, chosen)
@@ -256,7 +256,7 @@ def pack(
             "filters": chosen.describe(),
             "skipped": [s._asdict() for s in (*skipped, *report.skipped)],
         }
-        # Lone surrogates in old file names survive as ASCII escapes only.
+        # Lone surrogates in old file names survive only as ASCII escapes.
         writer.finish(frame, description, json.dumps(records.files).encode("ascii"))
     save_beatmap_idx(output / "beatmap_idx.pickle", PackedDataset(output).beatmap_idx())
     return report
@@ -316,7 +316,7 @@ def open_or_pack(
         return PackedDataset(path)
     sources = find_beatmaps(path.absolute(), data_start=data_start, data_end=data_end)
     digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
-    for source in sources:  # a changed or added file is another dataset
+    for source in sources:  # a changed or added file makes another dataset
         digest.update(repr(source).encode("ascii", "backslashreplace"))
     packed = cache / f"packed-{digest.hexdigest()[:12]}"
     if not (packed / "dataset.json").is_file():

@@ -1,6 +1,6 @@
 """One file of beatmaps as rows and data points: what the worker processes of packing do.
 
-It imports no torch, which would take each process seconds.
+It does not import torch, which would take each process seconds.
 """
 
 import re
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A beatmap that is left out: the kind of reason, by which they are counted, and all of it."""
+    """A beatmap that is left out: the kind of reason, for counting, and the reason in full."""
 
     file: str
     kind: str
@@ -38,7 +38,7 @@ class Skipped(NamedTuple):
 
     @classmethod
     def by(cls, file: str, error: Exception) -> "Skipped":
-        """For what reading a beatmap raised, whose message begins with the file's name."""
+        """For an exception from reading a beatmap, whose message begins with the file's name."""
         reason = readable(str(error))
         if isinstance(error, OSError):
             return cls(file, "cannot be read", reason)
@@ -56,14 +56,14 @@ def count_reasons(skipped: list[Skipped]) -> Iterator[str]:
 
 
 def pack_file(source: Source) -> list[Packed | Skipped]:
-    """All beatmaps of a file, packed; one that cannot be used is never an exception."""
+    """All beatmaps of a file, packed; one that cannot be used becomes a `Skipped`."""
     return each_beatmap(source, _pack_beatmap)
 
 
 def each_beatmap(
     source: Source, use: Callable[[str, Beatmap, Known], Result]
 ) -> list[Result | Skipped]:
-    """What `use` makes of every beatmap of a file; what it raises is a reason to leave one out."""
+    """The result of `use` for each beatmap of a file; an exception becomes a `Skipped`."""
     if not source.is_archive:
         return [_use_beatmap(readable(source.path), source, use)]
     results: list[Result | Skipped] = []
@@ -88,7 +88,7 @@ def _use_beatmap(
     use: Callable[[str, Beatmap, Known], Result],
     data: bytes | None = None,
 ) -> Result | Skipped:
-    """A beatmap in a file, or in an archive of which its bytes were read."""
+    """The result of `use` for the beatmap in a file, or in `data`, its bytes from an archive."""
     try:
         beatmap = read_beatmap(source.path) if data is None else parse_beatmap(data, file)
         return use(file, beatmap, source.known)
@@ -103,7 +103,7 @@ def _pack_beatmap(file: str, beatmap: Beatmap, known: Known) -> Packed:
 
 
 def beatmap_row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
-    """What the table, and the filters, know about a beatmap."""
+    """The columns of the table, which filters use, for a beatmap."""
     return {
         "md5": beatmap.md5,
         "beatmap_id": known.beatmap_id or beatmap.beatmap_id,
@@ -120,5 +120,5 @@ def beatmap_row(beatmap: Beatmap, known: Known) -> dict[str, Any]:
 
 
 def readable(text: Path | str) -> str:
-    """Text that can be printed and stored: old archives leave file names that are no UTF-8."""
+    """Text that can be printed and stored: names in old archives may not be UTF-8."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,8 +1,7 @@
 """Where beatmaps are found: song folders, archives, osu!lazer's store, Mapperator datasets.
 
-Looking for beatmaps reads names, sizes and, in osu!lazer's store, first bytes; their content is
-read by whoever packs them, in another process. Hidden files, and companions that systems make, are
-passed over.
+Looking for beatmaps reads names, sizes and, in osu!lazer's store, first bytes. The process that
+packs them reads their content. Hidden files, and files that systems add, are ignored.
 """
 
 import json
@@ -34,7 +33,7 @@ WHAT_IS_FOUND = (
 
 @dataclass(frozen=True)
 class Known:
-    """What a collection says about a beatmap; it wins over the beatmap's file."""
+    """What a collection says about a beatmap; it overrides the beatmap's file."""
 
     beatmap_id: int | None = None
     set_id: int | None = None
@@ -47,8 +46,8 @@ class Known:
 class Source:
     """A file with one beatmap, or an archive with several.
 
-    `size` in bytes and `modified` in ns tell whether it is still the same. `class_index` is the
-    class that a Mapperator file name gives.
+    `size` in bytes and `modified` in ns show whether it has changed. `class_index` is the class in
+    a Mapperator file name.
     """
 
     path: Path
@@ -68,8 +67,8 @@ def find_beatmaps(
 ) -> list[Source]:
     """All beatmaps of folders and single files, each file once, in the order of their names.
 
-    What a folder is shows in its content: `WHAT_IS_FOUND`. Of Mapperator datasets the track range
-    [data_start, data_end) is taken, and the six leading digits of a file name are its class.
+    The kind of a folder is recognised by its content: `WHAT_IS_FOUND`. Of Mapperator datasets the
+    tracks [data_start, data_end) are taken, and the first six digits of a file name are its class.
     """
     tracks = [_tracks(path) for path in paths]
     if not any(tracks) and (data_start is not None or data_end is not None):
@@ -106,19 +105,19 @@ def _below(path: Path) -> list[Source]:
 
 
 def _is_wanted(path: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file in `folder` has one of the suffixes, and is no system's companion of one."""
+    """Whether a file in `folder` has one of the suffixes and was not added by a system."""
     is_meant = path.suffix.casefold() in suffixes
     return is_meant and not is_hidden(str(path.relative_to(folder)))
 
 
 def _source(path: Path, class_index: int | None = None, known: Known | None = None) -> Source:
-    # A dangling link has a status of its own; reading it later says what is wrong with it.
+    # A dangling link has a status of its own; reading it later reports what is wrong.
     status = path.stat() if path.exists() else path.lstat()
     return Source(path, status.st_size, status.st_mtime_ns, class_index, known or Known())
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Files at any depth, also behind links to folders, of which none is entered twice."""
+    """Files at any depth, also behind links to folders; no folder is entered twice."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -158,14 +157,14 @@ def _in_store(store: Path) -> list[Source]:
         for entry in listed:
             if not re.fullmatch(r"[0-9a-f]{64}", entry.name) or not entry.is_file():
                 continue
-            # Videos and long songs are told by their size alone.
+            # Videos and long songs are recognised by their size alone.
             if 0 < entry.stat().st_size <= MAX_FILE_BYTES and _looks_like_beatmap(entry.path):
                 found.append(_source(Path(entry.path)))
     return found
 
 
 def _looks_like_beatmap(path: str) -> bool:
-    """Whether a file begins with the version line. One that cannot be read may well be one."""
+    """Whether a file begins with the version line; true for one that cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (half a million of them)
             prefix = file.read(PREFIX_BYTES)
@@ -180,7 +179,7 @@ def _looks_like_beatmap(path: str) -> bool:
 
 
 def _in_tracks(tracks: list[Path], start: int, end: int | None) -> list[Source]:
-    """Beatmaps of the tracks from number `start` to before `end`, with what metadata.json says."""
+    """Beatmaps of the tracks numbered [start, end), with what metadata.json says."""
     found = []
     for track in tracks:
         number = int(track.name[5:])
@@ -198,7 +197,7 @@ def _in_tracks(tracks: list[Path], start: int, end: int | None) -> list[Source]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """What metadata.json says; nothing where there is none."""
+    """The content of metadata.json; empty if there is none."""
     if not path.exists():
         return {}
     if path.stat().st_size > MAX_METADATA_BYTES:
@@ -211,7 +210,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _known(metadata: dict[str, Any], name: str) -> Known:
-    """What metadata.json says about the beatmap `name`; values that cannot be are left out."""
+    """What metadata.json says about the beatmap `name`, without impossible values."""
     beatmaps = metadata.get("Beatmaps")
     beatmap = beatmaps.get(name) if isinstance(beatmaps, dict) else None
     if not isinstance(beatmap, dict):
@@ -228,7 +227,7 @@ def _known(metadata: dict[str, Any], name: str) -> Known:
 
 
 def _line(value: Any) -> str | None:
-    """A text as a line of a beatmap may hold it; None for anything else."""
+    """A text as it may stand on a line of a beatmap; None for anything else."""
     return value if isinstance(value, str) and value.isprintable() and value.strip() else None
 
 

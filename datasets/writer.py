@@ -18,7 +18,7 @@ from data_loading import COLUMNS, FORMAT_VERSION, POINT_DTYPE, with_all_columns
 
 
 class DatasetWriter:
-    """Writes a packed dataset map by map: the points go to the disk as they come."""
+    """Writes a packed dataset map by map: points are written to disk at once."""
 
     def __init__(self, folder: Path, file: BinaryIO) -> None:
         self.folder, self.num_points = folder, 0
@@ -45,15 +45,15 @@ class DatasetWriter:
         """Names the files by their content and makes them the dataset.
 
         `beatmaps` has COLUMNS, at least those of older datasets; `report` (skipped files with
-        reasons, ...) goes to dataset.json;
-        `sources` is what `create_dataset.py` wants to know when it adds to the dataset.
+        reasons, ...) goes to dataset.json; `sources` are the records that `create_dataset.py` reads
+        when it adds to the dataset.
         """
         assert int(beatmaps["count"].sum()) == self.num_points
         self._write_header()
         self._file.close()
         temporary = Path(self._file.name)
         points = f"points-{self._digest.hexdigest()[:16]}.npy"
-        # Named by its hash it is the same file; a trainer may have it mapped.
+        # The same hash means the same file, which a trainer may have memory-mapped.
         if not (self.folder / points).exists():
             with replacing(self.folder / points) as final:
                 temporary.replace(final)
@@ -86,7 +86,7 @@ def write_by_hash(folder: Path, kind: str, suffix: str, data: bytes) -> str:
 def write_description(
     folder: Path, files: dict[str, str], report: dict[str, Any], sources: bytes
 ) -> None:
-    """Writes dataset.json, which makes `files` the dataset, and deletes what it had before."""
+    """Writes dataset.json, which makes `files` the dataset, and deletes the previous files."""
     if sources:
         files = {**files, "sources": write_by_hash(folder, "sources", "json", sources)}
     description = {"format_version": FORMAT_VERSION, "files": files, **report}
@@ -95,7 +95,7 @@ def write_description(
     for pattern in ("points-*.npy", "beatmaps-*.csv", "sources-*.json", ".osu-diffusion-*.tmp"):
         for path in folder.glob(pattern):
             if path.name not in files.values():
-                # Windows keeps what a reader has open; the next time takes it.
+                # Windows keeps files that a reader has open; the next run deletes them.
                 with suppress(OSError):
                     path.unlink()
 

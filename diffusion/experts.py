@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion.parametrisation import Denoise, Parametrisation, StepStd, posterior_std
 
 Denoiser = tuple[Denoise, StepStd]
-"""What `Parametrisation.denoiser` gives."""
+"""What `Parametrisation.denoiser` returns."""
 
 
 def mean_scale(parametrisation: Parametrisation) -> float:
@@ -17,9 +17,9 @@ def mean_scale(parametrisation: Parametrisation) -> float:
 
 
 def expert_limit(parametrisation: Parametrisation, below_px: float | None = None) -> float:
-    """The noise in px at which an expert takes over: what it was trained at, or less if wanted.
+    """The noise in px at which an expert takes over: what it was trained at, or less if asked for.
 
-    As everywhere, noise in px is that of the axis that has more of it.
+    As everywhere, noise in px is that of the axis with more px per network unit.
     """
     known = parametrisation.limit * max(parametrisation.scale)
     return known if below_px is None else min(known, below_px)
@@ -32,11 +32,11 @@ def taking_over(
     expert_units: Parametrisation,
     below_px: float | None = None,
 ) -> Denoiser:
-    """`base` above the noise that the expert knows, or above `below_px`, and `expert` from there.
+    """`base` above the noise that the expert was trained at, or above `below_px`; below, `expert`.
 
-    The result is in the units of `base`. Where those of the two differ, positions go through px.
-    Noise that is as much on both axes in one's may not be so in the other's, by a sixth either
-    way; the expert is told the level in between.
+    The result is in the units of `base`. If the two have other units, positions are converted by
+    way of px. Noise that is equal on both axes in the units of one may be off by a sixth, up or
+    down, in those of the other; the expert is given the level in between.
     """
     limit = expert_limit(expert_units, below_px) / max(expert_units.scale)
     ratio = mean_scale(units) / mean_scale(expert_units)
@@ -58,7 +58,7 @@ def taking_over(
     def std(sigma: Tensor, following: Tensor) -> Tensor:
         if not takes(sigma):
             return base[1](sigma, following)
-        # A learnt variance belongs to the steps of its own chain, which may lie elsewhere.
+        # A learnt variance fits only the steps of its own chain, which may have other levels.
         return expert[1](sigma, following) if same_chain else posterior_std(sigma, following)
 
     return denoise, std

@@ -1,4 +1,4 @@
-"""Guidance: wrappers that lead away from what a less informed, or worse, model would predict."""
+"""Guidance: wrappers that push predictions away from those of a less informed, or worse, model."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from diffusion.parametrisation import Denoise, Network
 def guided_network(network: Network, scale: float) -> Network:
     """Classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598, equation 6).
 
-    `network` takes a doubled batch whose second half has the null class. Prediction is linear in
-    the first two channels for every parametrisation here; the variance is the conditional one's.
+    `network` takes a doubled batch whose second half has the null class. Predictions are linear in
+    the first two channels for every parametrisation here; the variance is the conditional half's.
     """
 
     def guided(x: Tensor, labels: Tensor) -> Tensor:
@@ -30,10 +30,10 @@ def guided_by_weak(
 ) -> Denoise:
     """Autoguidance (Karras et al. 2024, https://arxiv.org/abs/2406.02507, equation 3).
 
-    `weak` makes the errors of `denoise`, only larger: a smaller network of the same kind that has
-    learnt for a short time. Its predictions are led away from. Guidance acts at noise levels in
-    `interval` (sigma, both included) alone (Kynkaanniemi et al. 2024,
-    https://arxiv.org/abs/2404.07724); weight 1 is none.
+    `weak` makes the errors of `denoise`, only larger: it is a smaller network of the same kind,
+    trained for a short time. x0 is moved away from what it predicts. Guidance acts only at sigma
+    in `interval`, both ends included (Kynkaanniemi et al. 2024, https://arxiv.org/abs/2404.07724);
+    weight 1 is no guidance.
     """
     low, high = interval
 

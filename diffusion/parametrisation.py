@@ -16,20 +16,20 @@ from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
 from diffusion.schedule import SCHEDULES, DiscreteSchedule, cosine_schedule, karras_sigmas
 
 SOLVER_PX = (10.24, 2560.0)
-"""Noise of few-step runs of a `LearnedVariance` model, the lowest and the highest."""
+"""Lowest and highest noise of few-step runs of a `LearnedVariance` model."""
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""(x (N, T, 2), noise labels (N,)) -> (N, T, C): a model with its context already bound."""
+"""(x (N, T, 2), noise labels (N,)) -> (N, T, C): a model whose context is bound already."""
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x (N, T, 2), sigma, a 0-dim tensor) -> x0 (N, T, 2)."""
 
 StepStd = Callable[[Tensor, Tensor], Tensor]
-"""(sigma, next sigma), 0-dim -> deviation () or (N, T, 2) of an ancestral step's noise."""
+"""(sigma, next sigma), 0-dim -> std () or (N, T, 2) of the noise that an ancestral step adds."""
 
 
 def posterior_std(sigma: Tensor, following: Tensor) -> Tensor:
-    """That of q(x_s | x_t, x0): s^2 (t^2 - s^2) / t^2, squared (Ho et al. 2020, equation 7)."""
+    """Std of q(x_s | x_t, x0), variance s^2 (t^2 - s^2) / t^2 (Ho et al. 2020, eq. 7, in sigma)."""
     return following * (1 - (following / sigma) ** 2).sqrt()
 
 
@@ -41,8 +41,8 @@ def _per_sample(values: Tensor, x: Tensor) -> Tensor:
 def padded_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean (N,) of values (N, T, 2) with padding, marked False in valid (N, T), counted as zero.
 
-    Dividing by all elements rather than by the valid ones gives every data point the same weight
-    whatever batch it is in, and makes the mean over ranks that of the whole batch.
+    Dividing by all elements, not by the valid ones, gives every data point the same weight in
+    every batch, and makes the mean over ranks equal to the mean over the whole batch.
     """
     return (values if valid is None else values * valid[..., None]).mean(dim=(1, 2))
 
@@ -70,11 +70,11 @@ class Parametrisation(Protocol):
 
     @property
     def limit(self) -> float:
-        """The highest noise level that the network was trained at; infinite where it was at all."""
+        """The highest noise level that the network was trained at; infinite if at all levels."""
         ...
 
     def limited(self, px: float) -> "Parametrisation":
-        """The same for training at noise up to `px` alone, along the axis that has more of it."""
+        """A copy for training only at noise up to `px`, on the axis with more px per unit."""
         ...
 
     @property
@@ -90,11 +90,11 @@ class Parametrisation(Protocol):
         ...
 
     def chain_sigmas(self, steps: int, start: float | None = None) -> Tensor:
-        """The same for ancestral sampling, which goes along the chain of training."""
+        """The same for ancestral sampling, whose levels are those of the training chain."""
         ...
 
     def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
-        """`denoise`, and the noise of ancestral steps, of a network with its context bound."""
+        """`denoise`, and the std of ancestral steps, of a network whose context is bound."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class EDM:
     """EDM preconditioning (Karras et al. 2022, table 1) on centred coordinates / 131 px.
 
     Training noise is log-normal: ln sigma ~ N(log_mean, log_std^2), in units of 131 px; with
-    `trained_below` it is cut there, for a network that knows low noise alone.
+    `trained_below` that distribution is cut there, for a network that sees only low noise.
     """
 
     log_mean: float = -1.0
@@ -141,7 +141,7 @@ class EDM:
     def to_dict(self) -> dict[str, Any]:
         """Plain values to save with the weights."""
         values = {"name": "edm", **asdict(self)}
-        # Versions without this limit read models that have none.
+        # A missing limit is not written, so that older versions can read models without one.
         return {name: value for name, value in values.items() if value is not None}
 
     @property
@@ -149,7 +149,7 @@ class EDM:
         return math.inf if self.trained_below is None else self.trained_below
 
     def limited(self, px: float) -> "EDM":
-        """The same for training at noise up to `px` alone."""
+        """A copy for training only at noise up to `px`."""
         return replace(self, trained_below=px / self.pixels)
 
     @property
@@ -161,7 +161,7 @@ class EDM:
         return x * self.pixels + x.new_tensor(PLAYFIELD_CENTRE)
 
     def from_pixels(self, xy: Tensor) -> Tensor:
-        """Playfield px -> network units, unit variance about the playfield's centre."""
+        """Playfield px -> network units: 0 at the centre, variance 0.76 in real maps (114 px)."""
         return (xy - xy.new_tensor(PLAYFIELD_CENTRE)) / self.pixels
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class EDM:
         return self.sigmas(steps, start)
 
     def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
-        """`denoise`, and the posterior's deviation for ancestral steps."""
+        """`denoise`, and the posterior's std for ancestral steps."""
         return lambda x, sigma: self.denoise(network, x, sigma), posterior_std
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
@@ -212,13 +212,13 @@ class EDM:
 
 @dataclass(frozen=True)
 class LearnedVariance:
-    """The reference's: eps prediction with learned variance on x / 512, y / 384.
+    """The reference's parametrisation: eps and the step's variance are learnt, on x / 512, y / 384.
 
     Improved DDPM (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672), re-expressed in sigma:
-    the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Sampling keeps x0 within `clamp`, in
-    network units, as the reference's does. `centred` coordinates, those of osu-diffusion v2, are
-    x / 256 - 1, y / 192 - 1. With `known_steps` the network was trained at the first timesteps of
-    the chain alone.
+    the chain's x_t is sqrt(alpha_bar) (x0 + sigma eps). Like the reference, sampling clamps x0 to
+    `clamp`, in network units. `centred` coordinates, those of osu-diffusion v2, are
+    x / 256 - 1, y / 192 - 1. With `known_steps` the network was trained only at that many first
+    timesteps of the chain.
     """
 
     schedule: DiscreteSchedule = field(default_factory=cosine_schedule)
@@ -227,8 +227,8 @@ class LearnedVariance:
     centred: bool = False
     known_steps: int | None = None
 
-    # Such models know little of the coarse noise levels, and new noise in every step takes back
-    # what was decided wrongly there.
+    # Such models predict badly at high noise; the new noise of each ancestral step lets later
+    # steps correct what was decided wrongly there.
     best_solver: ClassVar[str] = "ancestral"
 
     def to_dict(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class LearnedVariance:
         return float(self.schedule.sigmas[self.known_steps - 1])
 
     def limited(self, px: float) -> "LearnedVariance":
-        """The same for training at the timesteps whose noise is up to `px` alone."""
+        """A copy for training only at timesteps with noise up to `px`; ValueError if none has."""
         known = int((self.schedule.sigmas * max(self.scale) <= px).sum())
         if not known:
             raise ValueError(f"noise up to {px:g} px: the chain begins above that")
@@ -275,7 +275,7 @@ class LearnedVariance:
         return scaled - 1 if self.centred else scaled
 
     def predict(self, network: Network, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 (N, T, 2) and the variance values (N, T, 2) in [-1, 1] that the network gives."""
+        """x0 (N, T, 2) and the network's variance outputs (N, T, 2), about -1 to 1."""
         sigma = sigma.expand(len(x)) if sigma.ndim == 0 else sigma
         s = _per_sample(sigma, x)
         timestep = self.schedule.timestep_of(sigma).to(x.device, torch.float32)
@@ -288,10 +288,10 @@ class LearnedVariance:
         return self.predict(network, x, sigma)[0]
 
     def log_variance(self, values: Tensor, t: Tensor, previous: Tensor) -> Tensor:
-        """Log variance of the ancestral step t -> previous in the chain's own scale.
+        """Log variance of the ancestral step t -> previous, in the scale of the chain.
 
         values (N, T, 2) from `predict`; t, previous are 0-dim timesteps (previous may be -1, the
-        clean end). Between the posterior's variance and beta (Improved DDPM, equation 15).
+        clean end). Result: between posterior variance and beta (Improved DDPM, equation 15).
         """
         low, high = self._log_variance_bounds(t, previous)
         fraction = (values + 1) / 2
@@ -300,14 +300,14 @@ class LearnedVariance:
     def _log_variance_bounds(self, t: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """ln of the posterior variance and of beta of the steps t -> previous, float64."""
         ab = torch.cat([torch.ones(1, dtype=torch.float64), self.schedule.alphas_cumprod])
-        # A step to the clean end has no posterior variance; its neighbour's stands in.
+        # A step to the clean end has posterior variance 0; that of step t + 1 -> t replaces it.
         clean = previous < 0
         s, u = torch.where(clean, t, previous) + 1, torch.where(clean, t + 1, t) + 1
         posterior = (1 - ab[u] / ab[s]) * (1 - ab[s]) / (1 - ab[u])
         return posterior.log(), (1 - ab[t + 1] / ab[previous + 1]).log()
 
     def denoiser(self, network: Network) -> tuple[Denoise, StepStd]:
-        """`denoise`, and the deviation that the network gave for the step from there."""
+        """`denoise`, and the std of the next step, from the network's latest prediction."""
         latest: dict[str, Tensor] = {}
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -317,7 +317,7 @@ class LearnedVariance:
         def std(sigma: Tensor, following: Tensor) -> Tensor:
             t = self.schedule.timestep_of(sigma).round().long()
             s = self.schedule.timestep_of(following).round().long()
-            # From the chain's own scale to that of x0 + sigma eps.
+            # From the scale of the chain to the scale of x0 + sigma eps.
             values, scale = latest["values"], (following**2 + 1).sqrt()
             return (self.log_variance(values, t, s) / 2).exp() * scale.to(values.dtype)
 
@@ -331,15 +331,15 @@ class LearnedVariance:
     def sigmas(self, steps: int, start: float | None = None) -> Tensor:
         """Noise levels (steps + 1,) for deterministic solvers, float64, the last one 0.
 
-        Of few evenly spaced timesteps most have more noise than the playfield has pixels, and the
-        last step would jump from about 80 px to 0: spaced as for EDM they lose much less.
+        At evenly spaced timesteps, most of a few levels have more noise than the playfield has px,
+        and the last step would jump from about 80 px to 0: levels as for EDM lose much less.
         """
         low, high = (px / max(self.scale) for px in SOLVER_PX)
         high = high if start is None else start
         return karras_sigmas(steps, min(low, high), high)
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
-        """n timesteps (n,) int64, uniform over those of the chain that are learnt."""
+        """n timesteps (n,) int64, uniform over those of the chain that are trained."""
         steps = self.known_steps or len(self.schedule.betas)
         return torch.randint(0, steps, (n,), generator=generator)
 
@@ -350,7 +350,7 @@ class LearnedVariance:
     def loss(
         self, network: Network, x0: Tensor, levels: Tensor, eps: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """Error of eps plus the variational bound of the variance, at timesteps (N,): (N,)."""
+        """Error of eps plus the variational bound for the variance, at timesteps (N,): (N,)."""
         simple, bound = self.loss_terms(network, x0, levels, eps)
         return padded_mean(simple, valid) + padded_mean(bound, valid)
 
@@ -359,7 +359,7 @@ class LearnedVariance:
     ) -> tuple[Tensor, Tensor]:
         """Error of eps and the variational term in bits, each (N, T, 2), at timesteps t (N,).
 
-        The mean inside the bound is detached, so that it trains the variance alone
+        The predicted eps is detached in the variational term, which thus trains only the variance
         (Improved DDPM, section 3.1).
         """
         ab = self.schedule.alphas_cumprod[t]
@@ -373,7 +373,7 @@ class LearnedVariance:
     def _variational_bound(
         self, x0: Tensor, x_t: Tensor, t: Tensor, eps_hat: Tensor, values: Tensor
     ) -> Tensor:
-        """KL of the step's posterior to the model's step, the decoder's likelihood at t = 0."""
+        """KL of the posterior to the model's step, in bits; at t = 0 the decoder's likelihood."""
         # Coefficients in float64: 1 - alpha_bar of the first steps has few digits in float32.
         ab_all = torch.cat([torch.ones(1, dtype=torch.float64), self.schedule.alphas_cumprod])
         ab, ab_s, beta = ab_all[t + 1], ab_all[t], self.schedule.betas[t]
@@ -402,7 +402,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     inverse = (-log_std).exp()
 
     def cdf(value: Tensor) -> Tensor:
-        # The tanh approximation of the error function, as Improved DDPM's published losses use it.
+        # The tanh approximation of the error function, for losses as in Improved DDPM's paper.
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
 
     upper = cdf(inverse * (x - mean + 1 / 255))
@@ -414,7 +414,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
 
 
 def learned_variance(schedule: DiscreteSchedule, **options: Any) -> LearnedVariance:
-    """A `LearnedVariance` with the clamp that belongs to its coordinates."""
+    """A `LearnedVariance` with the clamp that fits its coordinates."""
     clamp = (-2.0, 2.0) if options.get("centred") else (-1.0, 2.0)
     return LearnedVariance(schedule, clamp=clamp, **options)
 

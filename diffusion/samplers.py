@@ -1,7 +1,7 @@
-"""Solvers: they integrate `denoise(x, sigma) -> x0` from noise to data and know nothing else.
+"""Solvers: they integrate `denoise(x, sigma) -> x0` from noise to data and use nothing else.
 
-x is (N, T, 2) = x0 + sigma eps; sigmas is (steps + 1,) and falls to 0. `callback(step, x0)` sees
-every prediction; whatever it raises ends the run (that is how sampling is cancelled).
+x is (N, T, 2) = x0 + sigma eps; sigmas is (steps + 1,) and falls to 0. `callback(step, x0)` gets
+every prediction; an exception that it raises ends the run (that is how sampling is cancelled).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ NoiseSource = Callable[[Tensor], Tensor]
 
 
 def _ignore(step: int, x0: Tensor) -> None:
-    """The callback of runs that nobody watches."""
+    """The callback of runs without one."""
 
 
 def sample_ddim(
@@ -53,7 +53,7 @@ def sample_dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
 
-    Multistep: the previous prediction gives the second order at one call a step. The step to
+    Multistep: the previous prediction gives second order with one call a step. The step to
     sigma = 0 is of first order.
     """
     previous: Tensor | None = None
@@ -76,9 +76,9 @@ def sample_dpmpp_3m(
 ) -> Tensor:
     """DPM-Solver++(3M): the third order from the two previous predictions (Lu et al. 2022).
 
-    With t = -ln sigma, dx/dt = x0(t) - x (equation 9): x0 is Newton's parabola through the last
-    three predictions, for which the step of length h has a closed form. The first two steps and
-    the one to sigma = 0 are of lower order.
+    With t = -ln sigma, dx/dt = x0(t) - x (equation 9). x0(t) is approximated by Newton's parabola
+    through the last three predictions; the step of length h then has a closed form. The first two
+    steps and the one to sigma = 0 are of lower order.
     """
     earlier: list[Tensor] = []  # predictions, the newest first
     for i in range(len(sigmas) - 1):
@@ -98,7 +98,7 @@ def sample_dpmpp_3m(
 def _derivatives(x0: Tensor, earlier: list[Tensor], steps: Tensor) -> tuple[Tensor, Tensor]:
     """First and second derivative in -ln sigma of the parabola through the last predictions.
 
-    `earlier` holds one or two before x0, the newest first, and `steps` the steps' lengths so far.
+    `earlier` holds one or two before x0, the newest first; `steps` are the lengths of all steps.
     """
     slope = (x0 - earlier[0]) / steps[-1].to(x0.dtype)
     if len(earlier) == 1:
@@ -109,9 +109,9 @@ def _derivatives(x0: Tensor, earlier: list[Tensor], steps: Tensor) -> tuple[Tens
 
 
 def noise_source(generators: Sequence[torch.Generator]) -> NoiseSource:
-    """Normal noise like x (N, T, 2), drawn on the CPU from one generator a sample.
+    """Normal noise like x (N, T, 2), drawn on the CPU from one generator per sample.
 
-    So every sample has its own, and is the same whatever their number.
+    So a sample gets the same noise whatever the number of samples.
     """
 
     def draw(x: Tensor) -> Tensor:
@@ -133,8 +133,8 @@ def sample_ancestral(
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, equations 6 and 7).
 
-    In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0). `std` gives the deviation of a step's
-    noise: the posterior's, or what a network has learnt (Improved DDPM, equation 15).
+    In sigma, q(x_s | x_t, x0) has mean x0 + (s/t)^2 (x - x0). `std` gives the std of a step's
+    noise: the posterior's, or one that a network has learnt (Improved DDPM, equation 15).
     """
     for i in range(len(sigmas) - 1):
         x0 = denoise(x, sigmas[i])
@@ -149,8 +149,8 @@ def sample_ancestral(
 class Solver(NamedTuple):
     """A solver by name: `run` takes denoise, x, sigmas and callback.
 
-    One that draws noise takes it, too, and the deviations of the parametrisation's steps, and goes
-    along the chain of training.
+    A solver that draws noise also takes a noise source and the std of the parametrisation's steps,
+    and visits the levels of the training chain.
     """
 
     run: Callable[..., Tensor]

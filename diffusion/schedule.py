@@ -56,9 +56,10 @@ class DiscreteSchedule:
         return upper - 1 + fraction
 
     def spaced(self, steps: int, start: float | None = None) -> Tensor:
-        """`steps` of the chain's timesteps from the last to the first, falling: (steps,) int64.
+        """`steps` timesteps of the chain, evenly spaced from the last to the first: (steps,) int64.
 
         With `start` they begin at the timestep of that noise level; there may be fewer then.
+        ValueError for more than the chain has.
         """
         last = len(self.betas) - 1
         if start is not None:

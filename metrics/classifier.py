@@ -1,8 +1,8 @@
 """Can a classifier tell remaps from real maps? Needs scikit-learn, an extra of the evaluation.
 
 Windows of objects, described by the features of `realism`, go to gradient-boosted trees. A remap
-has its source's rhythm, so both are always on the same side of a cross-validation fold, with all
-other maps of their beatmapset: what counts is placement, never which song it is.
+has its source's rhythm, so both are always in the same cross-validation fold, with all other maps
+of their beatmapset: only placement can tell them apart, not the song.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,18 @@ RULED = (
     *("nearest_earlier", "visible_distance", "overlapping"),
     *("repeated_position", "stacked", "return_distance", "third_distance"),
 )
-"""What rules act on: how far earlier objects are, and whether places come back. The distances to
-the second and third object before count among them, as a place that comes back makes them 0."""
+"""Features that rules change: how far earlier objects are, and whether positions repeat. The
+distances to the second and third object before are included: at a repeated position they are 0."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Area under the ROC curve over folds: 0.5 cannot tell them apart, 1.0 always can.
+    """Area under the ROC curve over folds: 0.5 is chance, 1.0 tells all apart.
 
-    `auc` judges windows of 32 objects, `map_auc` whole maps by the mean of their windows'
-    log-odds; `_std` are standard deviations over folds. `_without_rules` are those of trees that
-    do not see the features `RULED`. `importance` is how much `auc` falls when all columns of one
-    feature are shuffled, the most telling first.
+    `auc` judges windows of 32 objects; `map_auc` whole maps, by the mean of their windows'
+    log-odds. `_std` are standard deviations over folds. `_without_rules` are those of trees that do
+    not see the features in `RULED`. `importance` is the drop of `auc` when all columns of one
+    feature are shuffled, the largest first.
     """
 
     auc: float
@@ -59,7 +59,7 @@ def available() -> bool:
 
 
 def describe_windows(features: pd.DataFrame) -> FloatArray:
-    """(windows, 6 a feature) of a map: mean, deviation, quantiles and share of defined values.
+    """(windows, 6 a feature) of a map: mean, std, quantiles and share of defined values.
 
     The last window of a map, and the only one of a short map, may be as short as half a window.
     """
@@ -83,10 +83,10 @@ def _describe(window: FloatArray) -> FloatArray:
 
 
 def split_sets(sets: list[str], seed: int) -> list[NDArray[np.str_]]:
-    """The beatmapsets of each fold, at most `FOLDS` of them; none of fewer than two beatmapsets.
+    """The beatmapsets of each of at most `FOLDS` folds; no folds for less than two beatmapsets.
 
-    Both judges hold these out, so that they answer the same question. They are those of
-    scikit-learn's shuffled GroupKFold.
+    Both judges hold out these, so that their results can be compared. They equal scikit-learn's
+    shuffled GroupKFold.
     """
     names = np.unique(np.array(sets, dtype=str))
     if len(names) < 2:
@@ -113,7 +113,7 @@ def classify(
     scores, drops = [], []
     for held_out in split_sets(groups.tolist(), seed):
         test = np.isin(groups, held_out)
-        # What is undefined everywhere, such as slider shapes without sliders, cannot be binned.
+        # Trees cannot bin a column that is undefined everywhere (slider shapes without sliders).
         usable = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)
         fold: list[float] = []
         for seen in (np.ones_like(free), free):
@@ -143,7 +143,7 @@ def classify(
 
 
 def _fit(x: FloatArray, labels: NDArray[np.intp], seed: int) -> Callable[[FloatArray], FloatArray]:
-    """Trees that tell windows x (n, statistics) of label 1 from those of 0: gives log-odds (n,)."""
+    """Trees that tell windows x (n, statistics) of label 1 from label 0; returns log-odds (n,)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(
@@ -165,14 +165,14 @@ def _areas(odds: FloatArray, labels: NDArray[np.intp], maps: NDArray[np.intp]) -
 
 
 def area_under_roc(real: FloatArray, other: FloatArray) -> float:
-    """How often one of `other` (m,) has the higher score than one of `real` (n,); ties are half."""
+    """How often one of `other` (m,) has a higher score than one of `real` (n,); ties count half."""
     ordered = np.sort(real)
     below = np.searchsorted(ordered, other, "left") + np.searchsorted(ordered, other, "right")
     return float(below.mean() / (2 * len(real)))
 
 
 def _shuffled(x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
-    """Copies of x (n, statistics), in each of which one feature's rows are in random order."""
+    """Copies of x (n, statistics); in each, the rows of one feature are in random order."""
     width = x.shape[1] // len(COLUMNS)
     copies = []
     for k in range(len(COLUMNS)):
@@ -190,7 +190,7 @@ TELLING = 8  # features that are printed
 
 
 class Judge(Metric):
-    """A judge of all maps and their remaps; without a verdict the report says why."""
+    """A judge of all maps and their remaps; if it has no verdict, the report says why."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
@@ -204,7 +204,7 @@ class Judge(Metric):
         raise NotImplementedError
 
     def decide(self) -> dict[str, Any] | None:
-        """The verdict; None where there are too few beatmapsets."""
+        """The verdict; None if there are too few beatmapsets."""
         raise NotImplementedError
 
     def measure(self, pair: Pair) -> dict[str, Any]:

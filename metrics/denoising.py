@@ -1,4 +1,4 @@
-"""How well a model tells coordinates from noise: one forward pass, no sampling."""
+"""How well a model predicts coordinates from noisy ones: one forward pass, no sampling."""
 
 from collections.abc import Sequence as Levels
 
@@ -19,7 +19,7 @@ def unstyled_conditions(
 ) -> Conditions:
     """A map's conditions without a style: (N, T), with distances (N, T) px, or its own, for N = 1.
 
-    -1 stands for a distance that the model is not told.
+    A distance of -1 is withheld from the model.
     """
     null = loaded.model.null_classes()
     conditions = conditions_of(sequence, null)
@@ -36,11 +36,11 @@ def denoising_errors(
     sigmas_px: Levels[float] = SIGMAS_PX,
     half_window: int | None = None,
 ) -> dict[float, FloatArray]:
-    """Squared errors in px^2 of both coordinates of the data points, (n,) a noise level.
+    """Squared errors in px^2 of both coordinates of the data points, (n,) for each noise level.
 
-    The map is noised to each level, the same noise scaled, and denoised as the samplers do it. A
-    level in px is the geometric mean over the axes where the parametrisation's noise differs by
-    axis. Points so far off the playfield that no model was trained on them are left out.
+    The same noise, scaled to each level, is added to the map, which is denoised as samplers do it.
+    Where the parametrisation's noise in px differs by axis, a level is the geometric mean over the
+    axes. Points too far off the playfield to be trained on are left out.
     """
     parametrisation = loaded.parametrisation
     device = loaded.device
@@ -60,7 +60,7 @@ def denoising_errors(
 
 
 class Denoising:
-    """The denoising errors of many maps; it needs the network and no remaps."""
+    """The denoising errors of many maps; it needs the network, but no remaps."""
 
     def __init__(self) -> None:
         self.errors: dict[float, list[FloatArray]] = {}
@@ -75,7 +75,7 @@ class Denoising:
             self.errors.setdefault(level, []).append(squares)
 
     def summarise(self) -> dict[str, float]:
-        """Root mean square over all coordinates of all maps, by noise level, in px."""
+        """Root mean square in px over all coordinates of all maps, by noise level."""
         return {
             f"denoising_rmse_at_{level:g}_px": float(np.sqrt(np.concatenate(errors).mean()))
             for level, errors in self.errors.items()

@@ -1,4 +1,4 @@
-"""What a remap must leave as it was, and what it should keep: stacks, slider paths, bounds."""
+"""What a remap must not change, and what it should keep: stacks, slider paths, bounds."""
 
 import re
 from pathlib import Path
@@ -24,8 +24,8 @@ EDITED = re.compile(rb"\s*(Version|BeatmapID|Tags)\s*:")
 def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
     """The lines of a file without what a remap may change.
 
-    Left out are the metadata lines that it edits, and in hit-object lines (numbers in
-    `object_lines`) the coordinates; of a curve its letters and number of points remain.
+    The metadata lines that it edits are left out, and the coordinates in hit-object lines (line
+    numbers in `object_lines`); curve letters and the number of points remain.
     """
     lines = []
     for number, line in enumerate(data.splitlines(keepends=True)):
@@ -41,7 +41,7 @@ def skeleton(data: bytes, object_lines: set[int]) -> list[bytes]:
 
 
 def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
-    """What a remap must not change, and how often it did: all should be 0."""
+    """Counts of changes that a remap must not make; all should be 0."""
     lines = [
         skeleton(b.raw, {hit_object.line for hit_object in b.objects}) for b in (before, after)
     ]
@@ -60,12 +60,12 @@ def count_changes(before: Beatmap, after: Beatmap) -> dict[str, int]:
 
 
 def count_faults(sequence: Sequence, xy: FloatArray) -> dict[str, int]:
-    """How many stacks and sliders there are, and how many of them coordinates xy (T, 2) spoil.
+    """How many stacks and sliders there are, and how many of them coordinates xy (T, 2) break.
 
-    A stack is an object at distance 0 from the previous one's end, and should be on the pixel
-    nearest to it: slider ends lie between pixels. Paths are too short where the
-    game must extend them and had not to with the coordinates of `sequence`; their length, as a
-    multiple of the slider's, should be within 5 % of what it was.
+    A stack is an object at distance 0 from the previous one's end. It should be on the pixel
+    nearest to that end, as slider ends lie between pixels. Paths are too short if the game must
+    extend them and did not need to with the coordinates of `sequence`. Path lengths should be
+    within 5 % of what they were.
     """
     stacked = sequence.object_starts & (sequence.distances() == 0)
     stacked[0] = False  # its distance is to the playfield's centre
@@ -87,11 +87,11 @@ def count_faults(sequence: Sequence, xy: FloatArray) -> dict[str, int]:
 def list_out_of_bounds(
     sequence: Sequence, xy: FloatArray, wanted: FloatArray, bounds: Bounds
 ) -> list[dict[str, Any]]:
-    """Every object of which coordinates xy (T, 2) put the centre or body outside.
+    """Every object whose centre or body is outside with coordinates xy (T, 2).
 
-    `beyond` are px as it lies, `drawn_beyond` as stacking draws it, `source_beyond` as it lay;
-    `impossible` says that nothing could be done: the slider, as it is shaped, is larger than the
-    bounds, or no place in them has the distance `wanted` (T,) from where the previous object ends.
+    `beyond` are px before stacking, `drawn_beyond` after stacking, `source_beyond` in the source.
+    `impossible` says that it cannot be avoided: the slider, with this shape, is larger than the
+    bounds, or no place in them has the distance `wanted` (T,) from the end of the previous object.
     """
     plain, drawn = out_of_bounds(sequence, xy, bounds)
     source = np.maximum(*out_of_bounds(sequence, sequence.xy, bounds))
@@ -121,7 +121,7 @@ def list_out_of_bounds(
 
 
 class Changes(Metric):
-    """How often a remap changed what it must not."""
+    """How often a remap changed something that it must not change."""
 
     name = "changes"
     columns: ClassVar = {
@@ -139,7 +139,7 @@ class Changes(Metric):
 
 
 class OutOfBounds(Metric):
-    """Objects out of bounds, the furthest of which the report lists."""
+    """Objects out of bounds; the report lists the furthest."""
 
     name = "out_of_bounds"
     columns: ClassVar = {
@@ -171,7 +171,7 @@ class OutOfBounds(Metric):
 
 
 class Faults(Metric):
-    """Stacks and sliders, and how many of them were spoilt: see `count_faults`."""
+    """Stacks and sliders, and how many of them are broken: see `count_faults`."""
 
     name = "faults"
     columns: ClassVar = {
@@ -187,7 +187,7 @@ class Faults(Metric):
         return count_faults(pair.before, pair.after.xy)
 
     def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
-        """How many stacks and sliders there are, and the shares that were spoilt."""
+        """How many stacks and sliders there are, and the shares that are broken."""
         result: dict[str, Any] = sums(table, ("stacks", "sliders"))
         for part, whole in (
             ("stacks_broken", "stacks"),

@@ -1,10 +1,10 @@
-"""Can a small network tell remaps from real maps by bare geometry? Needs only torch.
+"""Can a small network tell remaps from real maps by plain geometry? Needs only torch.
 
-The other judge, `classifier`, sees 22 features that somebody thought of, and a rule that acts on
-one of them improves it by construction. This one sees where objects are: windows of heads, middles
-and ends of bodies on whole pixels, with the rhythm beside them. It is a transformer in which an
-object attends to those before it, and sees how it lies to each (pairs as a bias of the attention:
-Graphormer, Ying et al. 2021, arXiv:2106.05234).
+The other judge, `classifier`, sees 22 hand-made features, and a rule that acts on one of them
+improves it by construction. This one sees where objects are: windows of heads, middles and ends of
+bodies in whole pixels, together with the rhythm. It is a transformer in which an object attends to
+the objects before it, with their relative positions as a bias of the attention (Graphormer, Ying et
+al. 2021, arXiv:2106.05234).
 """
 
 import math
@@ -26,18 +26,18 @@ from metrics.metric import Pair
 
 KINDS = ("circle", "slider", "spinner")
 EVEN, RADIUS, LEAD = 5, 6, 7  # columns of the rhythm
-OBJECT, PAIR, RHYTHM = 21, 22, 8  # numbers told of an object and of a pair; rhythm among them
-LONGEST = 8.0  # beats; longer gaps, durations and times between objects count as that long
+OBJECT, PAIR, RHYTHM = 21, 22, 8  # numbers of an object, of a pair; the rhythm's in each object
+LONGEST = 8.0  # beats; longer gaps, durations and times between objects are cut to this
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
 SCALE = 128.0  # px that become 1
-NEAR = (0.2, 1.2, 3.0)  # radii over which nearness decays: stacked, overlapping, beside each other
+NEAR = (0.2, 1.2, 3.0)  # radii over which nearness decays: stacked, overlapping, side by side
 LOOK_BACK = 12  # objects
 
 WIDTH, PAIR_WIDTH, HEADS, LAYERS = 32, 16, 4, 2
-EPOCHS, MIN_UPDATES = 14, 300  # of few maps as many epochs as make that many updates
+EPOCHS, MIN_UPDATES = 14, 300  # few maps get as many epochs as make that many updates
 BATCH = 16  # pairs of windows, real and other
 PEAK_RATE, DECAY, DROPOUT = 4e-3, 0.05, 0.1
-ODDS_SCALE = 2.0  # of the network's answer, so that it need not grow first
+ODDS_SCALE = 2.0  # factor of the network's output, so that it need not grow first
 FLIPS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
@@ -48,11 +48,11 @@ FLIPS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 class Geometry:
     """All that the judge sees of a map's M objects.
 
-    points (M, 3, 2) are whole px: a head, the middle and the end of its path, of a circle its
-    centre three times, of a spinner the playfield's middle. rhythm (M, RHYTHM) is what a
-    remap has from its source: time since the object before and its own duration, which kind,
-    whether it ends where it begins, the circles' radius, and the time from appearing to being hit;
-    times in units of two beats, the radius in units of `SCALE`.
+    points (M, 3, 2) are whole px: a head, the middle and the end of its path; a circle's centre
+    three times; for a spinner the playfield's middle. rhythm (M, RHYTHM) is what a remap has from
+    its source: time since the previous object and its own duration, its kind, whether it ends where
+    it begins, the circles' radius, and the time from appearing to being hit; times in units of two
+    beats, the radius in units of `SCALE`.
     """
 
     points: FloatArray
@@ -60,7 +60,7 @@ class Geometry:
 
 
 def read_geometry(sequence: Sequence) -> Geometry:
-    """The geometry of a map. What files may hold beyond whole pixels is rounded away."""
+    """The geometry of a map, rounded to whole px, which some file formats exceed."""
     beatmap, topology = sequence.beatmap, sequence.topology
     heads = sequence.xy[np.flatnonzero(sequence.object_starts)]
     points = np.repeat(heads[:, None], 3, axis=1)
@@ -89,16 +89,16 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def _in_frame(vectors: Tensor, direction: Tensor) -> Tensor:
-    """Vectors (..., 2) as parts along and across unit vectors (..., 2); zero for a zero one."""
+    """Components of vectors (..., 2) along and across unit vectors (..., 2), which may be zero."""
     along = (vectors * direction).sum(-1, keepdim=True)
     across = direction[..., :1] * vectors[..., 1:] - direction[..., 1:] * vectors[..., :1]
     return torch.cat([along, across], -1)
 
 
 def _steps(points: Tensor, rhythm: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps (B, n, 2) px to each head from where the object before is left, and unit directions.
+    """Steps (B, n, 2) px from the exit of the previous object to each head, and unit directions.
 
-    The first step of a window is none; those without a visible direction have zeros there.
+    The first step of a window is zero; directions are zero where a step is too short to have one.
     """
     even = rhythm[..., EVEN, None]
     exits = even * points[:, :, 0] + (1 - even) * points[:, :, 2]
@@ -108,9 +108,9 @@ def _steps(points: Tensor, rhythm: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def describe_objects(points: Tensor, rhythm: Tensor) -> Tensor:
-    """What is told of each object (B, n, 21), from points (B, n, 3, 2) px and rhythm (B, n, 8).
+    """Inputs of each object (B, n, 21), from points (B, n, 3, 2) px and rhythm (B, n, 8).
 
-    Its place, its body in x and y and along and across the step that leads to it, the step.
+    Its position; its body in x and y, and along and across the step to it; that step; the rhythm.
     """
     steps, direction = _steps(points, rhythm)
     place = points[:, :, 0] / (0.5 * PLAYFIELD[0]) - 1
@@ -121,12 +121,12 @@ def describe_objects(points: Tensor, rhythm: Tensor) -> Tensor:
 
 
 def describe_pairs(points: Tensor, rhythm: Tensor) -> Tensor:
-    """How each object lies to those before it: (B, n, LOOK_BACK, 22), the nearest in time first.
+    """The relation of each object to those before it: (B, n, LOOK_BACK, 22), the nearest first.
 
-    Where the earlier one is, in x and y and along and across the step to the later one; how far its
-    head, middle and end are from the later one's head, in px and as nearness in radii; how many
-    objects and beats ago it ended, also as a share of the time that objects are visible; and how
-    the steps to both are turned. Before the window's first object this is no value of use.
+    The earlier one's position, in x and y and along and across the step to the later one; distances
+    of its head, middle and end from the later one's head, in px and as nearness in radii; how many
+    objects and beats ago it ended, also as a share of the time that objects are visible; and the
+    angle between the steps to both. Values from before the window's first object mean nothing.
     """
     _, direction = _steps(points, rhythm)
     away = _earlier(points) - points[:, :, None, :1]
@@ -145,7 +145,7 @@ def describe_pairs(points: Tensor, rhythm: Tensor) -> Tensor:
 
 
 def _earlier(values: Tensor) -> Tensor:
-    """(B, n, LOOK_BACK, ...) of the objects before each, the last first, of (B, n, ...)."""
+    """(B, n, LOOK_BACK, ...): values (B, n, ...) of the objects before each, the last one first."""
     index = torch.arange(values.shape[1])[:, None] - torch.arange(1, LOOK_BACK + 1)
     return values[:, index.clamp(min=0)]
 
@@ -154,7 +154,7 @@ def _earlier(values: Tensor) -> Tensor:
 
 
 class _Layer(nn.Module):
-    """Attention to the objects before, biased by and gathering their pairs; then an MLP."""
+    """Attention to the previous objects, with pairs as bias and as values; then an MLP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,10 +167,10 @@ class _Layer(nn.Module):
         self.drop = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, pairs: Tensor, exists: Tensor) -> Tensor:
-        """x (B, n, WIDTH); pairs (B, n, LOOK_BACK, PAIR_WIDTH), which `exists` (n, LOOK_BACK)."""
+        """x (B, n, WIDTH); pairs (B, n, LOOK_BACK, PAIR_WIDTH), False in `exists` for none."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, HEADS, -1)).unbind(2)
         logits = (q[:, :, None] * _earlier(k)).sum(-1) / q.shape[-1] ** 0.5 + self.bias(pairs)
-        # The first object has none before it: all its weights become zero.
+        # The first object has no previous one: all its weights become zero.
         weights = logits.masked_fill(~exists[..., None], -1e4).softmax(2) * exists[..., None]
         seen = (weights[..., None] * _earlier(v)).sum(2).flatten(2)
         gathered = (weights.transpose(2, 3) @ pairs).flatten(2)
@@ -179,7 +179,7 @@ class _Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Windows of objects in, the log-odds (B,) of being other than real out."""
+    """Windows of objects in; out are the log-odds (B,) that they are not real."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,14 +192,14 @@ class Network(nn.Module):
         self.odds = nn.Sequential(nn.LayerNorm(WIDTH), hidden, nn.GELU(), odds)
 
     def forward(self, points: Tensor, rhythm: Tensor, known: Tensor) -> Tensor:
-        """points (B, n, 3, 2) px, rhythm (B, n, RHYTHM), known (B, n): what is no padding.
+        """points (B, n, 3, 2) px, rhythm (B, n, RHYTHM), known (B, n): False for padding.
 
-        Padding comes last, so that nobody attends to it.
+        Padding comes last, so that no object attends to it.
         """
         count = points.shape[1]
         exists = torch.arange(count)[:, None] > torch.arange(LOOK_BACK)
         pairs = self.pairs(describe_pairs(points, rhythm)) * exists[..., None]
-        # Attention weighs pairs against each other; how many are near is a sum.
+        # Attention weighs pairs against each other, but the number of near objects needs a sum.
         x = self.objects(describe_objects(points, rhythm)) + self.around(pairs.mean(2))
         for layer in self.layers:
             x = layer(x, pairs, exists)
@@ -229,9 +229,9 @@ class _Data:
     begins: IntArray  # (maps + 1,) first object of each map, and their number
 
     def windows(self, maps: IntArray, offsets: IntArray) -> tuple[Tensor, Tensor, IntArray]:
-        """Objects (W, WINDOW), which of them are no padding, and the map of each window.
+        """Objects (W, WINDOW), which of them are not padding, and the map of each window.
 
-        Those of map k begin with its object `offsets[k]`; the last one may be half as long.
+        Windows of map k begin with its object `offsets[k]`; the last one may be half as long.
         """
         starts: list[int] = []
         stops: list[int] = []
@@ -246,14 +246,14 @@ class _Data:
         return torch.minimum(index, stop - 1), index < stop, np.array(owners, dtype=np.intp)
 
     def flipped(self, objects: Tensor, side: int, flip: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (B, WINDOW, 3, 2) px of a side, flipped (B or 1, 2) by -1, and the rhythm."""
+        """Points (B, WINDOW, 3, 2) px of a side, mirrored by +-1 in `flip` (B or 1, 2); rhythm."""
         middle = torch.tensor(PLAYFIELD) / 2
         points = (self.points[side, objects] - middle) * flip[:, None, None] + middle
         return points, self.rhythm[objects]
 
 
 def _gather(real: list[Geometry], other: list[Geometry]) -> _Data:
-    """Both collections as tensors; ValueError where they differ in more than places."""
+    """Both collections as tensors; ValueError if they differ in more than positions."""
     for a, b in zip(real, other, strict=True):
         if a.rhythm.shape != b.rhythm.shape or not np.allclose(a.rhythm, b.rhythm, atol=1e-2):
             raise ValueError("the judge compares places: both maps must have the same rhythm")
@@ -264,9 +264,9 @@ def _gather(real: list[Geometry], other: list[Geometry]) -> _Data:
 
 
 def _batches(data: _Data, maps: IntArray, rng: np.random.Generator) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch: points, rhythm, known and labels of shuffled windows, each beside its remap.
+    """One epoch: points, rhythm, known and labels of shuffled windows, each with its remap.
 
-    Windows begin elsewhere in every epoch. Pairs get the same flip and differ in places alone.
+    Windows begin elsewhere in every epoch. A pair gets the same flip and differs only in positions.
     """
     offsets = rng.integers(0, WINDOW, len(data.begins) - 1)
     sizes = np.diff(data.begins)
@@ -281,7 +281,7 @@ def _batches(data: _Data, maps: IntArray, rng: np.random.Generator) -> Iterator[
 
 
 def _train(data: _Data, maps: IntArray, seed: int) -> Network:
-    """A network that has seen these maps and their remaps; what is random is the seed's."""
+    """A network trained on these maps and their remaps; all randomness is from the seed."""
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the weights and dropout
@@ -322,10 +322,10 @@ def _odds(network: Network, data: _Data, objects: Tensor, known: Tensor, side: i
 def judge_geometry(
     real: list[Geometry], other: list[Geometry], sets: list[str], seed: int = 0
 ) -> GeometryVerdict | None:
-    """Tells `other` from `real`, map k of both being of one rhythm and of beatmapset `sets[k]`.
+    """Tells `other` from `real`; map k of both has the same rhythm and is of set `sets[k]`.
 
-    Cross-validated by beatmapset with the folds of `classifier.classify`. None where fewer than two
-    beatmapsets have a window. Raises ValueError where a pair of maps differs in its rhythm.
+    Cross-validated by beatmapset with the folds of `classifier.classify`. None if fewer than two
+    beatmapsets have a window. Raises ValueError if a pair of maps differs in its rhythm.
     """
     data = _gather(real, other)
     long_enough = np.flatnonzero(np.diff(data.begins) >= MIN_WINDOW)

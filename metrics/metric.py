@@ -1,4 +1,4 @@
-"""What a metric is: something that is measured of remaps, one by one and all together."""
+"""What a metric is: something measured of each remap, and of all together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from metrics.realism import object_features
 class Pair:
     """A map and its remap, read back from its file.
 
-    wanted (T,) px are the distances that were asked for, -1 where any was welcome. Of a remap that
-    was sampled here, raw (T, 2) px is what it was before rounding, and seconds is how long it took.
+    wanted (T,) px are the distances that were asked for, -1 where any was accepted. If the remap
+    was sampled here, raw (T, 2) px are its coordinates before rounding, and seconds its time.
     """
 
     before: Sequence
@@ -36,7 +36,7 @@ class Pair:
 
     @property
     def beatmapset(self) -> str:
-        """What the map belongs to; difficulties that were never submitted, to the song's name."""
+        """The map's set: its ID, or for maps that were never submitted the song's name."""
         beatmap = self.before.beatmap
         named = f"{beatmap.artist} - {beatmap.title}"
         return str(beatmap.set_id) if beatmap.set_id > 0 else named
@@ -45,30 +45,30 @@ class Pair:
 class Metric:
     """One thing that is measured; every evaluation has an instance of its own.
 
-    `columns` are those of the table, a row a map, with their units. What a metric needs to judge
-    all maps together it keeps when it measures them.
+    `columns` are those of the table, with their units; the table has a row per map. `measure` keeps
+    what the metric needs to judge all maps together.
     """
 
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed  # of what is drawn at random
+        self.seed = seed  # for all random numbers
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """The columns of one map."""
         return {}
 
     def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
-        """Numbers of all maps, whose columns are in `table`."""
+        """Numbers over all maps, whose columns are in `table`."""
         return {}
 
     def judge(self) -> dict[str, Any]:
-        """What the report says beside the summary, as JSON has it."""
+        """What the report says besides the summary, as JSON values."""
         return {}
 
     def lines(self) -> list[str]:
-        """What is printed of that."""
+        """The printed lines of that."""
         return []
 
 
@@ -78,11 +78,11 @@ def sums(table: pd.DataFrame, names: tuple[str, ...]) -> dict[str, int]:
 
 
 def means_by_points(table: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
-    """Means of the columns `names`, where they are there, weighted by maps' data points."""
+    """Means of those columns of `names` that exist, weighted by maps' data points."""
     weight = table["points"] / table["points"].sum()
     return {name: float((table[name] * weight).sum()) for name in names if name in table}
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON can hold it."""
+    """A number as JSON can store it: None for NaN and infinity."""
     return value if np.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""How maps arrange their objects, and how far two collections of maps are apart in that.
+"""How maps arrange their objects, and how far two collections of maps are apart in this.
 
 `object_features` describes every hit object of a map by what a player sees of its placement.
-`compare` holds the distributions of two collections against each other: Wasserstein-1 distances,
-also within bins of spacing and of rhythm, so that placement is measured and not rhythm, with the
-distance between two random halves of the real maps beside them.
+`compare` compares the distributions of two collections: Wasserstein-1 distances, also within bins
+of spacing and of rhythm, so that placement is measured and not rhythm. For comparison it gives the
+distance between two random halves of the real maps.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def binned_wasserstein(
     *,
     circular: bool = False,
 ) -> float:
-    """Mean of the distances within bins, weighted by the values they hold; NaN if all are small."""
+    """Mean of the distances within bins, weighted by their counts; NaN if all bins are small."""
     distances, weights = [], []
     for number in np.union1d(bins_a, bins_b):
         in_a, in_b = a[bins_a == number], b[bins_b == number]
@@ -70,7 +70,7 @@ def binned_wasserstein(
 
 
 def density_distance(a: FloatArray, b: FloatArray) -> float:
-    """Total variation in 0..1 between where two sets of points (n, 2) px lie, on a coarse grid."""
+    """Total variation in 0..1 between the positions (n, 2) px of two sets, on a coarse grid."""
     edges = [np.linspace(0, size, n + 1) for size, n in zip(PLAYFIELD, DENSITY_GRID, strict=True)]
     shares = []
     for xy in (a, b):
@@ -85,7 +85,7 @@ def density_distance(a: FloatArray, b: FloatArray) -> float:
 def bins_of(source: pd.DataFrame) -> NDArray[np.intp]:
     """(M,) `condition_bins` of a source map's features.
 
-    A remap's objects are binned by their source's, so that both fall into the same bins.
+    A remap's objects are binned by their source's, so that both are in the same bins.
     """
     return condition_bins(source["spacing"].to_numpy(), source["gap"].to_numpy())
 
@@ -105,7 +105,7 @@ class Collection:
 
 
 def collect(maps: list[pd.DataFrame], sources: list[pd.DataFrame], sets: list[str]) -> Collection:
-    """One collection of the features of maps, of what to bin them by, and of their beatmapsets."""
+    """One collection from the features of maps, the features to bin them by, and their sets."""
     counts = [len(features) for features in maps]
     return Collection(
         pd.concat(maps, ignore_index=True),
@@ -117,7 +117,7 @@ def collect(maps: list[pd.DataFrame], sources: list[pd.DataFrame], sets: list[st
 def distances(a: Collection, b: Collection) -> pd.DataFrame:
     """How far apart two collections are: a row a feature, columns `overall` and `conditional`.
 
-    `position_density` is the total variation of heads on a grid. NaN where one has no values.
+    `position_density` is the total variation of positions on a grid. NaN if one has no values.
     """
     rows = {}
     for name, feature in FEATURES.items():
@@ -147,11 +147,11 @@ def compare(
 ) -> pd.DataFrame:
     """A row a feature: means, distances of the generated maps, and of real ones for comparison.
 
-    `overall` and `conditional` compare the remaps with the very maps they were made from. What is
-    achievable shows across beatmapsets: `*_across` is the distance of the remaps of one half of
-    the sets to the real maps of the other half, `*_real` that of the real maps of the two halves;
-    means over `repeats` random splits. As good as real maps: `across` equals `real`. With one
-    beatmapset there are no halves and those columns are NaN.
+    `overall` and `conditional` compare the remaps with the very maps they were made from. What can
+    be achieved is seen across beatmapsets: `*_across` is the distance of the remaps of one half of
+    the sets to the real maps of the other half, `*_real` that of the real maps of both halves;
+    means over `repeats` random splits. Remaps as good as real maps have `across` equal to `real`.
+    With one beatmapset there are no halves, and those columns are NaN.
     """
     table = pd.DataFrame(
         {
@@ -161,7 +161,7 @@ def compare(
         }
     ).reindex([*FEATURES, "position_density"])
     angles = [name for name, feature in FEATURES.items() if feature.circular]
-    table.loc[angles, ["real_mean", "generated_mean"]] = np.nan  # a circle has no mean of this kind
+    table.loc[angles, ["real_mean", "generated_mean"]] = np.nan  # no mean of angles on a circle
     table.loc["position_density", "unit"] = "0..1"
     table = table.join(distances(generated, real))
     sets, rng = np.unique(real.sets), np.random.default_rng(seed)

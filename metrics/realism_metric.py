@@ -1,4 +1,4 @@
-"""The metric of realism: how far remaps' placement is from that of real maps, by feature."""
+"""The metric of realism: how far the placement of remaps is from real maps, by feature."""
 
 import json
 from typing import Any

@@ -13,7 +13,7 @@ def spacing_errors(
 ) -> FloatArray:
     """(T,) px by which each distance of xy (T, 2) to the previous point is off.
 
-    Off `wanted` (T,) where that is given and known, or else off that of `source`.
+    The right distance is `wanted` (T,) where that is given and not negative, else the source's.
     """
     distances = source.distances()
     if wanted is not None:
@@ -34,8 +34,8 @@ def summarise_errors(error: FloatArray, starts: NDArray[np.bool_]) -> dict[str, 
 def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) -> dict[str, float]:
     """How well coordinates xy (T, 2) px keep distances, see `spacing_errors`, and the playfield.
 
-    Spacing errors in px, of all points, of those that start an object and of the inner ones;
-    shares off the playfield of all points and of objects' centres.
+    Spacing errors in px of all points, of object starts and of inner points; shares of all points
+    and of objects' centres that are off the playfield.
     """
     off = np.any((xy < 0) | (xy > PLAYFIELD), axis=1)
     starts = source.object_starts

@@ -20,7 +20,7 @@ OFF = ("points_off_playfield", "centres_off_playfield")
 class SpacingErrors(Metric):
     """Spacing errors and shares off the playfield, as written and before rounding (`raw_`).
 
-    Remaps that were read, not sampled, have no raw ones.
+    Remaps that were read from files, not sampled, have no raw ones.
     """
 
     name = "spacing"

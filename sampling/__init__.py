@@ -1,1 +1,1 @@
-"""From a beatmap and what is asked of it to new coordinates, new difficulties and their files."""
+"""From a beatmap and a request to new coordinates, new difficulties and their files."""

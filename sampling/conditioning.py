@@ -1,4 +1,4 @@
-"""What models of osu-diffusion v2's kind are told of a map, as embeddings."""
+"""The conditions of models of osu-diffusion v2's kind, as embeddings."""
 
 import csv
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from sampling.style import Style, StyleMix, style_of_files, weighted_parts
 
 
 def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
-    """ValueError where something is to be told and none of the models can be told it."""
+    """ValueError if a wish is given that none of the models has a group for."""
     vocabularies = [m.vocabulary for m in models if m is not None and m.vocabulary is not None]
     name = models[0].path.name if models[0] else "the model"
     for wish in wishes.given:
@@ -36,7 +36,7 @@ def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
 
 
 def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:
-    """The map's star rating and circle size, unless others are wished for."""
+    """The map's star rating and circle size, unless the wishes have others."""
     stars = star_rating(beatmap.raw) if wishes.star_rating is None else wishes.star_rating
     size = beatmap.circle_size if wishes.circle_size is None else wishes.circle_size
     return Told(star_rating=stars, circle_size=size)
@@ -45,9 +45,9 @@ def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:
 def style(
     loaded: LoadedModel, beatmap: Beatmap, request: RemapRequest, progress: Progress
 ) -> Style:
-    """The embeddings of what is wanted of a map, and of what is not.
+    """The embeddings of the wanted conditions of a map, and of the negative ones.
 
-    Where nothing is unwanted guidance leads away from a style that is unknown.
+    If nothing is unwanted, the negative side of guidance is an unknown style.
     """
     wishes, cache = request.wishes, request.output / ".cache"
     told_of = of_beatmap(beatmap, wishes)
@@ -65,9 +65,9 @@ def style(
 def embedding(
     loaded: LoadedModel, told_of: Told, request: StyleMix, cache: Path, progress: Progress
 ) -> Tensor:
-    """The embedding (D,) of a map of which `told_of` is told, in the styles of a request.
+    """The embedding (D,) of a map with conditions `told_of`, in the styles of a request.
 
-    Several are mixed by their weights.
+    Several styles are mixed by their weights.
     """
     vocabulary = loaded.vocabulary
     assert vocabulary is not None
@@ -97,7 +97,7 @@ def as_beatmap(vocabulary: Vocabulary, text: str, told_of: Told) -> Told:
 
 
 def embedded(loaded: LoadedModel, told_of: Told) -> Tensor:
-    """The embedding (D,) of what is told."""
+    """The embedding (D,) of these conditions."""
     assert loaded.vocabulary is not None
     with torch.no_grad():
         vector = loaded.vocabulary.vector(told_of).to(loaded.device)

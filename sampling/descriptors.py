@@ -1,4 +1,4 @@
-"""What somebody wants models of osu-diffusion v2's kind to be told of a map."""
+"""The conditions that a user wants for models of osu-diffusion v2's kind."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from conventions.errors import FieldError
 
 @dataclass(frozen=True)
 class Wishes:
-    """Descriptors to follow and to keep away from, and numbers other than the map's own.
+    """Descriptors to follow and to keep away from, and numbers that replace the map's own.
 
-    Descriptors are user tags, by their whole name or the end of it. Away from the negative ones
-    only guidance leads (`cfg_scale` above 1).
+    Descriptors are user tags, by their whole name or the end of it. Only guidance (`cfg_scale`
+    above 1) leads away from the negative ones.
     """
 
     descriptors: tuple[str, ...] = ()
@@ -27,12 +27,12 @@ class Wishes:
 
     @property
     def given(self) -> list[str]:
-        """The fields in which something is asked for."""
+        """The fields that are set."""
         return [name for name, value in vars(self).items() if value not in (None, ())]
 
     @property
     def of_style(self) -> bool:
-        """Whether descriptors are asked for, or to be kept away from."""
+        """Whether any descriptors are set, wanted or negative."""
         return bool(self.descriptors or self.negative_descriptors)
 
     def describe(self) -> list[str]:

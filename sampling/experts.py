@@ -11,10 +11,10 @@ from sampling.style import Style
 
 @dataclass(frozen=True)
 class Expert:
-    """A model that takes over where there is little noise, with the style in its own terms.
+    """A model that takes over at low noise, and the style as an embedding of its own.
 
-    That is where it was trained, or from `below_px` on if that is less. A model that knows all
-    noise needs `below_px`: ValueError.
+    It takes over at the noise that it was trained at, or below `below_px` if that is less. A model
+    that was trained at all noise levels needs `below_px`: ValueError.
     """
 
     loaded: LoadedModel

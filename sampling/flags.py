@@ -27,7 +27,7 @@ NAMES = command_line.flag_names(
     model="--ckpt",
     expert="--expert-ckpt",
 )
-"""The flags of a request's fields, for errors."""
+"""What errors call the fields of a request: its flags."""
 
 
 def remap_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -416,9 +416,9 @@ def request_from(args: argparse.Namespace) -> RemapRequest:
 
 
 def request_of_report(arguments: Mapping[str, Any]) -> RemapRequest:
-    """The request of a result, from the flags that its report holds.
+    """The request of a result, from the flags in its report.
 
-    Reports may be older than some flags, which have their defaults then.
+    Flags that did not exist yet when the report was written get their defaults.
     """
     sources = [Path(arguments["beatmap"])]
     stored = argparse.Namespace(**{**arguments, "beatmap": sources})

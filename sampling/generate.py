@@ -1,4 +1,4 @@
-"""Samples new coordinates for a beatmap's data points: the one entry that all commands share."""
+"""Samples new coordinates for a beatmap's data points: the one entry point of all commands."""
 
 import hashlib
 import math
@@ -50,7 +50,7 @@ FITS, SWEEPS = 2, 10
 ARRANGE_SWEEPS = 4
 
 Watch = Callable[[int, FloatArray], None]
-"""(step, predicted coordinates (variants, T, 2) px); what it raises ends the sampling."""
+"""(step, predicted coordinates (variants, T, 2) px); an exception from it ends the sampling."""
 
 
 def generate(
@@ -63,11 +63,11 @@ def generate(
 ) -> tuple[FloatArray, FloatArray]:
     """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
 
-    Returns (raw, placed), each (variants, T, 2) px: what the sampler gives, and whole pixels, with
+    Returns (raw, placed), each (variants, T, 2) px: the sampler's result, and whole pixels, with
     slider ends where the game will have them; objects that are not remapped are exactly as in
-    `sequence`. The result depends on the seed, the map and the choice alone; a variant is the same
-    whatever their number. Of a long map only the chosen range and its surroundings are sampled.
-    `watch` sees what every step predicts.
+    `sequence`. The result depends only on the seed, the map and the request; a variant is the same
+    whatever the number of variants. Of a long map only the chosen range and its surroundings are
+    sampled. `watch` gets the prediction of every step.
     """
     steering = steering or Steering()
     check_models(loaded, options, steering)
@@ -104,7 +104,7 @@ def generate(
 
 
 def check_models(loaded: LoadedModel, options: SampleOptions, steering: Steering) -> None:
-    """ValueError where a model cannot do what is asked of it."""
+    """ValueError if a model cannot do what the options ask for."""
     check_levels(loaded, options, None if steering.expert is None else steering.expert.takes_px)
     check_spacing(loaded, options.spacing)
     if steering.expert is not None:
@@ -129,9 +129,9 @@ def choose_part(
 
 
 def kept_and_wanted(sequence: Sequence, spacing: Spacing, chosen: Mask) -> tuple[Mask, FloatArray]:
-    """(T,) which points stay where the objects of `chosen` (M,) are remapped, and (T,) px wanted.
+    """(T,) bool: points that stay if the objects of `chosen` (M,) are remapped; (T,) px wanted.
 
-    Distances are those of `wanted_distances`, but from one known point to the next what they are.
+    Distances are those of `wanted_distances`, but between two known points their real distance.
     """
     spinner = np.isin(sequence.types, SPINNERS)
     kept = spinner | ~chosen[sequence.objects]
@@ -141,9 +141,9 @@ def kept_and_wanted(sequence: Sequence, spacing: Spacing, chosen: Mask) -> tuple
 
 
 def context_points(loaded: LoadedModel, options: SampleOptions) -> int:
-    """Data points on either side of a range that sampling sees: what two layers reach.
+    """How many data points on either side of a range sampling sees: the reach of two layers.
 
-    Through all layers a point is reached from further away, but to no effect
+    More layers reach further, but without a measurable effect
     (docs/notes/parts-and-edits.md).
     """
     config = loaded.model.config
@@ -190,7 +190,7 @@ def sample_part(
 
 
 def in_pixels(loaded: LoadedModel, first: int, report: Callback) -> Callback:
-    """`report` for predictions in the model's units, whose steps count from `first`."""
+    """`report` for predictions in network units, with steps that count from `first`."""
     to_pixels = loaded.parametrisation.to_pixels
     return lambda step, x0: report(first + step, to_pixels(x0.float()).cpu())
 
@@ -198,9 +198,9 @@ def in_pixels(loaded: LoadedModel, first: int, report: Callback) -> Callback:
 def start(
     loaded: LoadedModel, part: Part, options: SampleOptions, source: Tensor, noise: Tensor
 ) -> Tensor:
-    """What a solver starts from (N, T, 2): noise, about the source's positions for an edit.
+    """Where a solver starts (N, T, 2): noise, for an edit around the source's positions.
 
-    The points that are known have theirs from the beginning. `source` is (N, T, 2) px.
+    Known points have their positions from the start. `source` is (N, T, 2) px.
     """
     parametrisation = loaded.parametrisation
     sigma = float(noise_levels(loaded, options)[0])
@@ -214,7 +214,7 @@ def start(
 def refine(
     loaded: LoadedModel, denoise: Denoise, iterations: int, xy: Tensor, report: Callback
 ) -> Tensor:
-    """Coordinates xy (N, T, 2) px cleaned up: denoised again and again at the lowest noise level.
+    """xy (N, T, 2) px cleaned up: denoised `iterations` times at the lowest noise level.
 
     For models of the public osu-diffusion that is its refinement: the ancestral step at timestep
     0, which adds no noise, repeated.
@@ -262,7 +262,7 @@ def make_placement(
 
 
 def with_free_lengths(part: Part, topology: SliderTopology) -> SliderTopology:
-    """Sliders without a length where they are remapped and may get a velocity of their own."""
+    """`topology` without lengths for sliders that are remapped and may get their own velocity."""
     first = earliest_fit(part.sequence.beatmap)
     sliders = [
         (segments, length if kept or part.sequence.beatmap.objects[index].time < first else None)
@@ -279,7 +279,7 @@ def _seed_of(text: str) -> int:
 
 
 def make_rules(part: Part, placement: Placement, options: SampleOptions) -> list[Rule]:
-    """What predictions keep while they are sampled: fixed points, places, spacing, playfield."""
+    """The rules for predictions in sampling: fixed points, places, spacing, playfield."""
 
     def by_variant(move: Callable[[FloatArray], FloatArray]) -> Settle:
         return lambda xy: torch.from_numpy(

@@ -1,4 +1,4 @@
-"""Many inputs in one run: what was done, what failed and why, shared out over the ranks."""
+"""Many inputs in one run: what was done, what failed and why, over all ranks."""
 
 import sys
 import traceback
@@ -19,7 +19,7 @@ EXPECTED = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 @dataclass
 class Tally:
-    """Counts of beatmaps; with `strict`, for a single one, errors pass through."""
+    """Counts of beatmaps; with `strict`, for a single input, errors are raised."""
 
     strict: bool
     done: int = 0
@@ -29,7 +29,7 @@ class Tally:
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Records an error in the block: the next input can do better."""
+        """Records an error in the block, so that the next input can go on."""
         try:
             yield
         except Exception as error:
@@ -40,7 +40,7 @@ class Tally:
             self.leave_out(error, name)
 
     def leave_out(self, error: Exception, name: str) -> None:
-        """Other game modes and the like are skipped, all else has failed."""
+        """Other game modes and the like count as skipped, all other errors as failed."""
         reason = command_line.in_words(error) or type(error).__name__
         line = reason if name in reason else f"{name}: {reason}"
         if isinstance(error, LeftOutError):
@@ -50,15 +50,15 @@ class Tally:
             self.failures.append(line)
 
     def close(self, ranks: Ranks) -> int:
-        """Lists what failed and how much was done, over all ranks; returns the exit code.
+        """Lists failures and counts over all ranks; returns the exit code.
 
-        0 when nothing failed, 1 when some did, 2 when nothing could be done.
+        0 if nothing failed, 1 if something did, 2 if nothing could be done.
         """
         for line in self.failures:
             print(f"failed: {line}", file=sys.stderr, flush=True)
         counts = torch.tensor([self.done, self.finished, len(self.failures), self.skipped])
         if ranks.world_size > 1:
-            # torchrun ends all ranks when one ends with an error: none may leave before the last.
+            # torchrun ends all ranks when one exits with an error: none may exit before the last.
             dist.all_reduce(counts)
         done, finished, failed, skipped = counts.tolist()
         if ranks.is_main:

@@ -1,4 +1,4 @@
-"""A part of a map as a model is told of it, and `denoise` of a model that is told so."""
+"""The conditions of a part of a map, and `denoise` of a model under these conditions."""
 
 from dataclasses import dataclass, replace
 
@@ -23,10 +23,10 @@ from sampling.style import Style
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a map that one run works on: its T data points, and what is known of them.
+    """The part of a map that one run works on: its T data points and their conditions.
 
-    times (T,) are ms since the map's first data point, distances (T,) px wanted to the previous
-    point or -1, kept (T,) marks points that stay.
+    times (T,) are ms since the map's first data point; distances (T,) px are wanted to the previous
+    point, -1 for none; kept (T,) marks points that stay.
     """
 
     sequence: Sequence
@@ -42,13 +42,13 @@ def make_denoiser(
     style: Style,
     expert: Expert | None = None,
 ) -> tuple[Denoise, StepStd]:
-    """`denoise` of a part in a style, and the deviations of ancestral steps.
+    """`denoise` of a part in a style, and the std of ancestral steps.
 
-    Guidance by the weak model leads away from what that predicts without a style. An expert takes
-    over at low noise.
+    Guidance by the weak model leads away from what that model predicts without a style. An expert
+    takes over at low noise.
     """
     if expert is not None:
-        # A weight of guidance is meant for the model that has a weak one.
+        # A given weight of guidance is for the model that has a weak one.
         theirs = options if expert.loaded.weak is not None else replace(options, guidance=None)
         return taking_over(
             make_denoiser(loaded, part, options, style),
@@ -69,7 +69,7 @@ def make_denoiser(
 def _styled(
     loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
 ) -> tuple[Denoise, StepStd]:
-    """The same of one model alone, with classifier-free guidance where the style asks for it."""
+    """The same for one model, with classifier-free guidance if the style asks for it."""
     model, device = loaded.model, loaded.device
     null = model.class_table()[-1]
     wanted = null if style.embedding is None else style.embedding.to(device)
@@ -87,7 +87,7 @@ def _styled(
 
 
 def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:
-    """What the model is told of a part, (1, T), without a style."""
+    """The conditions (1, T) of a part, without a style."""
     null = loaded.model.null_classes()
     conditions = conditions_of(part.sequence, null, times=part.times, distances=part.distances)
     if not loaded.model.config.known_points or not part.kept.any():

@@ -1,4 +1,4 @@
-"""How to sample: the numbers of a run, and what they mean for a model."""
+"""The options of sampling, and what they mean for a model."""
 
 import math
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ DEFAULT_STEPS = 12
 MAX_STEPS = 1000
 MIN_EDIT_STEPS = 4
 EDIT_RAMP_PX = (1.31, 655.0)
-"""Noise in px from which an edit of strength just above 0, and one of 1, starts."""
+"""Noise in px from which an edit starts: of a strength just above 0, and of strength 1."""
 DEFAULT_GUIDANCE = 2.0
 MAX_GUIDANCE = 10.0
 GUIDED_FROM_PX = 10.0
-"""Noise in px below which the weak model is not asked: there is little left to decide."""
+"""Noise in px below which the weak model is not used: little is left to decide there."""
 
 
 @dataclass(frozen=True)
 class SampleOptions:
     """How to sample.
 
-    half_window overrides the model's attention band; bounds "playfield" or "screen" (the editor's
-    limits) keeps objects there, "off" does not; use_amp computes in bf16, by default where the
-    device does that natively. strength 1 starts from noise, less from the source's own positions
-    with so much noise, 0 leaves them; refine_iterations at the lowest noise level follow. Sampler
-    "auto" is the solver that measured best at the default steps for the model's recipe. With
-    slider_velocity "fit" sliders get the lengths of their paths, to be written with "fit" too.
-    structure "keep" leaves objects that share a place in the source together and those that are
-    clear of each other apart, "clean" does so with whatever comes near. guidance is the weight of
-    guidance by the model's weak companion, None the best one; 1 does without.
+    half_window overrides the model's attention band. bounds "playfield" or "screen" (the editor's
+    limits) keeps objects there, "off" does not. use_amp computes in bf16, by default if the device
+    does that natively. strength 1 starts from noise, a lower one from the source's positions and
+    less noise, 0 keeps these; then follow refine_iterations at the lowest noise level. Sampler
+    "auto" is the solver that measured best at the default steps for this kind of model. With
+    slider_velocity "fit", sliders get the lengths of their paths; write them with "fit", too.
+    structure "keep" keeps objects together that share a place in the source, and apart those that
+    are clear of each other; "clean" does so with all that are near. guidance is the weight of
+    guidance by the model's weak companion; None is the best one, 1 is none.
     """
 
     steps: int = DEFAULT_STEPS
@@ -74,7 +74,7 @@ class SampleOptions:
 
     @property
     def sampling_steps(self) -> int:
-        """Steps of the solver: a weaker edit has less noise to remove."""
+        """Steps of the solver: fewer for a weaker edit, which has less noise to remove."""
         least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
         return max(least, math.ceil(self.strength * self.steps))
 
@@ -82,8 +82,8 @@ class SampleOptions:
 def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
     """The noise level from which an edit starts; None for the model's highest.
 
-    Strength runs along the ramp on which sampling spaces its levels (EDM, equation 5, rho 7),
-    so that an edit of strength s does about the last share s of a whole run's steps.
+    Strength follows the spacing of the noise levels in sampling (EDM, equation 5, rho 7), so that
+    an edit of strength s does about the last fraction s of a whole run's steps.
     """
     if options.strength == 1:
         return None
@@ -92,9 +92,9 @@ def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
 
 
 def check_levels(loaded: LoadedModel, options: SampleOptions, taken_px: float | None) -> None:
-    """ValueError where sampling begins with more noise than the model was trained at.
+    """ValueError if sampling begins with more noise than the model was trained at.
 
-    An expert takes over at `taken_px`; None where there is none.
+    An expert takes over at `taken_px`; None if there is no expert.
     """
     parametrisation = loaded.parametrisation
     known_px = parametrisation.limit * max(parametrisation.scale)
@@ -111,7 +111,7 @@ def check_levels(loaded: LoadedModel, options: SampleOptions, taken_px: float | 
 
 
 def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
-    """ValueError where the model cannot do without distances and is asked to."""
+    """ValueError if distances are to be free and the model needs them."""
     if spacing.mode == "free" and not can_lack_distances(loaded):
         raise FieldError(
             "{spacing} free: {0} was trained with all distances given; take a "
@@ -121,16 +121,16 @@ def check_spacing(loaded: LoadedModel, spacing: Spacing) -> None:
 
 
 def can_lack_distances(loaded: LoadedModel) -> bool:
-    """Whether a model was also trained on points whose distance it was not told."""
+    """Whether a model was also trained without the distances of some windows."""
     metadata = loaded.metadata
     dropout = metadata.get("distance_dropout") or metadata.get("args", {}).get("distance_dropout")
     return bool(dropout)
 
 
 def structure_mode(options: SampleOptions) -> StructureMode:
-    """What is kept of places: with distances of another kind the source's cannot be.
+    """What is kept of places; with "snap" or "free" distances the source's cannot be.
 
-    Nothing is where the network's result is to be taken as it is.
+    With spacing "model" nothing is, because the network's result is not changed.
     """
     if options.spacing.mode == "model":
         return "off"
@@ -154,7 +154,7 @@ def noise_levels(loaded: LoadedModel, options: SampleOptions) -> Tensor:
 def guidance_weight(loaded: LoadedModel, options: SampleOptions) -> float:
     """The weight of guidance by the weak model; 1 without it.
 
-    ValueError where it is asked for and the model has no weak one.
+    ValueError if it is asked for and the model has no weak one.
     """
     if loaded.weak is None:
         if options.guidance not in (None, 1):

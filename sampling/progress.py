@@ -1,4 +1,4 @@
-"""How far a piece of work is: what it reports to, and bars on the terminal."""
+"""Reports the progress of work, and shows it as bars on the terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,18 +9,18 @@ from typing import NoReturn
 from tqdm import tqdm
 
 Progress = Callable[[int, int], None]
-"""(steps done, steps in all); what it raises ends the work."""
+"""(steps done, steps in all); an exception from it ends the work."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """For callers that do not watch."""
+    """For callers that do not need reports."""
 
 
 @dataclass(frozen=True)
 class Reports:
-    """Where the two parts of a remap report to: learning a style, where one is new, and sampling.
+    """Progress of the two parts of a remap: learning a style, if one is new, and sampling.
 
-    Each is told of 0 steps when it begins.
+    Each is called with 0 steps when its part begins.
     """
 
     learning: Progress = no_progress

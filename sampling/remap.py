@@ -45,7 +45,7 @@ class Remapped:
 
 
 def result_version(beatmap: Beatmap, request: RemapRequest) -> str:
-    """The new difficulty's name, which says what it is."""
+    """The new difficulty's name, which says that it is a remap, and of which kind."""
     label = request.label()
     return f"{beatmap.version} (AI remap{label and ' ' + label} seed {request.options.seed})"
 
@@ -58,7 +58,7 @@ def remapped_file(
     set_id: int | None = None,
     slider_velocity: SliderVelocity = "keep",
 ) -> bytes:
-    """The beatmap's file with new coordinates, difficulty name, BeatmapID 0 and honest tags.
+    """The beatmap's file with new coordinates, name, BeatmapID 0 and tags that say "ai-generated".
 
     The beatmapset's ID stays unless one is given.
     """
@@ -100,8 +100,8 @@ def remap(
 ) -> list[Remapped]:
     """The variants of one beatmap that a request asks for, named `versions`.
 
-    What `reports` raise ends the work. Raises ValueError where the request fits the beatmap or the
-    model not.
+    Exceptions from `reports` end the work. Raises ValueError if the request does not fit the
+    beatmap or the model.
     """
     reports, options = reports or Reports(), request.options
     steering = steer(models, beatmap, request, reports.learning)

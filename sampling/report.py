@@ -1,6 +1,6 @@
 """What is written beside the results of a job: a report that the run can be repeated by, pictures.
 
-By the report a run is known again: see `is_report_of`.
+A finished run is recognised by its report: see `is_report_of`.
 """
 
 import json
@@ -61,14 +61,14 @@ def describe(
 
 
 def is_report_of(report: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
-    """Whether a report that was found is of the same run as `report`: of the same results."""
+    """Whether a report that was found is of a run with the same results as `report`."""
     return lambda found: run_key(found) == run_key(report)
 
 
 def run_key(report: dict[str, Any]) -> dict[str, Any]:
-    """What a report says of all that its results depend on; equal keys mean equal results.
+    """The part of a report on which results depend; equal keys mean equal results.
 
-    Of the request that is its identity; files count by their content.
+    It has the request's identity, and files by their content.
     """
     return {
         "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
@@ -79,7 +79,7 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def outcome(written: dict[str, float], spacing: Spacing) -> str:
-    """How well a written map does; where no distances were asked for, nothing of them."""
+    """How well a written map keeps what it should; no distances if none were wanted."""
     off = f"objects off the playfield: {written['centres_off_playfield']:.1%}"
     if spacing.mode == "free":
         return off
@@ -129,7 +129,7 @@ def preview_suffixes(pictures: Pictures) -> dict[str, str]:
 
 
 def check_previews(beatmap: Beatmap, pictures: Pictures) -> None:
-    """Refuses a range with nothing to draw before sampling rather than after it."""
+    """Refuses a range with nothing to draw before sampling, not after it."""
     if not preview_suffixes(pictures):
         return
     time_slices(beatmap, *(pictures.range or (None, None)))
@@ -138,7 +138,7 @@ def check_previews(beatmap: Beatmap, pictures: Pictures) -> None:
 
 
 def draw(job: Job, before: Beatmap, made: Remapped, result: Result, request: RemapRequest) -> None:
-    """The previews that are asked for; one that is there stays unless it may be replaced."""
+    """Draws the previews that are asked for; keeps an existing one unless it may be replaced."""
     pictures = request.pictures
     for kind, path in result.previews.items():
         if path.exists() and not request.overwrite:

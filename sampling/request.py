@@ -1,4 +1,4 @@
-"""A request to remap: all that somebody can ask for, whether by flags, in the page or in Python."""
+"""A request to remap: all that can be asked for, by flags, in the page or in Python."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ LABEL_LIMIT = 60
 class Pictures:
     """Which previews of a result are drawn: kinds of `viewer.previews`, a GIF of the denoising.
 
-    They show `width` ms from `start` ms on; without a start an overview, the busiest part.
+    They show `width` ms from `start` ms on; without a start, an overview or the busiest part.
     """
 
     kinds: tuple[str, ...] = field(default=(), metadata=INDIFFERENT)
@@ -32,19 +32,19 @@ class Pictures:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """(start, end) ms of what is to be shown, where that is said."""
+        """(start, end) ms of what is shown; None without a start."""
         return None if self.start is None else (self.start, self.start + self.width)
 
 
 @dataclass(frozen=True)
 class RemapRequest:
-    """What to remap, how, by which models, and where the results go.
+    """What to remap, how, with which models, and where the results go.
 
-    `negative_style` names IDs, mappers and files to keep away from; `refine` only cleans the map's
-    own positions up, with strength 0; `refiner` is another model for the refining iterations.
-    `beatmap_idx` is the index of the beatmap IDs where it does not lie beside the model. `expert`
-    is a model that takes over at low noise, from `expert_below` px on; `max_noise_step` says of how
-    many timesteps an osu-diffusion v2 knows the noise, `wishes` what such models are told.
+    `negative_style` names IDs, mappers and files to keep away from. `refine` only cleans up the
+    map's own positions, with strength 0; `refiner` is another model for the refining iterations.
+    `beatmap_idx` is the index of beatmap IDs if it does not lie beside the model. `expert` is a
+    model that takes over at low noise, below `expert_below_px`. `max_noise_step` is how many
+    timesteps an osu-diffusion v2 was trained at; `wishes` are conditions for such models.
     """
 
     sources: tuple[Path, ...] = field(default=(EXAMPLE,), metadata=INDIFFERENT)
@@ -56,7 +56,7 @@ class RemapRequest:
     wishes: Wishes = field(default_factory=Wishes)
     beatmap_idx: Path | None = None
     refine: bool = False
-    # Models count by their content, of which the reports of results tell.
+    # Models count by their content, which is in the reports of results.
     model: Path = field(default=DEFAULT_MODEL, metadata=INDIFFERENT)
     refiner: Path | None = field(default=None, metadata=INDIFFERENT)
     expert: Path | None = field(default=None, metadata=INDIFFERENT)
@@ -89,11 +89,11 @@ class RemapRequest:
 
     @property
     def style_files(self) -> tuple[Path, ...]:
-        """The files whose styles are asked for, wanted or not."""
+        """The files whose styles are asked for, wanted or unwanted."""
         return self.style.files + self.unwanted.files
 
     def label(self) -> str:
-        """What tells a result of this request from others, for its name; empty for the defaults."""
+        """What distinguishes results of this request from others, for names; empty for defaults."""
         options, style, part = self.options, self.style.describe(), self.selection.describe()
         words = [f"style {style}"] if style else []
         words += [f"without {' '.join(self.negative_style)}"] if self.negative_style else []
@@ -113,6 +113,6 @@ class RemapRequest:
         text = " ".join(words)
         if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
             return text
-        # Names of files must not become too long, nor equal by being cut.
+        # Names of files must not become too long, and cutting them must not make them equal.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         return f"{text[: LABEL_LIMIT // 4]} {digest}"

@@ -1,4 +1,4 @@
-"""Where results go, under which names, and whether they are there already."""
+"""Where results go, what they are called, and whether they exist already."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def safe_name(text: str, limit: int = 100) -> str:
 def beatmap_stem(beatmap: Beatmap, version: str) -> str:
     """A file name without suffix, as osu! makes them, for `beatmap` with a longer difficulty name.
 
-    What tells results apart is at the end of `version`, where it must not be cut off.
+    What distinguishes results is at the end of `version`, which must not be cut off.
     """
     song = f"{beatmap.artist} - {beatmap.title}"
     short = safe_name(beatmap.version, 40) + version.removeprefix(beatmap.version)
@@ -64,14 +64,14 @@ class Outputs:
 
         `kinds` are the previews to draw, with the endings of their files.
 
-        The folder's name has eight digits of the source's hash, with an archive also of the
-        chosen difficulties': results of two maps, or two states of one map, never meet.
+        The folder's name has eight digits of the source's hash, and for an archive also of the
+        chosen difficulties': results of two maps, or two versions of one, never share a folder.
         """
         if output.exists() and not output.is_dir():
             raise FieldError("{output} {0} is a file: give a folder", output)
         first = job.beatmaps[0]
         tail = safe_name(versions[0].removeprefix(first.version))
-        # One map and four variants of it are different runs, whose results may lie side by side.
+        # One variant and four variants of a map are different runs, which may lie side by side.
         tail += f" x{variants}" if variants > 1 else ""
         if len(job.beatmaps) == 1:
             chosen = f"[{safe_name(first.version, 25)}] {tail}"
@@ -93,12 +93,12 @@ class Outputs:
         return cls(folder, results, archive, report)
 
     def finished(self, is_same: Callable[[dict[str, Any]], bool]) -> bool:
-        """Whether the results of the same run are there, whole; `is_same` looks at a report.
+        """Whether all results of the same run exist already; `is_same` checks a report.
 
-        Raises ValueError when those of another run are in their place, or changed ones.
+        Raises ValueError if results of another run are in their place, or changed ones.
         """
         if not self.report.exists():
-            return False  # files of a run that was broken off are compared when they are written
+            return False  # files of an interrupted run are compared when they are written
         try:
             report = json.loads(self.report.read_bytes())
             same = is_same(report)
@@ -171,8 +171,7 @@ def file_sha256(path: Path) -> str:
 def put(path: Path, write: Callable[[Path], object], overwrite: bool) -> dict[str, str]:
     """Writes a file whole or not at all, by `write` to a temporary name; returns name and hash.
 
-    A file that is there already stays unless it has the same content or `overwrite` is true:
-    ValueError.
+    ValueError if the file exists with other content and `overwrite` is false.
     """
     with replacing(path) as temporary:
         write(temporary)
@@ -183,5 +182,5 @@ def put(path: Path, write: Callable[[Path], object], overwrite: bool) -> dict[st
 
 
 def put_bytes(path: Path, data: bytes, overwrite: bool) -> dict[str, str]:
-    """`put` for content that is at hand."""
+    """`put` for content in memory."""
     return put(path, lambda temporary: temporary.write_bytes(data), overwrite)

@@ -1,4 +1,4 @@
-"""What a request asks of one beatmap beside numbers: its objects to remap, styles, a refiner."""
+"""What a request asks for one beatmap besides options: objects to remap, styles, a refiner."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from sampling.style import Style, resolve
 
 @dataclass(frozen=True)
 class Models:
-    """The model that samples, one that refines what it gives, and one that ends the sampling."""
+    """The model that samples, one that refines the result, and the expert for low noise."""
 
     sampler: LoadedModel
     refiner: LoadedModel | None = None
@@ -41,10 +41,10 @@ def load_models(request: RemapRequest, device: torch.device) -> Models:
 
 @dataclass(frozen=True)
 class Steering:
-    """What `generate` is told about one map.
+    """Inputs of `generate` that belong to one map.
 
-    chosen (M,) marks the objects to remap, None all of them; a refiner is another model for the
-    refining iterations, with the style in its own terms; an expert takes over at low noise.
+    chosen (M,) marks the objects to remap, None means all; a refiner is another model for the
+    refining iterations, with its own embedding of the style; an expert takes over at low noise.
     """
 
     chosen: Mask | None = None
@@ -57,9 +57,9 @@ class Steering:
 def steer(
     models: Models, beatmap: Beatmap, request: RemapRequest, progress: Progress = no_progress
 ) -> Steering:
-    """What the request asks for on one beatmap; ValueError where it fits none of its objects.
+    """What the request asks for on one beatmap; ValueError if it fits none of its objects.
 
-    Styles come last: one that is new has to be learnt, with `progress`.
+    Styles come last: a new one has to be learnt, with `progress`.
     """
     selection, loaded, expert = request.selection, models.sampler, models.expert
     chosen = None if selection.is_everything else choose_objects(beatmap, selection)
@@ -83,9 +83,9 @@ def steer(
 def resolve_styles(
     loaded: LoadedModel, beatmap: Beatmap, request: RemapRequest, progress: Progress
 ) -> Style:
-    """The embeddings of the wanted and of the negative style in the terms of a model of any kind.
+    """The embeddings of the wanted and of the negative style for a model of any kind.
 
-    Some models are told of the beatmap beside.
+    Some models also get conditions from the beatmap.
     """
     if loaded.vocabulary is not None:
         return conditioning.style(loaded, beatmap, request, progress)

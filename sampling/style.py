@@ -1,8 +1,8 @@
 """Styles: from beatmap IDs, mappers or beatmap files to a class embedding.
 
-A model knows one embedding for each beatmap it was trained on. Another beatmap's style is learnt
+A model has one embedding for each beatmap it was trained on. The style of another beatmap is learnt
 as one more embedding, with the model frozen: textual inversion (Gal et al. 2022,
-https://arxiv.org/abs/2208.01618), here of a class.
+https://arxiv.org/abs/2208.01618) for a class.
 """
 
 import csv
@@ -31,9 +31,9 @@ CACHE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Style:
-    """Class embeddings (D,) of the style that is wanted and of the one to keep away from.
+    """Class embeddings (D,) of the wanted style and of the negative one.
 
-    None stands for no style. Away from the negative one only guidance leads (`cfg_scale` above 1).
+    None means no style. Only guidance (`cfg_scale` above 1) leads away from the negative one.
     """
 
     embedding: Tensor | None = None
@@ -42,10 +42,10 @@ class Style:
 
 @dataclass(frozen=True)
 class StyleMix:
-    """The styles that one embedding is made of.
+    """The styles that are mixed into one embedding.
 
     Texts may hold several, separated by commas (IDs also by spaces), each with a weight:
-    "1180619:2, 303335". Files are learnt together as one style of weight 1.
+    "1180619:2, 303335". Files are learnt together, as one style of weight 1.
     """
 
     ids: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class StyleMix:
 
     @classmethod
     def guess(cls, texts: list[str]) -> "StyleMix":
-        """IDs, mappers and files told apart by how they look, where all of them may be named."""
+        """Sorts texts into IDs, mappers and files by how they look."""
         files = [text for text in texts if text.lower().endswith((".osu", ".osz"))]
         numbers = [t for t in texts if set(t) <= set("0123456789.:, ") and t not in files]
         names = [t for t in texts if t not in files and t not in numbers]
@@ -123,7 +123,7 @@ def read_index(loaded: LoadedModel, path: Path | None) -> dict[int, int]:
 
 
 def class_of_id(text: str, index: dict[int, int], field: str = "style_id") -> int:
-    """The class of a beatmap ID; an error names the `field` it is of, and the nearest IDs."""
+    """The class of a beatmap ID; an error names the `field` and the nearest IDs."""
     try:
         wanted = int(text)
     except ValueError:
@@ -140,7 +140,7 @@ def class_of_id(text: str, index: dict[int, int], field: str = "style_id") -> in
 
 
 def class_table_path(loaded: LoadedModel) -> Path:
-    """The class table that was written with this model: beside it, or with its run's export."""
+    """The class table that was written with this model: beside it, or with the run's export."""
     path = loaded.path.resolve()
     candidates = [path.with_name(f"{path.stem}.classes.csv")]
     if path.parent.name == "checkpoints":
@@ -178,7 +178,7 @@ def read_class_table(loaded: LoadedModel) -> list[ClassEntry]:
 
 
 def classes_of_mapper(name: str, table: list[ClassEntry]) -> list[int]:
-    """The classes of a mapper's maps, whatever the case; a ValueError names the nearest names."""
+    """The classes of a mapper's maps, ignoring case; a ValueError names the nearest names."""
     wanted = name.casefold()
     found = [entry.index for entry in table if entry.creator.casefold() == wanted]
     if not found:
@@ -204,7 +204,7 @@ def resolve(
 ) -> Tensor | None:
     """The embedding (D,) of a request: the weighted mean of its styles; None for no style.
 
-    Embeddings of files are learnt, and kept in the folder `cache` if one is given.
+    Embeddings of files are learnt, and stored in the folder `cache` if one is given.
     """
     if not request:
         return None
@@ -234,7 +234,7 @@ def style_of_files(
 ) -> Tensor:
     """The embedding (D,) learnt from these beatmaps together, or found in the folder `cache`.
 
-    It is kept by the hashes of the maps, of the checkpoint and of how it was learnt.
+    It is stored by the hashes of the maps, of the checkpoint and of the way it was learnt.
     """
     beatmaps = sorted({b.md5: b for path in paths for b in read_beatmaps(path)}.items())
     learning = Learning()
@@ -257,7 +257,7 @@ def style_of_files(
 
 
 def _read_cached(path: Path, loaded: LoadedModel) -> Tensor | None:
-    """The embedding of a cache file; None for a damaged one, which is learnt and written anew."""
+    """The embedding in a cache file; None for a damaged file, which is learnt and written again."""
     try:
         embedding = safetensors.torch.load_file(path).get("embedding")
     except (safetensors.SafetensorError, OSError):

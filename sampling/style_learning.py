@@ -1,6 +1,6 @@
 """A style of any beatmaps: one more class embedding, learnt with the model frozen.
 
-Textual inversion (Gal et al. 2022, https://arxiv.org/abs/2208.01618), here of a class.
+Textual inversion (Gal et al. 2022, https://arxiv.org/abs/2208.01618) for a class.
 """
 
 import math
@@ -42,8 +42,8 @@ def draw_windows(
 ) -> Batch:
     """n windows of `length` data points in the style `embedding` (D,), mirrored as in training.
 
-    Every point is drawn equally often. A map that is shorter is padded. Points absurdly far off
-    the playfield are not learnt from.
+    Every point is drawn equally often. Maps shorter than that are padded. Points too far off the
+    playfield are not learnt from.
     """
     counts = np.array([len(sequence) for sequence in sequences])
     rows = rng.choice(len(sequences), n, p=counts / counts.sum())
@@ -68,13 +68,13 @@ def draw_windows(
 
 
 class Learner:
-    """The loss of embeddings on windows of maps, with the windows and their noise drawn first."""
+    """The loss of embeddings on windows of maps; windows and noise are drawn first."""
 
     def __init__(self, loaded: LoadedModel, sequences: list[Sequence], learning: Learning) -> None:
         self.loaded, self.sequences, self.learning = loaded, sequences, learning
         self.rng = np.random.default_rng(learning.seed)
         self.generator = torch.Generator().manual_seed(learning.seed)
-        # Twice the half window of sampling is what the models here were trained with.
+        # The models here were trained with windows of twice the half window of sampling.
         self.length = 2 * loaded.model.config.half_window
         self.objective = Objective(
             loaded.parametrisation,
@@ -114,10 +114,10 @@ def learn_embedding(
     learning: Learning,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """One class embedding (D,) with which the frozen model fits the maps `sequences` best.
+    """The class embedding (D,) with which the frozen model fits the maps `sequences` best.
 
-    Starts at the mean of the classes that fit them best, takes `learning.steps` of AdamW with a
-    cosine decay and returns the average of the second half of them.
+    Starts at the mean of the classes that fit best, takes `learning.steps` of AdamW with a cosine
+    decay, and returns the average over the second half of them.
     """
     progress(0, learning.steps)
     learner = Learner(loaded, sequences, learning)
@@ -139,7 +139,7 @@ def learn_embedding(
 def nearest_classes_mean(learner: Learner) -> Tensor:
     """The mean of the classes with the least loss on the maps, the null class included.
 
-    The loss of every class would take minutes; its slope at the null class says which few to try.
+    Losses of all classes would take minutes; the gradient at the null class shows which to try.
     """
     table, learning = embeddings_of(learner.loaded), learner.learning
     null = table[-1].clone().requires_grad_(True)

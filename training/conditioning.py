@@ -1,4 +1,4 @@
-"""What a model with groups of conditions is told of the maps it is trained on, and what is not."""
+"""What a model with groups of conditions is told about its training maps, and what is dropped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,20 +17,20 @@ from datasets.filters import likely_mappers, normal_name
 from models import DiTConfig, null_classes
 
 DIFFICULTIES, MAX_DIFFICULTY, CIRCLE_SIZES = 26, 12.0, 22
-"""Places of star ratings and circle sizes, half a star or size each, as osu-diffusion v2 has."""
+"""Entries for star ratings and circle sizes, in steps of a half, as in osu-diffusion v2."""
 
 FEWEST_MAPS, FEWEST_SETS, MOST_DESCRIPTORS = 3, 3, 256
-"""Who and what has a place: mappers of so many maps; of the descriptors on so many beatmapsets the
-most frequent ones."""
+"""What gets an entry: mappers with at least so many maps; the most frequent descriptors, up to so
+many, that are on at least so many beatmapsets."""
 
 STARS_GROUP = 1
-"""Which of the groups of a model is that of star ratings."""
+"""Index of the group of star ratings."""
 
 Key = TypeVar("Key", int, str, int | str)
 
 
 class Facts(NamedTuple):
-    """What a dataset says of a map: user 0 and the name "" stand for a mapper who is unknown."""
+    """What a dataset says of a map; user 0 and the name "" mean that the mapper is unknown."""
 
     beatmap_id: int
     set_key: str
@@ -45,7 +45,7 @@ class Facts(NamedTuple):
 def facts_of(dataset: PackedDataset) -> Iterator[Facts]:
     """The facts of all maps of a dataset, in their order.
 
-    A difficulty whose name tells several mappers is nobody's. Words are in small letters.
+    A difficulty whose name has several mappers has no mapper. Words are in lower case.
     """
     beatmaps = dataset.beatmaps
     spelling = {normal_name(name): name for name in beatmaps["creator"]}
@@ -65,9 +65,9 @@ def facts_of(dataset: PackedDataset) -> Iterator[Facts]:
 
 
 def make_vocabulary(dataset: PackedDataset, rows: np.ndarray, groups: Iterable[str]) -> Vocabulary:
-    """The vocabulary of the maps `rows`, with those of the `GROUPS` that are named.
+    """The vocabulary of the maps `rows`, with the `GROUPS` that are named.
 
-    A FieldError names a group of which nothing is known.
+    FieldError for a group of which no map has a value.
     """
     facts = list(facts_of(dataset))
     chosen = [facts[row] for row in rows]
@@ -97,7 +97,7 @@ def _circle_sizes(facts: Sequence[Facts]) -> dict[str, Any]:
 
 
 def _mappers(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Mappers by user ID; those of whom a name alone is known get numbers below 0."""
+    """Mappers by user ID; mappers of whom only the name is known get numbers below 0."""
     users = {fact.name: fact.user for fact in facts if fact.user > 0 and fact.name}
     whose: list[int | str] = [f.user or users.get(f.name) or f.name for f in facts]
     frequent = _frequent((key for key in whose if key), FEWEST_MAPS)
@@ -118,7 +118,7 @@ def _mappers(facts: Sequence[Facts]) -> dict[str, Any]:
 
 
 def _descriptors(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Descriptors of the dataset where it has some, else words of the maps' tags."""
+    """Descriptors of the dataset if it has any, else words of the maps' tags."""
     from_tags = not any(fact.descriptors for fact in facts)
     said = [fact.tags if from_tags else fact.descriptors for fact in facts]
     of_sets = {(f.set_key, word) for f, words in zip(facts, said, strict=True) for word in words}
@@ -147,11 +147,11 @@ GROUPS = {
     "descriptors": _descriptors,
     "circle-size": _circle_sizes,
 }
-"""The groups by name, and what each adds to a vocabulary of these maps."""
+"""The groups by name, with functions that return the vocabulary's fields for facts."""
 
 
 def _frequent(keys: Iterable[Key], fewest: int) -> list[Key]:
-    """What is there so often at least, the most frequent first, else by name."""
+    """Keys that occur at least `fewest` times, the most frequent first, then by name."""
     counts = Counter(keys)
     found = [key for key, count in counts.items() if count >= fewest]
     return sorted(found, key=lambda key: (-counts[key], str(key)))
@@ -167,7 +167,7 @@ def _places(keys: Iterable[Key]) -> dict[Key, int]:
 class ToldTable:
     """What a model is told of every map of a dataset: [rows] (N,) gives vectors (N, G) bool.
 
-    As a whole it would take as many bytes as there are maps times places.
+    Only indices are stored: all vectors together would take maps times entries bytes.
     """
 
     def __init__(self, places: list[NDArray[np.int32]], groups: int) -> None:
@@ -186,8 +186,8 @@ class ToldTable:
 def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ToldTable:
     """What the model is told of every map of a dataset.
 
-    What the vocabulary has of a beatmap counts, else what the dataset says of it, as far as the
-    vocabulary knows such mappers and words.
+    For a beatmap in the vocabulary its values are used, else those of the dataset, without mappers
+    and words that the vocabulary does not have.
     """
     found = []
     names = {place: name for name, place in vocabulary.descriptors.items()}
@@ -209,6 +209,6 @@ def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ToldTable:
 
 
 def with_groups_dropped(classes: Tensor, dropped: Tensor, config: DiTConfig) -> Tensor:
-    """Vectors (N, G) bool with the groups that `dropped` (N, groups) marks unknown."""
+    """Vectors (N, G) bool with the groups marked in `dropped` (N, groups) set to unknown."""
     sizes = torch.tensor(config.class_groups)
     return torch.where(dropped.repeat_interleave(sizes, dim=1), null_classes(config), classes)

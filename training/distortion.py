@@ -1,4 +1,4 @@
-"""Augmentations of what a network is told: maps in double time, distances that are not exact."""
+"""Augmentations of the conditions: maps in double time, distances that are not exact."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ DOUBLE_TIME = 1.5
 class Distortion:
     """How N windows of T data points are distorted: (N,) bool in double time, (N, T) factors.
 
-    None stands for windows as they are. Double time is the game's mod of that name.
+    None leaves windows as they are. Double time is the game's mod of that name.
     """
 
     double_time: Tensor | None = None
@@ -31,14 +31,14 @@ class Distortion:
         return cls(faster, factors)
 
     def part(self, chosen: slice) -> "Distortion":
-        """Those of some of the windows."""
+        """The distortion of some of the windows."""
         faster, factors = self.double_time, self.factors
         return Distortion(
             None if faster is None else faster[chosen], None if factors is None else factors[chosen]
         )
 
     def __call__(self, given: Conditions) -> Conditions:
-        """What windows that are `given` say then. Coordinates stay."""
+        """The conditions of windows `given`, distorted. Coordinates stay."""
         if self.double_time is not None:
             times = torch.where(self.double_time[:, None], given.times / DOUBLE_TIME, given.times)
             given = given._replace(times=times)

@@ -250,6 +250,6 @@ def _add_watching_flags(group: argparse._ArgumentGroup) -> None:
 def training_options(args: argparse.Namespace) -> TrainingOptions:
     """The options that parsed flags make."""
     groups = tuple(args.condition_groups)
-    # A model has its groups in one order, however they are named.
+    # The order of a model's groups does not depend on the order of the flag.
     chosen = tuple(group for group in GROUPS if group in groups)
     return TrainingOptions(**{**vars(args), "condition_groups": chosen})

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: log.txt, metrics.jsonl; how fast it is."""
+"""The log of a training run: log.txt, metrics.jsonl; and how fast the run is."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger("train")
 
 
 class LogFile(logging.FileHandler):
-    """A log file; a line that it cannot take, as on a full disk, costs one line on stderr."""
+    """A log file; a line that cannot be written, as on a full disk, costs one line on stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         reason = sys.exc_info()[1]
@@ -37,7 +37,7 @@ def start_logging(is_main: bool, folder: Path | None) -> None:
 
 
 class Metrics:
-    """metrics.jsonl, one JSON object a line with its step, and where else it shall go."""
+    """metrics.jsonl, one JSON object with its step per line, which trackers get as well."""
 
     def __init__(self, folder: Path, step: int, trackers: Sequence[Tracker] = ()) -> None:
         self.path = folder / "metrics.jsonl"
@@ -45,7 +45,7 @@ class Metrics:
         self._forget_after(step)
 
     def _forget_after(self, step: int) -> None:
-        """Drops lines of steps that will be trained again, and one that was cut off."""
+        """Drops lines of steps that will be trained again, and an incomplete line."""
         if not self.path.is_file():
             return
         lines = [line for line in read_metrics(self.path) if line["step"] <= step]
@@ -54,7 +54,7 @@ class Metrics:
             temporary.write_text(text, encoding="utf-8")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Appends a line; nested dicts become names with slashes for trackers."""
+        """Appends a line; for trackers, nested dicts become names with slashes."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
@@ -65,7 +65,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last one that a killed process left half is passed over."""
+    """The lines of a metrics.jsonl; ignores a last line that a killed process did not finish."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -88,11 +88,11 @@ def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]
 def training_flops(config: DiTConfig, seq_len: int, half_window: int) -> float:
     """Floating-point operations of the matrix products that train on one window of T points.
 
-    Twice the multiplications of the forward pass, three times over for the backward pass; of
-    attention only the keys that a point may see count.
+    Two for each multiplication of the forward pass, times three for forward and backward pass. Of
+    attention, only the keys that a point may see count.
     """
     width, hidden = config.width, int(config.width * config.mlp_ratio)
-    # A query sees half_window keys on either side: on average over a window, fewer at its ends.
+    # A query sees half_window keys on either side, fewer at a window's ends: averages.
     before = sum(min(i, half_window - 1) for i in range(seq_len))
     after = sum(min(seq_len - 1 - i, half_window) for i in range(seq_len))
     scores = seq_len * seq_len if seq_len <= half_window else before + after + seq_len
@@ -105,7 +105,7 @@ def training_flops(config: DiTConfig, seq_len: int, half_window: int) -> float:
 
 
 def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations/s of the device's best out of a few square matrix products in `dtype`."""
+    """Operations/s of the device, the best of a few products of square matrices in `dtype`."""
     size, repeats = (8192, 5) if device.type == "cuda" else (1024, 3)
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0

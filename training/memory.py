@@ -1,4 +1,4 @@
-"""Whether a step fits into a device's memory, in how many parts it does, and what it takes."""
+"""Whether a step fits into a device's memory, in how many parts, and how much it takes."""
 
 import logging
 from collections.abc import Callable
@@ -14,10 +14,10 @@ log = logging.getLogger("train")
 def parts_that_fit(
     rehearse: Callable[[int], None], parts: int, windows: int, ranks: Ranks, remedy: str
 ) -> int:
-    """The least number of parts, a power of two times `parts`, in which every rank's step fits.
+    """The least number of parts, `parts` times a power of two, in which every rank's step fits.
 
-    `rehearse` computes a step in so many parts, without another rank. `remedy` ends the error
-    where not even single windows fit; it may name fields, as errors do.
+    `rehearse` computes a step in that many parts, without other ranks. `remedy` ends the error for
+    the case that not even single windows fit; it may name fields, as errors do.
     """
     wanted = parts
     while not _fits(rehearse, parts):
@@ -41,18 +41,18 @@ def _fits(rehearse: Callable[[int], None], parts: int) -> bool:
     try:
         rehearse(parts)
     except torch.OutOfMemoryError:
-        # The error's traceback holds the tensors: they are freed when this block has ended.
+        # The error's traceback holds tensors, which are freed when this block has ended.
         pass
     else:
         return True
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    torch.compiler.reset()  # else the network would be made again for any number of windows
+    torch.compiler.reset()  # else the network would be compiled again, for any number of windows
     return False
 
 
 def peak_memory_gib(device: torch.device) -> float | None:
-    """The most that tensors have taken of a CUDA device since the last call; None elsewhere."""
+    """The peak of memory in tensors on a CUDA device since the last call; None elsewhere."""
     if device.type != "cuda":
         return None
     peak = torch.cuda.max_memory_allocated(device) / 2**30

@@ -1,7 +1,8 @@
 """Watches over a run's losses: reports them, and ends the run when one is not finite.
 
-Steps leave their losses on the device; they are fetched together at every line of the log and
-before every checkpoint, so that no step waits and no checkpoint is made of weights gone wrong.
+Steps leave their losses on the device. They are fetched together for every line of the log and
+before every checkpoint: steps do not wait, and no checkpoint is saved after a loss that is not
+finite.
 """
 
 import logging
@@ -25,12 +26,12 @@ from training.options import TrainingOptions
 
 log = logging.getLogger("train")
 MOST_SKIPPED = 32
-"""Steps in a row that overflow in float16: from a scale of 65,536 down to 1 / 65,536."""
+"""Steps in a row that may overflow in float16: from a scale of 65,536 down to 1 / 65,536."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step leaves to be looked at later."""
+    """What a step records, to be read later."""
 
     step: int
     levels: Tensor  # (N,) noise levels of the global batch, on the CPU
@@ -68,11 +69,11 @@ class Watch:
         self.skipped_in_a_row = 0
 
     def record(self, record: StepRecord) -> None:
-        """Keeps what a step left, without looking at it."""
+        """Keeps the record of a step without reading it, so that nothing waits."""
         self.records.append(record)
 
     def check(self) -> None:
-        """Fetches the losses since the last time; ValueError, on all ranks, for one not finite."""
+        """Fetches the losses since the last call; ValueError, on all ranks, for one not finite."""
         if not self.records:
             return
         records, self.records = self.records, []
@@ -90,20 +91,20 @@ class Watch:
         self.unreported.grad_norms += [norm for norm in norms if math.isfinite(norm)]
 
     def _only_skipped(self, norm: float) -> bool:
-        """Whether the float16 scaler left out a step, and tries the next at half the scale.
+        """Whether the float16 scaler skipped this step, and tries the next with half the scale.
 
-        Where not even a scale halved so often helps, it is the losses that went wrong.
+        If so many halvings do not help, the losses themselves are wrong.
         """
         scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
         return scaled and not math.isfinite(norm) and self.skipped_in_a_row < MOST_SKIPPED
 
     def _failure(self, record: StepRecord, losses: Tensor, norm: float) -> FieldError:
-        """Names the windows, of which maps at what noise, whose losses are not finite."""
+        """An error with the windows, their maps and noise, whose losses are not finite."""
         epoch, index = divmod(record.step, self.loader.batches_per_epoch)
         plan, n = self.loader.windows(epoch), self.options.global_batch_size
         sigmas = self.objective.sigmas_px(record.levels)
         bad = (~losses.isfinite()).nonzero().flatten().tolist()
-        # With finite losses it was the gradient, most likely of the largest one.
+        # If all losses are finite, the gradient is not, most likely that of the largest loss.
         suspects, windows = bad or [int(losses.argmax())], []
         for i in suspects[:3]:
             row, start = plan.rows[index * n + i], plan.starts[index * n + i]
@@ -121,7 +122,7 @@ class Watch:
         )
 
     def report(self, step: int, elapsed: float, lr: float, progress: float) -> None:
-        """One line of the log and of the metrics about the steps since the last one."""
+        """Writes one line of the log and of the metrics about the steps since the last line."""
         done, self.unreported = self.unreported, Unreported()
         losses = torch.stack(done.losses)
         rate = len(losses) / (self.unreported.since - done.since)
@@ -156,20 +157,20 @@ class Watch:
         self.metrics.write(step, values)
 
     def validated(self, step: int, values: dict[str, Any], seconds: float) -> None:
-        """Writes results of a validation, whose seconds are no training."""
+        """Writes the results of a validation; its seconds do not count as training."""
         self.unreported.since += seconds
         if self.metrics is not None:
             self.metrics.write(step, {"validation": values})
 
     def _peak_flops(self) -> float:
-        """Operations/s that one device could do: as given, or as matrix products reach here."""
+        """Operations/s of one device: as given, or as measured with matrix products here."""
         if self.options.peak_tflops is not None:
             return self.options.peak_tflops * 1e12
         dtype = self.objective.amp_dtype if self.objective.amp else self.objective.dtype
         return measured_peak_flops(self.objective.device, dtype)
 
     def _mfu(self, steps_per_second: float) -> float:
-        """Model FLOPs utilisation: the share of all devices' peak that trains the model."""
+        """Model FLOPs utilisation: the model's operations/s over the peak of all devices."""
         objective = self.objective
         flops = training_flops(objective.config, self.options.seq_len, objective.half_window)
         batch = self.options.global_batch_size * steps_per_second

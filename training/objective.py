@@ -18,10 +18,10 @@ from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
-"""Edges of the noise levels that losses are reported by: from fine detail to the whole shape."""
+"""Edges in px of the bands of noise by which losses are reported, from detail to whole shape."""
 
 Network = Callable[..., Tensor]
-"""A `DiT`, compiled or not, alone or one of many ranks."""
+"""A `DiT`, compiled or not, wrapped for several ranks or not."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Noise:
         double_time: float = 0.0,
         distance_noise: float = 0.0,
     ) -> "Noise":
-        """Draws for `shape` (N, T), a global batch, from `seed` (the run's, the step's) alone.
+        """Draws for `shape` (N, T), a global batch; only `seed` (the run's, the step's) matters.
 
-        Of `groups` of conditions each is dropped on its own, as often as a class.
+        Each of `groups` of conditions is dropped on its own, with the probability of a class.
         """
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state >> 1))
@@ -70,7 +70,7 @@ class Noise:
         )
 
     def part(self, chosen: slice) -> "Noise":
-        """Those of some of the windows."""
+        """The random numbers of some of the windows."""
         return Noise(
             self.levels[chosen],
             self.eps[chosen],
@@ -85,7 +85,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Objective:
-    """How losses are computed: what the network predicts, and where and how precisely."""
+    """How losses are computed: parametrisation, configuration, device and precision."""
 
     parametrisation: Parametrisation
     config: DiTConfig
@@ -114,16 +114,16 @@ class Objective:
     def conditions(
         self, given: Conditions, x0: Tensor, noise: Noise
     ) -> tuple[Conditions, Tensor | None, Tensor | None]:
-        """What the network is told, on the device; which points count (N, T); weights (N,).
+        """Network inputs on the device; which points count (N, T); weights of windows (N,).
 
-        Of `given` some is withheld, and of x0 (N, T, 2) some is told, as the noise says.
+        As the noise says, parts of `given` are withheld and points of x0 (N, T, 2) are shown.
         """
         given = noise.distortion(given)
         classes = given.classes
         if noise.drop_groups is not None:
             dropped = noise.drop_groups
             if noise.distortion.double_time is not None:
-                # A map in double time is harder than its star rating says.
+                # In double time a map is harder than its star rating says.
                 dropped = dropped.clone()
                 dropped[:, STARS_GROUP] |= noise.distortion.double_time
             classes = with_groups_dropped(classes, dropped, self.config)
@@ -131,7 +131,7 @@ class Objective:
             classes = torch.where(noise.drop_class, self.config.num_classes, classes)
         times = given.times - given.times[:, :1]
         if self.config.time_dim:
-            # An absolute time embedding must see all the times that sampling may give it.
+            # An absolute time embedding must see all the times that can occur in sampling.
             times = times + noise.time_shift
         assert given.valid is not None
         distances = torch.where(noise.drop_distances[:, None], -1.0, given.distances)
@@ -152,9 +152,9 @@ class Objective:
         return self.parametrisation.level_sigmas(levels) * self.parametrisation.scale[0]
 
     def _to_device(self, x: Tensor) -> Tensor:
-        """A copy that the host does not wait for, where the device can fetch from its memory.
+        """A copy for which the host does not wait, where the device can read pinned memory.
 
-        Times, which are float64, stay on the CPU where the device has no such numbers.
+        Times are float64: they stay on the CPU if the device has no float64.
         """
         if x.dtype == torch.float64 and not has_float64(self.device):
             return x

@@ -19,10 +19,10 @@ POSITIVE = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What train.py can be told; `training.flags` says what each means, and in what unit.
+    """The options of train.py; `training.flags` explains each, with its unit.
 
-    A run may go on with other values of the fields that are marked as indifferent: they do not
-    decide what is learnt. Numbers that make no sense, and options without effect, are a ValueError.
+    A run may be continued with other values of the fields that are marked as indifferent: these do
+    not change what is learnt. Impossible values and options without effect are a ValueError.
     """
 
     data_path: Path = field(metadata=INDIFFERENT)
@@ -119,10 +119,10 @@ class TrainingOptions:
 
 
 def in_terms_of_today(identity: dict[str, Any]) -> dict[str, Any]:
-    """What made up a run, as an earlier version wrote it down, in the terms of this one.
+    """The identity of a run, as an earlier version wrote it, with the options of this version.
 
-    Options that it did not have yet were as their defaults are; those that have become indifferent
-    are left out.
+    Options that did not exist yet get their defaults; those that have become indifferent are left
+    out.
     """
     counted = {f.name: f.metadata.get("identity", True) for f in fields(TrainingOptions)}
     defaults = {f.name: plain(f.default) for f in fields(TrainingOptions) if counted[f.name]}

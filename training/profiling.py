@@ -1,4 +1,4 @@
-"""Which kernels some steps of a run consist of: a trace for chrome://tracing or ui.perfetto.dev."""
+"""Which kernels some steps of a run use: a trace for chrome://tracing or ui.perfetto.dev."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 log = logging.getLogger("train")
 BEFORE = 5
-"""Steps in which memory and caches settle; two more warm the profiler up."""
+"""Steps before the trace, in which memory and caches settle; two more warm the profiler up."""
 
 
 @contextmanager
 def profiled(folder: Path | None, steps: int | None) -> Iterator[Callable[[], None]]:
-    """What is to be called after each step; folder/trace.json has `steps` of them."""
+    """Yields a function to call after each step; folder/trace.json then has `steps` of them."""
     if folder is None or not steps:
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""The folder of a training run: numbered, locked, resumed, its checkpoints kept and tidied.
+"""The folder of a training run: numbered, locked, resumed; old checkpoints are removed.
 
 results/003-DiT-B/run.json          options, data, whether it is finished
                   checkpoints/      0001000.pt, ... the last few and every so many steps
@@ -24,18 +24,18 @@ from training.state import is_intact
 
 log = logging.getLogger("train")
 RUN = re.compile(r"(\d{3,})-DiT-\w+")
-"""Names of runs; remapped beatmaps in the same folder begin with a number too."""
+"""Names of runs; those of remapped beatmaps in the same folder begin with a number, too."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run that this process alone trains, as long as it holds `lock`."""
+    """A run that only this process trains while it holds `lock`."""
 
     path: Path
     lock: FileLock
 
     def close(self) -> None:
-        """Lets other processes train it."""
+        """Releases the lock, so that another process can train the run."""
         self.lock.release()
 
     def checkpoints(self) -> list[Path]:
@@ -44,7 +44,7 @@ class RunFolder:
         return sorted((p for p in found if p.stem.isdecimal()), key=step_of, reverse=True)
 
     def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole; damaged ones are named and passed over."""
+        """The newest intact checkpoint; warns of damaged ones and ignores them."""
         for path in self.checkpoints():
             if is_intact(path):
                 return path
@@ -54,7 +54,7 @@ class RunFolder:
     def save(
         self, step: int, state: dict[str, Any], keep_last: int, keep_every: int | None
     ) -> Path:
-        """Writes checkpoints/<step>.pt, and only then removes those that are not to be kept."""
+        """Writes checkpoints/<step>.pt, and only then removes checkpoints that need not be kept."""
         path = self.path / "checkpoints" / f"{step:07d}.pt"
         save_training_checkpoint(path, state)
         older = [p for p in self.checkpoints() if step_of(p) < step]
@@ -64,7 +64,7 @@ class RunFolder:
         return path
 
     def require_space(self, checkpoint_bytes: int, keep_last: int) -> None:
-        """Refuses to begin where not even two checkpoints fit; warns where not all fit."""
+        """FieldError if not even two checkpoints fit on the disk; warns if not all of them fit."""
         free = shutil.disk_usage(self.path).free
         missing = max(0, keep_last + 1 - len(self.checkpoints()))
         text = (
@@ -77,12 +77,12 @@ class RunFolder:
             log.warning("%s: not all that --keep-last %d asks for will fit", text, keep_last)
 
     def finish(self) -> None:
-        """Notes that nothing is left to do: the same command will begin a new run."""
+        """Notes that the run is finished: the same command will begin a new one."""
         description = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         _write_description(self.path, {**description, "finished": True})
 
     def differences(self, options: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Options that are not those the run began with: name -> (before, now)."""
+        """Options that differ from those the run began with: name -> (before, now)."""
         before, options = (
             in_terms_of_today(found)
             for found in (_description(self.path).get("options", {}), options)
@@ -139,7 +139,7 @@ def _new_folder(results: Path, model: str) -> Path:
 
 
 def _go_on(path: Path) -> RunFolder:
-    """Takes up a run, without what a killed process left half written."""
+    """Continues a run, without files that a killed process left incomplete."""
     folder = RunFolder(path, _lock(path))
     for leftover in path.rglob(".osu-diffusion-*.tmp"):
         leftover.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def _named_run(named: Path) -> RunFolder:
 
 
 def _lock(path: Path) -> FileLock:
-    """Held until the process ends, however it ends."""
+    """A lock that is held until the process ends, in whatever way."""
     lock = FileLock(path / "run.lock")
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,4 @@
-"""From the options of a run to its data, its model and its trainer, as it begins or goes on."""
+"""Makes data, model and trainer of a run from its options, for a new run or a continued one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def make_parametrisation(options: TrainingOptions) -> Parametrisation:
 def make_config(
     options: TrainingOptions, dataset_classes: int, vocabulary: Vocabulary | None = None
 ) -> DiTConfig:
-    """The model that the options ask for, told of maps by classes or as the vocabulary says."""
+    """The model that the options ask for, conditioned on classes or on the vocabulary's groups."""
     num_classes = options.num_classes or dataset_classes
     if num_classes < dataset_classes:
         raise FieldError(
@@ -47,7 +47,7 @@ def make_config(
             "class_groups": () if vocabulary is None else vocabulary.groups,
             "learn_sigma": learn_sigma,
             "known_points": options.known_points > 0 and options.architecture != "reference",
-            # In sampling a point sees as many neighbours as, on average, in training.
+            # In sampling a point sees as many neighbours as it does on average in training.
             "half_window": options.half_window or max(1, options.seq_len // 2),
         }
     )
@@ -56,7 +56,7 @@ def make_config(
 def choose_rows(options: TrainingOptions, dataset: PackedDataset) -> tuple[np.ndarray, np.ndarray]:
     """The beatmaps to train on and those held out.
 
-    The held-out ones are whole sets; fine_tune_ids names what to train on, whatever set it is of.
+    Whole sets are held out; fine_tune_ids names the beatmaps to train on, whatever their sets.
     """
     rows, held_out = dataset.split_by_set(options.validation_fraction, options.global_seed)
     if options.validation_fraction and not len(held_out):
@@ -67,7 +67,7 @@ def choose_rows(options: TrainingOptions, dataset: PackedDataset) -> tuple[np.nd
     if options.fine_tune_ids is None:
         return rows, held_out
     text = options.fine_tune_ids
-    # A long list of IDs is no file name that a system accepts.
+    # A long list of IDs would be too long for a file name.
     if not set(text) <= set("0123456789, ") and Path(text).is_file():
         text = Path(text).read_text(encoding="utf-8")
     try:
@@ -108,7 +108,7 @@ def open_data(options: TrainingOptions, ranks: Ranks) -> PackedDataset:
 
 
 def starting_point(options: TrainingOptions, checkpoint: Path | None) -> TrainingState | None:
-    """What to begin with: the run's own checkpoint, else `ckpt`, else nothing.
+    """The state to begin with: the run's own checkpoint, else `ckpt`, else None.
 
     With other maps or a new class table it is a new run, which counts its steps from 0.
     """
@@ -123,10 +123,10 @@ def starting_point(options: TrainingOptions, checkpoint: Path | None) -> Trainin
 
 
 def without_table(options: TrainingOptions, state: TrainingState, *, is_new: bool) -> DiTConfig:
-    """The configuration of a model that is told of maps in groups.
+    """The configuration for a checkpoint of a model with groups.
 
-    It is what it began as, whatever the options say of sizes and classes; options of a class table,
-    and groups of a new run's own, are a ValueError.
+    It stays as it was, whatever the options say about sizes and classes. Options of a class table,
+    and groups of the new run's own, are a ValueError.
     """
     if options.condition_groups and is_new:
         raise FieldError(
@@ -145,7 +145,7 @@ def without_table(options: TrainingOptions, state: TrainingState, *, is_new: boo
 def make_trainer(
     options: TrainingOptions, ranks: Ranks, dataset: PackedDataset, checkpoint: Path | None
 ) -> Trainer:
-    """The trainer of a run, as its last checkpoint, or `ckpt`, left it."""
+    """The trainer of a run, in the state of its last checkpoint, or of `ckpt`."""
     state = starting_point(options, checkpoint)
     rows = choose_rows(options, dataset)
     vocabulary = None
@@ -156,7 +156,7 @@ def make_trainer(
         make_parametrisation(options),
     )
     if state is not None and (state.source == "reference" or checkpoint is not None):
-        # A run is what it began as; the reference's commands have no flags for what it is.
+        # A run keeps its configuration; the reference's commands have no flags for it.
         config = replace(
             state.config, num_classes=config.num_classes, class_groups=config.class_groups
         )

@@ -30,12 +30,12 @@ Weights = dict[str, Tensor]
 
 
 class OtherRunError(FieldError, CheckpointError):
-    """A checkpoint of another model than the one that is to be trained."""
+    """A checkpoint of a model other than the one to be trained."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Weights, EMA and optimiser by the names of the parameters, and how far they have come.
+    """Weights, EMA and optimiser by the names of the parameters, and the progress of the run.
 
     `step` counts the steps of the run, `updates` those of the EMA, `elapsed` its seconds.
     """
@@ -57,10 +57,10 @@ class TrainingState:
     vocabulary: Vocabulary | None = None
 
     def at_noise(self, px: float | None, log_std: float) -> "TrainingState":
-        """The same, trained from here on at noise up to `px` alone, or as before where it is None.
+        """The same for training only at noise up to `px` from here on; as before where it is None.
 
-        How levels are drawn, `log_std`, is no property of what was learnt: any model may go on
-        with any.
+        How noise levels are drawn, `log_std`, is no property of the weights: any model may continue
+        with any value.
         """
         parametrisation = self.parametrisation
         if isinstance(parametrisation, EDM):
@@ -70,7 +70,7 @@ class TrainingState:
         )
 
     def with_fresh_table(self, table: Tensor, num_classes: int) -> "TrainingState":
-        """The same with another class table, which the optimiser knows nothing of yet."""
+        """The same with another class table, for which the optimiser has no moments yet."""
         return replace(
             self,
             config=replace(self.config, num_classes=num_classes),
@@ -80,10 +80,10 @@ class TrainingState:
         )
 
     def with_groups(self, fresh: Weights, config: DiTConfig) -> "TrainingState":
-        """The same told of maps in the groups of `config`, by new layers in the table's place.
+        """The same with the groups of `config`: new layers, from a new model's weights `fresh`.
 
-        Whatever it is told, it begins as it was without a style; `fresh` are the weights of a new
-        model.
+        They replace the class table. At first, whatever the groups say, the output is the one that
+        the model had without a style.
         """
         if TABLE not in self.model:
             raise CheckpointError(f"{self.path} has no class table that groups could stand for")
@@ -104,9 +104,9 @@ class TrainingState:
         )
 
     def with_known_points(self) -> "TrainingState":
-        """The same able to be given known points: what tells them begins with weights of zero.
+        """The same with `known_points`: the new inputs begin with weights of zero.
 
-        The network's output is as before until it is trained on. The optimiser forgets the layer.
+        So at first the network's output is as before. The optimiser drops the layer's moments.
         """
         config = replace(self.config, known_points=True)
         groups = 3 if config.neighbours else 1
@@ -124,13 +124,13 @@ class TrainingState:
         )
 
     def as_new_run(self) -> "TrainingState":
-        """The same at step 0; the EMA begins anew, to follow what is learnt now."""
+        """The same at step 0; the EMA starts again, to follow the new training."""
         return replace(
             self, step=0, updates=0, elapsed=0.0, batches_per_epoch=None, rng=None, scaler={}
         )
 
     def require(self, config: DiTConfig, parametrisation: Parametrisation) -> None:
-        """Refuses to go on as another model or parametrisation than it was trained as."""
+        """OtherRunError if it was trained with another configuration or parametrisation."""
         if replace(self.config, num_classes=config.num_classes) != config:
             raise OtherRunError(
                 "{0} holds a model of another size or architecture ({1}): give "
@@ -153,8 +153,8 @@ class TrainingState:
     def optimizer_state(self, fresh: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         """For `load_state_dict` of an optimiser whose own state is `fresh`.
 
-        Parameters are matched by name, as the reference's have another order; betas and epsilon
-        are those that the moments were averaged with.
+        Parameters are matched by name, as their order differs in the reference's files; betas and
+        epsilon are those with which the moments were averaged.
         """
         names = [name for name, _ in model.named_parameters()]
         (group,) = fresh["param_groups"]
@@ -170,7 +170,7 @@ class TrainingState:
 def read_training_state(
     path: Path, heads: int | None = None, known_steps: int | None = None
 ) -> TrainingState:
-    """Reads anything that a run can begin with; CheckpointError says why not.
+    """Reads anything that a run can begin with; CheckpointError says why it cannot.
 
     `heads` is needed for reference checkpoints of a size that it does not have by name,
     `known_steps` is how many timesteps an osu-diffusion v2, a folder, was trained at. A name of
@@ -210,15 +210,15 @@ def read_training_state(
 
 def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) -> TrainingState:
     ema, config, parametrisation, metadata = sampling_parts(checkpoint, path, heads)
-    # Neither we nor the reference save buffers, so these are the parameters in their order.
+    # Neither project saves buffers, so these are the parameters in their order.
     names = list(checkpoint["model"])
     moments = {names[i]: moment for i, moment in checkpoint["opt"]["state"].items()}
     (hyperparameters,) = checkpoint["opt"]["param_groups"]
     model = {k: v for k, v in checkpoint["model"].items() if k != PLAYFIELD_SIZE}
     common = (config, parametrisation, model, ema, moments, hyperparameters)
     if "config" not in checkpoint:
-        # The reference counts its steps from 0 at every start; only the optimiser knows them all.
-        # Its scaler finds its scale anew within some skipped steps.
+        # The reference counts steps from 0 at every start; only its optimiser has the total.
+        # Its scaler finds a new scale within a few skipped steps.
         updates = max((int(m["step"]) for m in moments.values()), default=0)
         return TrainingState(path, "reference", *common, updates=updates)
     return TrainingState(
@@ -236,7 +236,7 @@ def _from_checkpoint(checkpoint: dict[str, Any], path: Path, heads: int | None) 
 
 
 def is_intact(path: Path) -> bool:
-    """Whether every byte of a checkpoint is as it was written: torch does not check its sums."""
+    """Whether every byte of a checkpoint is as written: torch itself does not check the sums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -1,4 +1,4 @@
-"""Where else a run's figures go: TensorBoard, Weights & Biases, imported when asked for."""
+"""Where else the metrics of a run go: TensorBoard, Weights & Biases, imported only if wanted."""
 
 import hashlib
 import socket
@@ -13,7 +13,7 @@ Scalars = Sequence[tuple[str, float]]
 
 
 class Tracker(Protocol):
-    """Takes figures by name; what it raises but an OSError ends the run."""
+    """Takes values by name; any exception but an OSError ends the run."""
 
     def write(self, step: int, scalars: Scalars) -> None:
         """The figures of a step."""
@@ -21,7 +21,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Events in the run's folder, without those of steps that will be trained again."""
+    """Events in the run's folder; those of steps that will be trained again are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
@@ -39,7 +39,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of a Weights & Biases project, which a run that goes on takes up again."""
+    """A run of a Weights & Biases project; a continued training run continues it."""
 
     def __init__(self, project: str, folder: Path, options: dict[str, Any]) -> None:
         try:
@@ -63,6 +63,6 @@ class Wandb:
 
 
 def make_trackers(folder: Path, step: int, options: TrainingOptions) -> list[Tracker]:
-    """Those that are asked for; a ValueError names the package that one lacks."""
+    """The trackers that are asked for; ValueError if the package of one is missing."""
     found: list[Tracker] = [TensorBoard(folder, step)] if options.tensorboard else []
     return [*found, Wandb(options.wandb, folder, options.plain())] if options.wandb else found

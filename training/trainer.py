@@ -38,7 +38,7 @@ from training.validation import Validation
 
 log = logging.getLogger("train")
 FIRST_SCALE = 2.0**16
-"""Of the loss in float16; it is halved where gradients overflow, doubled after 2,000 good steps."""
+"""Of the loss in float16; halved when gradients overflow, doubled after 2,000 good steps."""
 
 
 class Trainer:
@@ -81,7 +81,7 @@ class Trainer:
             classes=told,
         )
         self.objective = self._objective(config, parametrisation)
-        # The small gradients of float16 would vanish: the loss is scaled up while they are taken.
+        # Small gradients underflow in float16, so the loss is scaled up to compute them.
         scaled = self.objective.amp and self.objective.amp_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=scaled)
         self.validation: Validation | None = None
@@ -164,8 +164,8 @@ class Trainer:
             self.network = DistributedDataParallel(
                 self.network, device_ids=ids, gradient_as_bucket_view=True
             )
-            # DDP orders its sums anew after the first step. From here on they are in that order
-            # already, so that a run that is taken up adds as one that was never stopped.
+            # DDP changes the order of its sums after the first step. The rehearsal is that step, so
+            # that a continued run computes the same sums as one that was never stopped.
             self._rehearse()
 
     def _shard(self) -> None:
@@ -186,7 +186,7 @@ class Trainer:
             )
 
     def _fit_memory(self) -> None:
-        """On CUDA: as many parts of a step as its memory needs."""
+        """On CUDA: splits a step into as many parts as its memory needs."""
         if self.device.type != "cuda":
             return
         share = self.ranks.share(self.options.global_batch_size)
@@ -212,7 +212,7 @@ class Trainer:
         self.parts = parts_that_fit(rehearse, self.parts, windows, self.ranks, remedy)
 
     def _rehearse(self) -> None:
-        """Computes the gradients of the first step and forgets them."""
+        """Computes the gradients of the first step and drops them."""
         epoch, index = divmod(self.step, self.loader.batches_per_epoch)
         noise = self.noise(self.step).part(self.ranks.share(self.options.global_batch_size))
         self._backward(self.loader.batch(epoch, index), noise)
@@ -260,20 +260,20 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
         self.set_learning_rate()
-        self.scaler.step(self.optimizer)  # not where a scaled gradient overflowed
+        self.scaler.step(self.optimizer)  # skipped if a scaled gradient overflowed
         self.scaler.update()
         self.ema.update(self.model, self.updates)
         self.updates += 1
         return StepRecord(step, everyones.levels, losses, norm)
 
     def _backward(self, batch: Batch, noise: Noise) -> Tensor:
-        """Gradients of the global batch's mean loss; this rank's losses.
+        """Adds the gradients of the global batch's mean loss; returns this rank's losses.
 
         DDP averages the ranks' gradients; as ranks and micro-batches may differ in size, each
         counts by its number of windows. Only the last micro-batch exchanges gradients, unless the
         model is sharded: then nobody has room for whole ones.
         """
-        # A window weighs the same wherever it is: W ranks averaged, N windows in all.
+        # Every window has the same weight: the mean over W ranks, over N windows in all.
         weight = self.ranks.world_size / self.options.global_batch_size
         parts = self._micro_batches(len(batch.xy))
         losses = []
@@ -289,8 +289,8 @@ class Trainer:
     def _part_losses(self, batch: Batch, noise: Noise, part: slice) -> Tensor:
         """Losses of some windows.
 
-        The compiled network is made for one number of windows: a part that is one short of the
-        others takes a neighbour's window along, whose loss is dropped.
+        The network is compiled for one number of windows: a part with one window less also takes a
+        neighbour's window, whose loss is dropped.
         """
         taken = part
         if self.compiled:
@@ -338,15 +338,15 @@ class Trainer:
         }
 
     def _vocabulary(self) -> dict[str, Any]:
-        """What the model can be told, to save with it."""
+        """The vocabulary, to save with the model."""
         return {} if self.vocabulary is None else {"vocabulary": to_dict(self.vocabulary)}
 
     def checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes: the weights, their EMA and two moments."""
+        """About the size of a checkpoint: the weights, their EMA and two moments."""
         return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
 
     def run(self, folder: RunFolder | None, watch: Watch) -> int:
-        """Trains to the end of the run, logging and saving on the way; the exit code.
+        """Trains to the end of the run, logs and saves; returns the exit code.
 
         `folder` is the main rank's. A signal ends the run early, with a checkpoint.
         """
@@ -405,7 +405,7 @@ class Trainer:
         return 0
 
     def validate(self, folder: RunFolder | None, watch: Watch) -> None:
-        """Losses and pictures of held-out maps when their step has come; not timed as training."""
+        """Losses and pictures of held-out maps, if they are due; not timed as training."""
         options, before = self.options, time.perf_counter()
         validate_now = self.step % options.val_every == 0
         sample_now = bool(options.sample_every) and self.step % (options.sample_every or 1) == 0

@@ -1,7 +1,7 @@
 """How a model does on held-out maps while it trains: losses by noise level, sampled maps.
 
-Works on packed data points alone: there are no `.osu` files, hence circles and sliders are drawn
-simply. `evaluate.py` measures whole beatmaps.
+It has only packed data points, no `.osu` files, so circles and sliders are drawn simply.
+`evaluate.py` measures whole beatmaps.
 """
 
 import math
@@ -39,7 +39,7 @@ MAPS, POINTS = 3, 400
 """Held-out maps in a picture, and data points of each."""
 
 Losses = Callable[[Batch, Noise], Tensor]
-"""Losses (N,) of windows on the device, with gradients off."""
+"""Computes the losses (N,) of windows on the device, without gradients."""
 
 SLIDER_HEADS = (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC)
 
@@ -53,7 +53,7 @@ class HeldOutMap:
 
 
 class Validation:
-    """Held-out windows with noise of their own, the same every time; no class, no flips."""
+    """Held-out windows with fixed noise of their own; no class, no flips."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Validation:
         self.noise = Noise.draw(
             objective.parametrisation,
             (self.count, seq_len),
-            (seed, 2**32),  # no step of training is that far
+            (seed, 2**32),  # a step that training never reaches
             class_dropout=1.0,
             distance_dropout=0.0,
             groups=len(objective.config.class_groups),
@@ -133,7 +133,7 @@ def held_out_map(dataset: PackedDataset, row: int) -> HeldOutMap:
 def sample_map(
     model: DiT, parametrisation: Parametrisation, held_out: HeldOutMap, seed: int
 ) -> np.ndarray:
-    """Coordinates (T, 2) px that a model gives for a map's times, types and distances."""
+    """Coordinates (T, 2) px that a model samples for a map's times, types and distances."""
     weight = next(model.parameters())
     points = held_out.points
     conditions = conditions_of(points, model.null_classes())
@@ -143,7 +143,7 @@ def sample_map(
     sigmas = parametrisation.sigmas(12)
     x = noise * float(sigmas[0])
     if math.isfinite(parametrisation.limit):
-        # What knows low noise alone has nothing to begin with but the map's own positions.
+        # A model for low noise can only begin with the map's own positions.
         sigmas = parametrisation.sigmas(12, parametrisation.limit)
         xy = torch.from_numpy(points.xy).to(weight)[None]
         x = parametrisation.from_pixels(xy) + noise * float(sigmas[0])
@@ -153,7 +153,7 @@ def sample_map(
 
 def draw(maps: list[HeldOutMap], sampled: list[np.ndarray], path: Path) -> None:
     """Real maps above, sampled ones below: objects coloured by time, sliders as lines."""
-    from matplotlib.figure import Figure  # a second of imports that most runs do not need
+    from matplotlib.figure import Figure  # takes a second to import, and most runs do not need it
 
     figure = Figure(figsize=(5 * len(maps), 8), layout="constrained")
     axes = figure.subplots(2, len(maps), squeeze=False)
