@@ -1,14 +1,13 @@
 """Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
 
 # isort: split
 import gc
 import sys
 
 if __name__ == "__main__":
-    if not {"-h", "--help"} & set(sys.argv):
-        print("osu-diffusion is starting ...", file=sys.stderr, flush=True)
+    requirements_check.announce()
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
 
 # isort: split

@@ -273,6 +273,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     try:
         assert process.stdout is not None
+        assert process.stdout.readline() == "osu-diffusion is starting ...\n"
         line = process.stdout.readline()
         assert line == f"osu-diffusion is at http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
         yield Server(f"http://127.0.0.1:{port}/", process, folder, proxy)
