@@ -255,7 +255,7 @@ def folder_parts(
     """Weights, configuration, parametrisation and vocabulary of an osu-diffusion v2."""
     export = folder / "model.safetensors"
     if export.is_file() and not (folder / WEIGHTS).exists():
-        raise CheckpointError(f"{folder} is the folder of a run: give {export} in it")
+        raise CheckpointError(f"{folder} is a folder: give the model in it, {export}")
     for name in (WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise CheckpointError(
