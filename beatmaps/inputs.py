@@ -123,6 +123,9 @@ def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
     folder the difficulties below a set's own folder. Raises ValueError for a pattern without any
     file, and OSError.
     """
+    whole = Path(" ".join(map(str, patterns)))
+    if len(patterns) > 1 and whole.exists():
+        raise ValueError(f'"{whole}": a path with spaces in it needs the quotation marks')
     found: dict[Path, Path] = {}
     below: dict[Path, Path] = {}
     for pattern in patterns:
