@@ -1,6 +1,9 @@
 """The web page: drop a beatmap, choose a part and a style, see the result play beside it."""
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
+
+if __name__ == "__main__":
+    requirements_check.announce()
 
 # isort: split
 import argparse

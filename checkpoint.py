@@ -253,6 +253,9 @@ def folder_parts(
     folder: Path, heads: int | None = None, known_steps: int | None = None
 ) -> tuple[dict[str, Tensor], DiTConfig, Parametrisation, Vocabulary]:
     """Weights, configuration, parametrisation and vocabulary of an osu-diffusion v2."""
+    export = folder / "model.safetensors"
+    if export.is_file() and not (folder / WEIGHTS).exists():
+        raise CheckpointError(f"{folder} is a folder: give the model in it, {export}")
     for name in (WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise CheckpointError(

@@ -3,7 +3,10 @@
 A second run into the same --output adds what is new; the classes of maps that were there stay.
 """
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
+
+if __name__ == "__main__":
+    requirements_check.announce()
 
 # isort: split
 import argparse

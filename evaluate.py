@@ -6,7 +6,10 @@ apart, one by features of placement (`classifier`), one by bare geometry (`geome
 with --denoising the network alone. --remaps measures files that exist already.
 """
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
+
+if __name__ == "__main__":
+    requirements_check.announce()
 
 # isort: split
 import argparse

@@ -12,7 +12,7 @@ from conventions import command_line
 from metrics.marks import find_marks
 from viewer.animation import DEFAULT_CLIP, WIDTH
 from viewer.marks import Mark
-from viewer.previews import SUFFIXES, write_preview
+from viewer.previews import HOW_TO_WATCH, SUFFIXES, write_preview
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,6 +78,8 @@ def main() -> int:
         print(f"wrote {path}")
         if remark:
             print(remark)
+    if "html" in paths:
+        print(HOW_TO_WATCH)
     return 0
 
 

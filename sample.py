@@ -1,14 +1,13 @@
 """Remaps a beatmap: keeps its rhythm and spacing, gives every object a new position."""
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
 
 # isort: split
 import gc
 import sys
 
 if __name__ == "__main__":
-    if not {"-h", "--help"} & set(sys.argv):
-        print("osu-diffusion is starting ...", file=sys.stderr, flush=True)
+    requirements_check.announce()
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
 
 # isort: split
@@ -39,6 +38,7 @@ from sampling.remap import Remapped, remap, result_version
 from sampling.request import RemapRequest
 from sampling.results import Outputs, put_bytes
 from sampling.steering import Models, load_models
+from viewer.previews import HOW_TO_WATCH
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,7 +93,10 @@ class Command:
         outputs = Outputs.plan(job, request.output, versions, variants, previews)
         found = report.describe(self.models, job, request, self.arguments)
         if not request.overwrite and outputs.finished(report.is_report_of(found)):
-            tqdm.write(f"done before: {outputs.report}")
+            for path in [outputs.report] if quiet else outputs.files():
+                tqdm.write(f"done before: {path}")
+            if not quiet:
+                print("Another --seed gives another result, --overwrite makes this one again.")
             return False
         for beatmap in job.beatmaps:
             report.check_previews(beatmap, request.pictures)
@@ -103,8 +106,9 @@ class Command:
             with on_terminal(beatmap, request, quiet) as reports:
                 remapped.append(remap(self.models, beatmap, names, request, reports))
         self.write(job, outputs, remapped, found)
-        for variant in [] if quiet else found["variants"]:
-            print(report.outcome(variant["written"], request.options.spacing))
+        for k, variant in enumerate([] if quiet else found["variants"], 1):
+            number = f"#{k}: " if variants > 1 else ""
+            print(number + report.outcome(variant["written"], request.options.spacing))
             if places := report.to_look_at(variant["marks"]):
                 print(places)
         return True
@@ -200,10 +204,9 @@ def main() -> int:
         if not single or ranks.world_size > 1:
             return command.remap_inputs(paths, left_out, ranks)
         command.remap_input(paths[0], Tally(strict=True))
-    print(
-        "To play it: a .osu file goes into the song's folder, then press F5 in osu!'s song list; "
-        "an .osz file is opened with osu!."
-    )
+    print(report.how_to_play(request.choice.into_archive(is_archive(paths[0]))))
+    if "html" in request.pictures.kinds:
+        print(HOW_TO_WATCH)
     return 0
 
 

@@ -5,7 +5,10 @@ rank takes its share: any number of processes computes the same training run. Th
 the same --results-dir goes on with a run that was stopped, by a signal or by a crash.
 """
 
-from conventions import requirements_check  # noqa: F401  (first: says what is missing)
+from conventions import requirements_check  # (first: says what is missing)
+
+if __name__ == "__main__":
+    requirements_check.announce()
 
 # isort: split
 import argparse
@@ -62,6 +65,13 @@ def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any
     if options.max_minutes is not None:
         length = f"{options.max_minutes:g} minutes, at most {length},"
     log.info("Training for %s of %d in an epoch", length, loader.batches_per_epoch)
+    if trainer.progress() >= 1:
+        log.warning(
+            "Nothing is left of this run, at step %d after %.1f minutes: ask for more than that "
+            "with --epochs, --max-steps or --max-minutes",
+            trainer.step,
+            trainer.elapsed / 60,
+        )
 
 
 @naming(command_line.flag_names())

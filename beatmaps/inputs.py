@@ -122,6 +122,9 @@ def find_inputs(patterns: Sequence[Path], output: Path) -> Inputs:
     the same content as an earlier file, are left out; so are, in a searched folder, difficulties
     below a set's own folder. Raises OSError, and ValueError for a pattern that matches no file.
     """
+    whole = Path(" ".join(map(str, patterns)))
+    if len(patterns) > 1 and whole.exists():
+        raise ValueError(f'"{whole}": a path with spaces in it needs the quotation marks')
     found: dict[Path, Path] = {}
     below: dict[Path, Path] = {}
     for pattern in patterns:

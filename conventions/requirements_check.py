@@ -6,6 +6,7 @@ both, and only the standard library is needed.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -99,6 +100,15 @@ def check() -> None:
     warning = python_warning(tuple(sys.version_info[:3]))
     if warning and parent_process() is None:  # once, not for every worker
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def announce() -> None:
+    """Says that the program has begun: importing PyTorch takes seconds, on a busy computer many.
+
+    Of processes that torchrun starts only the first says so, and none that was asked for help.
+    """
+    if not {"-h", "--help"} & set(sys.argv) and os.environ.get("RANK", "0") == "0":
+        print("osu-diffusion is starting ...", file=sys.stderr, flush=True)
 
 
 def _remedy(file: str) -> str:

@@ -29,7 +29,7 @@ class Reports:
 
 @contextmanager
 def bar(text: str, *, disable: bool = False) -> Iterator[Progress]:
-    """A progress bar on stderr that appears with the first report."""
+    """A progress bar on stderr, from the first report to that of the last step."""
     with ExitStack() as stack:
         bars: list[tqdm[NoReturn]] = []
 
@@ -38,5 +38,7 @@ def bar(text: str, *, disable: bool = False) -> Iterator[Progress]:
                 new = tqdm(total=total, desc=text, unit="step", file=sys.stderr, disable=disable)
                 bars.append(stack.enter_context(new))
             bars[0].update(done - bars[0].n)
+            if done >= total:
+                bars.pop().close()  # what is printed from now on begins a line
 
         yield progress

@@ -89,6 +89,13 @@ def outcome(written: dict[str, float], spacing: Spacing) -> str:
     )
 
 
+def how_to_play(in_archive: bool) -> str:
+    """What a mapper does with the new `.osz` or `.osu` file."""
+    if in_archive:
+        return "To play it: open the .osz file with osu!."
+    return "To play it: copy the .osu file into the song's folder, press F5 in osu!'s song list."
+
+
 def to_look_at(marks: list[dict[str, Any]]) -> str:
     """The first places that a mapper should look at, a line each; empty where there are none."""
     if not marks:

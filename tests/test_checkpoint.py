@@ -273,6 +273,8 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path, load: 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     assert "there is no checkpoint file" in refusal(tmp_path / "none.pt")
     assert "lacks model_ema.pkl" in refusal(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert f"give the model in it, {tmp_path / 'model.safetensors'}" in refusal(tmp_path)
     with pytest.raises(CheckpointError, match="there is no checkpoint file"):
         load_training_checkpoint(tmp_path)
 

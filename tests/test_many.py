@@ -207,6 +207,15 @@ def test_a_report_that_makes_no_sense_is_not_overwritten(
     assert path.read_text(encoding="utf-8") == report
 
 
+def test_a_path_with_spaces_and_without_quotation_marks_is_told_so(
+    trained: Path, song: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "My own song.osz"
+    path.write_bytes(song.read_bytes())
+    assert remap(trained, tmp_path / "out", "--beatmap", *str(path).split(" ")) == 2
+    assert f'"{path}": a path with spaces' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("members", "flags", "message"),
     [

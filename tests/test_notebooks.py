@@ -56,6 +56,23 @@ def test_notebooks_are_tidy(path: Path) -> None:
     assert len(addresses) == 1 and addresses[0]["metadata"]["tags"] == ["parameters"]
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("osu_diffusion_sample", "BEATMAP"),
+        ("osu_diffusion_train", "BEATMAP"),
+        ("osu_diffusion_train", "SONGS"),
+    ],
+)
+def test_a_path_of_windows_can_be_pasted(name: str, setting: str) -> None:
+    r"""Between plain quotation marks \U of C:\Users would be no Python."""
+    (cell,) = (c for c in read(name).cells if "parameters" in c.metadata.get("tags", []))
+    (line,) = (line for line in cell.source.splitlines() if line.startswith(f"{setting} = "))
+    found: dict[str, str] = {}
+    exec(line.replace('""', '"C:\\Users\\new map.osu"', 1), found)
+    assert found[setting] == "C:\\Users\\new map.osu"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_of_code_is_explained(path: Path) -> None:
     kinds = [cell.cell_type for cell in read(path.stem).cells]

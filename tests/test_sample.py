@@ -28,6 +28,7 @@ from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling import remap as remapping
 from sampling.generate import SampleOptions, generate
+from sampling.progress import bar
 from sampling.report import outcome, to_look_at
 from sampling.results import safe_name
 from sampling.steering import Steering
@@ -105,6 +106,34 @@ def test_a_remap_keeps_spacing_and_the_playfield(example: Path) -> None:
     assert errors["object_spacing_error_median"] <= 0.7
     assert errors["object_spacing_error_p95"] <= 2.0
     assert errors["centres_off_playfield"] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_terminal_says_which_result_is_which_and_what_comes_next(
+    trained: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--beatmap", small, "--num-variants", 2, "--preview", "html")
+    assert remap(trained, tmp_path, *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    written = [line.removeprefix("wrote ") for line in lines if line.endswith(".osu")]
+    outcomes = [line for line in lines if "object spacing error" in line]
+    assert [line[:4] for line in outcomes] == ["#1: ", "#2: "] and len(written) == 2
+    assert lines[-2].startswith("To play it: copy the .osu file") and "double click" in lines[-1]
+    assert remap(trained, tmp_path, *flags) == 0
+    *found, hint, to_play, to_watch = capsys.readouterr().out.splitlines()
+    assert found == [f"done before: {path}" for path in written]
+    assert "Another --seed" in hint and [to_play, to_watch] == lines[-2:]
+
+
+def test_a_bar_ends_with_its_last_step_and_begins_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is printed after the last step is on a line of its own."""
+    with bar("learning") as progress:
+        for _ in range(2):
+            progress(0, 2)
+            progress(2, 2)
+            assert capsys.readouterr().err.endswith("\n")
 
 
 def test_the_report_lists_places_to_look_at(example: Path) -> None:
@@ -398,7 +427,7 @@ def bad_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("--output {folder}/text.txt", "text.txt is a file: name a folder for the results"),
         ("--output {folder}/text.txt/new", "text.txt is a file, "),
         ("--ckpt {folder}/nowhere.pt", "no checkpoint file"),
-        ("--ckpt {folder}", "lacks model_ema.pkl"),
+        ("--ckpt {folder}", "is a folder: give the model in it"),
         ("--ckpt {folder}/other.safetensors", "another program"),
         ("--ckpt {folder}/text.txt", "is not a model"),
         ("--ckpt {folder}/empty.osu", "is not a model"),

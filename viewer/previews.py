@@ -12,6 +12,7 @@ from viewer.player_page import check_audio, find_audio, write_player
 
 SUFFIXES = {"png": ".png", "sheet": ".sheet.png", "gif": ".gif", "html": ".html"}
 """Kinds of previews, and how their files' names end."""
+HOW_TO_WATCH = "To watch it: open the .html file in a browser, by a double click."
 
 
 def write_preview(

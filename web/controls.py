@@ -48,6 +48,10 @@ PARTS_EXAMPLE = "00:00:000 - 00:30:000 -> 1\n00:30:000 - 00:45:000 -> 2"
 SHOW_PLAYER = """
 () => document.querySelector("#player").scrollIntoView({ behavior: "smooth", block: "nearest" })
 """
+HOW_TO_PLAY = """
+<p class="manners">An .osz is opened with osu!. An .osu goes into the song's folder; then press F5
+in osu!'s song list.</p>
+"""
 MANNERS = """
 <p class="manners">Results are machine-made and say so in their difficulty name and tags: leave that
 in, name the mappers whose style you take, and do not submit them for ranking as your own work. Your
@@ -295,6 +299,7 @@ class Page:
             with gr.Row():
                 self.osu = gr.DownloadButton("Download .osu", elem_id="osu")
                 self.osz = gr.DownloadButton("Download .osz", elem_id="osz")
+            gr.HTML(HOW_TO_PLAY)
             self.picture = gr.Image(
                 label="Before and after",
                 show_label=False,

@@ -36,7 +36,8 @@ WHOLE_MAP = {"start": None, "end": None}
 """What the timeline holds when no part is chosen."""
 
 EMPTY = """
-<div class="empty"><p>Drop a beatmap, and it plays here.<br>The new one plays beside it.</p></div>
+<div class="empty"><p>Drop a beatmap, and it plays here.<br>
+Press Generate, and the new one plays beside it.</p></div>
 """
 
 

@@ -41,6 +41,26 @@ def test_scripts_import_the_check_first_and_old_pythons_can_parse_both(script: s
     assert ast.unparse(first) == "from conventions import requirements_check"
 
 
+@pytest.mark.parametrize(
+    ("flags", "rank", "said"),
+    [([], None, True), ([], "0", True), ([], "1", False), (["--help"], None, False)],
+)
+def test_one_process_says_that_it_has_begun(
+    flags: list[str],
+    rank: str | None,
+    said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sample.py", *flags])
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    requirements_check.announce()
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "osu-diffusion is starting ...\n" if said else "")
+
+
 def test_the_check_itself_imports_the_standard_library_alone() -> None:
     tree = ast.parse((ROOT / "conventions" / "requirements_check.py").read_text(encoding="utf-8"))
     names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]

@@ -111,6 +111,7 @@ def test_a_run_killed_before_its_export_only_exports(packed: PackedDataset, tmp_
     assert (folder / "model.safetensors").is_file()
     text = (folder / "log.txt").read_text(encoding="utf-8")
     assert text.count("Train Loss") == TRAIN_STEPS
+    assert text.count("Nothing is left of this run, at step 10 after") == 1
 
 
 @pytest.mark.parametrize(
