@@ -13,7 +13,7 @@ from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from diffusion.samplers import SOLVERS
 from models import SIZES
 from sampling.descriptors import Wishes
-from sampling.options import DEFAULT_STEPS, SampleOptions
+from sampling.options import DEFAULT_STEPS, STYLE_CFG_SCALE, SampleOptions
 from sampling.request import Pictures, RemapRequest
 from sampling.style import StyleMix
 from viewer.previews import SUFFIXES
@@ -298,9 +298,8 @@ def _add_style_flags(parser: argparse.ArgumentParser) -> None:
     style(
         "--cfg-scale",
         type=float,
-        default=1.0,
         metavar="FACTOR",
-        help="how strong the style is: above 1 it is exaggerated",
+        help="how strong the style is: above 1 it is exaggerated; default: 2 with a style",
     )
 
 
@@ -425,13 +424,21 @@ def request_of_report(arguments: Mapping[str, Any]) -> RemapRequest:
     return request_from(remap_parser().parse_args([], stored))
 
 
+def _cfg_scale(args: argparse.Namespace) -> float:
+    """The strength of a style: that which arrives best, if one is asked for without a strength."""
+    if args.cfg_scale is not None:
+        return float(args.cfg_scale)
+    styled = args.style_id or args.style_mapper or args.style_beatmap or args.descriptors
+    return STYLE_CFG_SCALE if styled else 1.0
+
+
 def options_from(args: argparse.Namespace) -> SampleOptions:
     """The sampling options that parsed flags ask for."""
     refined = args.refine or args.refine_ckpt is not None
     return SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
-        cfg_scale=args.cfg_scale,
+        cfg_scale=_cfg_scale(args),
         variants=args.num_variants,
         seed=args.seed,
         spacing=Spacing.parse(args.spacing),

@@ -19,6 +19,8 @@ EDIT_RAMP_PX = (1.31, 655.0)
 """Noise in px from which an edit starts: of a strength just above 0, and of strength 1."""
 DEFAULT_GUIDANCE = 2.0
 MAX_GUIDANCE = 10.0
+STYLE_CFG_SCALE = 2.0
+"""Scale of classifier-free guidance with which a style arrives best (docs/notes/styles.md)."""
 GUIDED_FROM_PX = 10.0
 """Noise in px below which the weak model is not used: little is left to decide there."""
 

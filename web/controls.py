@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
-from sampling.options import SampleOptions
+from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.request import RemapRequest
 from web.display import (
     EMPTY,
@@ -200,7 +200,12 @@ class Page:
             )
             self.build_told()
             self.guidance = gr.Slider(
-                1, 4, value=1, step=0.1, label="Exaggerate the style", elem_id="guidance"
+                1,
+                4,
+                value=STYLE_CFG_SCALE,
+                step=0.1,
+                label="Exaggerate the style",
+                elem_id="guidance",
             )
 
     def build_told(self) -> None:

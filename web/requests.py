@@ -10,7 +10,7 @@ from beatmaps.selection import Selection
 from constraints.spacing import WITH_FACTOR, Spacing
 from conventions.errors import FieldError, in_words
 from sampling.descriptors import Wishes
-from sampling.options import SampleOptions
+from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.request import RemapRequest
 from sampling.style import StyleMix
 from web.offers import split_styles
@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "negative_descriptors": [],
     "star_rating": "",
     "circle_size": "",
-    "guidance": 1.0,
+    "guidance": STYLE_CFG_SCALE,
     "spacing": "keep",
     "factor": 1.0,
     "strength": 1.0,

@@ -20,15 +20,15 @@ from conventions import command_line
 from conventions.ranks import process_group
 
 def main():
-    with process_group("gloo", minutes=0.05) as ranks:  # 3 seconds
+    with process_group("gloo", minutes=0.25) as ranks:  # as processes start apart
         def slowly():
-            time.sleep(6)
+            time.sleep(18)
             return "packed"
         print(ranks.from_main(slowly), flush=True)
         ranks.largest(1.0)
         if not ranks.is_main:
             ranks.largest(1.0)
-        time.sleep(30)  # the main rank stalls
+        time.sleep(90)  # the main rank stalls
 
 command_line.run(main)
 """
@@ -65,7 +65,7 @@ def last_line(process: subprocess.Popen[str], code: int = 2) -> str:
 def test_only_the_main_ranks_own_work_is_waited_for_long() -> None:
     main, other = start(2, ["-c", WAITS])
     try:
-        assert "another process of this run has ended, or did not answer for 0.05 minutes" in (
+        assert "another process of this run has ended, or did not answer for 0.25 minutes" in (
             last_line(other)
         )
         assert main.poll() is None

@@ -114,6 +114,22 @@ def test_what_results_depend_on_is_told_apart(other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "scale"),
+    [
+        ("", 1),
+        ("--style-id 5", 2),
+        ("--style-mapper Ann", 2),
+        ("--style-beatmap a.osu", 2),
+        ("--descriptors clean", 2),
+        ("--style-id 5 --cfg-scale 1", 1),
+        ("--style-id 5 --negative-style 6", 2),
+    ],
+)
+def test_a_style_is_exaggerated_unless_told_otherwise(flags: str, scale: float) -> None:
+    assert request(flags).options.cfg_scale == scale
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--num-sampling-steps 0", "--num-sampling-steps 0: give a number from 1 to 1000"),
