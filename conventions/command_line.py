@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from conventions.errors import LostRankError
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +102,11 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main())
     except (ValueError, OSError) as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
+        if isinstance(error, LostRankError):
+            # Threads that still wait for the lost process may abort an orderly end.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -30,6 +30,10 @@ class FieldError(ValueError):
         return Formatter().vformat(self.text, self.values, _Names(self.name))
 
 
+class LostRankError(ConnectionError):
+    """Another process of the same run has ended, or does not answer."""
+
+
 class _Names(dict[str, str]):
     """What fields are called, asked for one by one."""
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from conventions.errors import FieldError
+from conventions.errors import FieldError, LostRankError
 
 T = TypeVar("T")
 MINUTES, PATIENT_HOURS = 20.0, 4.0
@@ -114,9 +114,9 @@ def process_group(
 ) -> Iterator[Ranks]:
     """Joins torchrun's process group, if there is one, and leaves it at the end.
 
-    A rank waits `minutes` for the others, and `hours` for what the main rank does alone. An OSError
-    says that another rank is lost. Tensors on the CPU, by which the ranks agree on when to stop, go
-    through gloo in any case.
+    A rank waits `minutes` for the others, and `hours` for what the main rank does alone. A
+    LostRankError says that another rank is lost. Tensors on the CPU, by which the ranks agree on
+    when to stop, go through gloo in any case.
     """
     if "WORLD_SIZE" not in os.environ:
         yield Ranks()
@@ -135,7 +135,7 @@ def process_group(
         lost = isinstance(error, dist.DistError) or bool(LOST.search(str(error)))
         if not lost:
             raise
-        raise ConnectionError(
+        raise LostRankError(
             f"another process of this run has ended, or did not answer for {minutes:g} minutes: "
             "its own message, if there is one, says why. The same command goes on from what was "
             f"saved ({' '.join(str(error).split())[:200]})"
