@@ -540,7 +540,7 @@ def test_variants_are_combined_and_earlier_results_come_back(tab: Tab, song_set:
     tab.settings(steps=1, variants=1, seed=4)
     tab.generate()
     # In a style, where the test before has left one chosen.
-    other = re.compile(r"Other \(AI remap (style \d+ )?seed 4\)")
+    other = re.compile(r"Other \(AI remap (style \d+ guidance 2 )?seed 4\)")
     assert other.match(tab.text("#facts"))
     tab.click("#undo")
     tab.wait(lambda: "#1+#2+#1" in tab.text("#facts"))
