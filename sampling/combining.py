@@ -152,7 +152,8 @@ def combine(
     xy, joints = mend(sequence, xy, owner, chosen, options)
     version = f"{result_version(beatmap, request)} {_describe(order, parts, rest)}"
     _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
-    return Combined(version, *finish(sequence, xy, wanted, version, request), joints)
+    data, written, errors = finish(sequence, xy, wanted, version, request)
+    return Combined(version, data, written.beatmap, errors, joints)
 
 
 def _describe(order: list[int], parts: Many[TimePart], rest: int) -> str:

@@ -83,12 +83,12 @@ def to_remap(
 
 def finish(
     sequence: Sequence, xy: FloatArray, wanted: FloatArray, version: str, request: RemapRequest
-) -> tuple[bytes, Beatmap, dict[str, float]]:
+) -> tuple[bytes, Sequence, dict[str, float]]:
     """A new difficulty's bytes, read back, and how well it keeps the distances `wanted` (T,) px."""
     options, set_id = request.options, -1 if request.choice.separate_set else None
     data = remapped_file(sequence, xy, version, options.seed, set_id, options.slider_velocity)
-    written = parse_beatmap(data, sequence.beatmap.name)
-    return data, written, measure(sequence, beatmap_to_sequence(written).xy, wanted)
+    written = beatmap_to_sequence(parse_beatmap(data, sequence.beatmap.name))
+    return data, written, measure(sequence, written.xy, wanted)
 
 
 def remap(
@@ -118,6 +118,6 @@ def remap(
         data, written, errors = finish(sequence, placed[k], wanted, version, request)
         mine = [xy[k] for xy in (*states, placed)] if watch else []
         before = measure(sequence, raw[k], wanted)
-        marks = find_marks(sequence, beatmap_to_sequence(written))
-        result.append(Remapped(data, written, raw[k], mine, errors, before, seconds, marks))
+        marks = find_marks(sequence, written)
+        result.append(Remapped(data, written.beatmap, raw[k], mine, errors, before, seconds, marks))
     return result

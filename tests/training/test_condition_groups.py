@@ -17,14 +17,11 @@ from models import null_classes
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.steering import Models, Steering, steer
 from tests.conftest import beatmap_text, call_train, random_objects, remap, run_train
+from tests.runs import assert_resumes, last
 from training.conditioning import GROUPS, facts_of, make_vocabulary, told_table
 
 ALL = tuple(GROUPS)
 FLAGS = ("--condition-groups", "stars", "mapper", "descriptors", "circle-size")
-
-
-def last(folder: Path) -> Path:
-    return max((folder / "checkpoints").glob("*.pt"))
 
 
 def dataset_of(packed: PackedDataset, **columns: object) -> PackedDataset:
@@ -169,12 +166,7 @@ def test_a_run_is_told_of_groups_and_says_of_which(packed: PackedDataset, run: P
 
 def test_a_run_with_groups_resumes(packed: PackedDataset, run: Path, tmp_path: Path) -> None:
     flags = (*FLAGS, "--ckpt-every", 5, "--class-dropout", 0.5)
-    whole = run_train(packed.folder, tmp_path / "whole", *flags)
-    half = run_train(packed.folder, tmp_path / "half", *flags)
-    last(half).unlink()
-    resumed = run_train(packed.folder, tmp_path / "half", *flags, "--resume", half)
-    one, two = (load_training_checkpoint(last(folder))["ema"] for folder in (whole, resumed))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert_resumes(packed, tmp_path, *flags)
 
 
 def test_a_model_with_classes_goes_on_with_groups(

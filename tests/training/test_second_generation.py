@@ -19,16 +19,12 @@ from data_loading import PackedDataset
 from diffusion.parametrisation import EDM, LearnedVariance
 from models import Conditions, DiTConfig, null_classes
 from tests.conftest import call_train, run_train
+from tests.runs import assert_resumes, last
 from tests.second_generation import tokenizer, write_folder
 from training.conditioning import told_table, with_groups_dropped
 from training.distortion import Distortion
 from training.objective import Noise, Objective
 from training.state import read_training_state
-
-
-def last(folder: Path) -> Path:
-    return max((folder / "checkpoints").glob("*.pt"))
-
 
 # --- what the network is told ---------------------------------------------------------------------
 
@@ -113,12 +109,7 @@ def test_a_run_from_a_folder_resumes(packed: PackedDataset, tmp_path: Path) -> N
     flags: tuple[object, ...] = ("--ckpt", write_folder(tmp_path / "v2"), "--max-steps", 4)
     flags += ("--ckpt-every", 2)
     flags += ("--augment-double-time", 0.5, "--augment-distances", 0.1)
-    whole = run_train(packed.folder, tmp_path / "whole", *flags)
-    half = run_train(packed.folder, tmp_path / "half", *flags)
-    last(half).unlink()
-    resumed = run_train(packed.folder, tmp_path / "half", *flags, "--resume", half)
-    one, two = (load_training_checkpoint(last(folder))["ema"] for folder in (whole, resumed))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert_resumes(packed, tmp_path, *flags)
 
 
 def test_flags_of_a_class_table_are_refused(packed: PackedDataset, tmp_path: Path) -> None:
