@@ -46,8 +46,11 @@ def warn_of_ignored(options: TrainingOptions) -> None:
             "--noise-schedule and --l1-loss have no effect on edm; they belong to "
             "--parametrisation learned-variance"
         )
-    if options.parametrisation != "edm" and options.noise_log_std != EDM().log_std:
-        log.warning("--noise-log-std has no effect on %s", options.parametrisation)
+    drawn = (options.noise_log_mean, options.noise_log_std)
+    if options.parametrisation != "edm" and drawn != (EDM().log_mean, EDM().log_std):
+        log.warning(
+            "--noise-log-mean and --noise-log-std have no effect on %s", options.parametrisation
+        )
 
 
 def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any]) -> None:

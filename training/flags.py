@@ -50,6 +50,12 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", choices=list(SIZES), help="size of the network")
+    add(
+        "--depth",
+        type=int,
+        help="number of blocks; default: that of --model. A --ckpt that has fewer grows: the new "
+        "blocks change nothing at first",
+    )
     add("--num-classes", type=int, help="style classes; default: the dataset's")
     add(
         "--condition-groups",
@@ -97,6 +103,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="PX",
         help="train an expert for low noise, up to this much; default: all noise",
+    )
+    add(
+        "--noise-log-mean",
+        type=float,
+        help="of edm: mean of the logarithm of the noise levels, in units of 131 px: -1 is 48 px",
     )
     add(
         "--noise-log-std",

@@ -11,7 +11,7 @@ from diffusion.parametrisation import EDM
 
 POSITIVE = (
     *("epochs", "max_steps", "max_minutes", "global_batch_size", "accumulate", "seq_len"),
-    *("max_noise_px", "noise_log_std", "half_window", "train_half_window"),
+    *("depth", "max_noise_px", "noise_log_std", "half_window", "train_half_window"),
     *("num_classes", "heads", "peak_tflops", "dist_timeout"),
     *("log_every", "ckpt_every", "keep_last", "keep_every", "val_every", "sample_every", "profile"),
 )
@@ -34,6 +34,7 @@ class TrainingOptions:
     fine_tune_ids: str | None = None
     num_workers: int | None = field(default=None, metadata=INDIFFERENT)
     model: str = "DiT-B"
+    depth: int | None = None
     num_classes: int | None = None
     condition_groups: tuple[str, ...] = ()
     architecture: str = "local"
@@ -46,6 +47,7 @@ class TrainingOptions:
     distance_dropout: float = 0.0
     known_points: float = 0.5
     max_noise_px: float | None = None
+    noise_log_mean: float = EDM().log_mean
     noise_log_std: float = EDM().log_std
     augment_double_time: float = 0.0
     augment_distances: float = 0.0

@@ -22,7 +22,7 @@ from training.trainer import Trainer
 def make_parametrisation(options: TrainingOptions) -> Parametrisation:
     """The parametrisation that the options ask for."""
     schedule = SCHEDULES[options.noise_schedule or "squaredcos_cap_v2"]()
-    whole: Parametrisation = EDM(log_std=options.noise_log_std)
+    whole: Parametrisation = EDM(options.noise_log_mean, options.noise_log_std)
     if options.parametrisation != "edm":
         whole = LearnedVariance(schedule, options.l1_loss is not False)
     return whole if options.max_noise_px is None else whole.limited(options.max_noise_px)
@@ -42,6 +42,7 @@ def make_config(
     return DiTConfig(
         **{
             **SIZES[options.model],
+            **({} if options.depth is None else {"depth": options.depth}),
             **ARCHITECTURES[options.architecture],
             "num_classes": num_classes if vocabulary is None else 0,
             "class_groups": () if vocabulary is None else vocabulary.groups,
@@ -110,15 +111,17 @@ def open_data(options: TrainingOptions, ranks: Ranks) -> PackedDataset:
 def starting_point(options: TrainingOptions, checkpoint: Path | None) -> TrainingState | None:
     """The state to begin with: the run's own checkpoint, else `ckpt`, else None.
 
-    With other maps or a new class table it is a new run, which counts its steps from 0.
+    With other maps, a new class table or more blocks it is a new run, whose steps count from 0.
     """
     if checkpoint is not None:
         return read_training_state(checkpoint)
     if options.ckpt is None:
         return None
     state = read_training_state(options.ckpt, options.heads, options.max_noise_step)
-    state = state.at_noise(options.max_noise_px, options.noise_log_std)
+    state = state.at_noise(options.max_noise_px, options.noise_log_mean, options.noise_log_std)
     other = options.relearn_embeds or options.fine_tune_ids or options.condition_groups
+    if options.depth is not None and options.depth > state.config.depth:
+        state, other = state.deepened(options.depth), True
     return state.as_new_run() if other else state
 
 

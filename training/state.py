@@ -26,7 +26,16 @@ from models import DiTConfig
 EMBEDDER = "y_embedder."
 TABLE = f"{EMBEDDER}embedding_table.weight"
 FIRST_LAYER = "xoc_embedder.mlp.0.weight"
+BLOCKS = "blocks."
 Weights = dict[str, Tensor]
+
+
+def with_closed_gates(modulation: Tensor) -> Tensor:
+    """Weights (6 D, D) or biases (6 D,) of a block's modulation, those of its two gates zero."""
+    parts = list(modulation.chunk(6))
+    for gate in (2, 5):  # as `DiTBlock` takes them apart
+        parts[gate] = torch.zeros_like(parts[gate])
+    return torch.cat(parts)
 
 
 class OtherRunError(FieldError, CheckpointError):
@@ -56,15 +65,15 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
 
-    def at_noise(self, px: float | None, log_std: float) -> "TrainingState":
+    def at_noise(self, px: float | None, log_mean: float, log_std: float) -> "TrainingState":
         """The same for training only at noise up to `px` from here on; as before where it is None.
 
-        How noise levels are drawn, `log_std`, is no property of the weights: any model may continue
-        with any value.
+        How noise levels are drawn, `log_mean` and `log_std`, is no property of the weights: any
+        model may continue with any values.
         """
         parametrisation = self.parametrisation
         if isinstance(parametrisation, EDM):
-            parametrisation = replace(parametrisation, log_std=log_std)
+            parametrisation = replace(parametrisation, log_mean=log_mean, log_std=log_std)
         return replace(
             self, parametrisation=parametrisation if px is None else parametrisation.limited(px)
         )
@@ -121,6 +130,46 @@ class TrainingState:
             model=widened(self.model),
             ema=widened(self.ema),
             moments={name: value for name, value in self.moments.items() if name != FIRST_LAYER},
+        )
+
+    def deepened(self, depth: int) -> "TrainingState":
+        """The same with `depth` blocks; the new ones change nothing at first.
+
+        They stand between the old ones at even distances. Each is a copy of the block before it
+        whose gates are closed, so that its gradients tell at once what to open them for. The
+        optimiser has no moments for them yet.
+        """
+        old = self.config.depth
+        origins = [i * old // depth for i in range(depth)]  # of each block, the old one it is like
+
+        def placed(values: dict[str, Any]) -> dict[str, Any]:
+            """Values by name, those of block i once for each block that is like it."""
+            found = {k: v for k, v in values.items() if not k.startswith(BLOCKS)}
+            for new, origin in enumerate(origins):
+                start = f"{BLOCKS}{origin}."
+                found |= {
+                    f"{BLOCKS}{new}.{k.removeprefix(start)}": v
+                    for k, v in values.items()
+                    if k.startswith(start)
+                }
+            return found
+
+        added = [f"{BLOCKS}{i}." for i in range(1, depth) if origins[i] == origins[i - 1]]
+
+        def grown(weights: Weights) -> Weights:
+            found = placed(weights)
+            for name in found:
+                if name.startswith(tuple(added)) and ".adaLN_modulation." in name:
+                    found[name] = with_closed_gates(found[name])
+            return found
+
+        moments = placed(self.moments)
+        return replace(
+            self,
+            config=replace(self.config, depth=depth),
+            model=grown(self.model),
+            ema=grown(self.ema),
+            moments={k: v for k, v in moments.items() if not k.startswith(tuple(added))},
         )
 
     def as_new_run(self) -> "TrainingState":
