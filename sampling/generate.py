@@ -21,9 +21,9 @@ from constraints.rules import (
     Rule,
     Settle,
     arranged,
-    obeying,
     pinned,
     spaced,
+    with_rules,
     within,
 )
 from constraints.shapes import SliderShapes
@@ -172,7 +172,7 @@ def sample_part(
         if steps:
             watched = in_pixels(loaded, 0, report)
             denoise, std = make_denoiser(loaded, part, options, steering.style, steering.expert)
-            denoise = obeying(denoise, loaded.parametrisation, rules)
+            denoise = with_rules(denoise, loaded.parametrisation, rules)
             x = start(loaded, part, options, source, noise)
             sigmas, draw = noise_levels(loaded, options), noise_source(generators)
             x = solver(loaded, options)(denoise, x, sigmas, watched, draw, std)
@@ -182,7 +182,7 @@ def sample_part(
             if steering.refiner is not None:
                 refiner, style = steering.refiner, steering.refiner_style
             denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
-            denoise = obeying(denoise, refiner.parametrisation, rules)
+            denoise = with_rules(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
             xy = refine(refiner, denoise, options.refine_iterations, xy, watched)
         # Float32 cannot hold every coordinate of a file.
