@@ -24,7 +24,7 @@ NUM_TYPES = 16
 """Number of point types, `conventions.point_types.PointType`."""
 
 PX_PER_UNIT = 131.0
-"""Px per network unit of our models: the std of points uniform on the playfield (real maps: 114)."""
+"""Px per network unit: the deviation of points uniform on the playfield (real maps: 114)."""
 
 LARGEST = {
     **{"width": 16_384, "depth": 512, "heads": 512, "num_classes": 10_000_000},
