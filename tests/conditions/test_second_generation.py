@@ -16,7 +16,7 @@ from torch import Tensor
 
 from checkpoint import CheckpointError, LoadedModel, load_model
 from conditions.second_generation import TOKENIZER, WEIGHTS
-from conditions.vocabulary import Told
+from conditions.vocabulary import MapConditions
 from diffusion.guidance import guided_network
 from diffusion.parametrisation import LearnedVariance, parametrisation_from_dict
 from diffusion.samplers import sample_ddim
@@ -83,7 +83,7 @@ def test_class_vectors_are_those_of_the_public_code(
 ) -> None:
     vocabulary = loaded.vocabulary
     assert vocabulary is not None
-    told = Told(
+    told = MapConditions(
         star_rating=5.0, mapper=8, descriptors=("style/clean", "skillset/jumps"), circle_size=4.0
     )
     assert torch.equal(vocabulary.vector(told), outputs["y"].bool())

@@ -14,7 +14,7 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel, load_model
-from conditions.vocabulary import Told
+from conditions.vocabulary import MapConditions
 from constraints.spacing import Spacing
 from conventions.errors import naming
 from data_loading import PackedDataset
@@ -171,7 +171,7 @@ def test_an_expert_that_needs_distances_does_not_go_without(
 # --- what a v2 is told ----------------------------------------------------------------------------
 
 
-def embedding(loaded: LoadedModel, said: Told) -> torch.Tensor:
+def embedding(loaded: LoadedModel, said: MapConditions) -> torch.Tensor:
     assert loaded.vocabulary is not None
     return loaded.model.y_embedder(loaded.vocabulary.vector(said))[0]
 
@@ -183,19 +183,21 @@ def steering(loaded: LoadedModel, beatmap: Beatmap, *given: object) -> Steering:
 
 def test_the_maps_own_stars_and_circle_size_are_told(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     style = steering(loaded, beatmap).style
     assert style.embedding is not None and style.negative is not None
     assert torch.equal(style.embedding, embedding(loaded, own))
     assert torch.equal(style.negative, style.embedding)
     style = steering(loaded, beatmap, "--star-rating", 7, "--circle-size", 2.5).style
     assert style.embedding is not None
-    assert torch.equal(style.embedding, embedding(loaded, Told(star_rating=7, circle_size=2.5)))
+    assert torch.equal(
+        style.embedding, embedding(loaded, MapConditions(star_rating=7, circle_size=2.5))
+    )
 
 
 def test_guidance_has_the_unknown_style_on_its_other_side(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     given = ("--style-mapper", "7", "--descriptors", "clean", "--cfg-scale", 2)
     style = steering(loaded, beatmap, *given).style
     wanted = replace(own, mapper=7, descriptors=("style/clean",))
@@ -210,7 +212,7 @@ def test_guidance_has_the_unknown_style_on_its_other_side(v2: Path, beatmap: Bea
 
 def test_styles_are_mixed_by_weight_and_named_in_three_ways(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     parts = [
         replace(own, mapper=7, descriptors=("style/clean", "skillset/jumps")),  # beatmap 101
         replace(own, mapper=7),
