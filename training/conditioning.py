@@ -1,4 +1,4 @@
-"""The conditions of the maps that a model with groups of them is trained on, and what is dropped."""
+"""The conditions of the maps that a model is trained on, group by group, and what is dropped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,7 +3,7 @@
 import pytest
 
 from conditions.vocabulary import MapConditions, Vocabulary, vocabulary_of
-from tests.second_generation import tokenizer
+from tests.osu_diffusion_v2 import tokenizer
 
 ENDS = [25, 28, 32, 54]
 """The places for "unknown" of the made-up tokenizer's four groups."""

@@ -27,7 +27,7 @@ from sampling.options import SampleOptions
 from sampling.request import RemapRequest
 from sampling.steering import Models, Steering, steer
 from tests.conftest import beatmap_text, random_objects, read_json, remap, run_command, run_train
-from tests.second_generation import write_folder
+from tests.osu_diffusion_v2 import write_folder
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from checkpoint import (
     load_training_checkpoint,
     save_training_checkpoint,
 )
-from conditions.second_generation import RENAMED, WEIGHTS
+from conditions.osu_diffusion_v2 import RENAMED, WEIGHTS
 from conditions.vocabulary import MapConditions, vocabulary_of
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM, LearnedVariance
 from models import Conditions, DiTConfig, null_classes
 from tests.conftest import call_train, run_train
+from tests.osu_diffusion_v2 import tokenizer, write_folder
 from tests.runs import assert_resumes, last
-from tests.second_generation import tokenizer, write_folder
 from training.conditioning import condition_table, with_groups_dropped
 from training.distortion import Distortion
 from training.objective import Noise, Objective

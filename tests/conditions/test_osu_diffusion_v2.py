@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from checkpoint import CheckpointError, LoadedModel, load_model
-from conditions.second_generation import TOKENIZER, WEIGHTS
+from conditions.osu_diffusion_v2 import TOKENIZER, WEIGHTS
 from conditions.vocabulary import MapConditions
 from diffusion.guidance import guided_network
 from diffusion.parametrisation import LearnedVariance, parametrisation_from_dict
 from diffusion.samplers import sample_ddim
 from models import Conditions, bind, make_context
-from tests.second_generation import tokenizer, write_folder
+from tests.osu_diffusion_v2 import tokenizer, write_folder
 
 FOLDER = os.environ.get("OSU_DIFFUSION_REFERENCE")
 needs_reference = pytest.mark.skipif(
