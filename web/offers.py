@@ -7,8 +7,8 @@ from checkpoint import LoadedModel
 from conditions.vocabulary import Vocabulary
 from constraints.spacing import Spacing
 from sampling.conditioning import bundled_names
+from sampling.loaded_models import Models
 from sampling.options import check_spacing
-from sampling.steering import Models
 from sampling.style import ClassEntry, read_class_table
 
 LISTED = 40

@@ -15,7 +15,8 @@ from conventions.errors import naming
 from data_loading import PackedDataset
 from models import null_classes
 from sampling.flags import NAMES, remap_parser, request_from
-from sampling.steering import Models, Steering, steer
+from sampling.loaded_models import Models
+from sampling.map_inputs import MapInputs, map_inputs
 from tests.conftest import beatmap_text, call_train, random_objects, remap, run_train
 from tests.runs import assert_resumes, last
 from training.conditioning import GROUPS, condition_table, facts_of, make_vocabulary
@@ -204,10 +205,12 @@ def test_flags_that_do_not_go_together_are_refused(
 # --- what it is asked for -------------------------------------------------------------------------
 
 
-def steering(run: Path, beatmap: Beatmap, *given: object) -> Steering:
+def inputs(run: Path, beatmap: Beatmap, *given: object) -> MapInputs:
     args = remap_parser().parse_args([str(flag) for flag in given])
     with naming(NAMES):
-        return steer(Models(load_model(run / "model.safetensors")), beatmap, request_from(args))
+        return map_inputs(
+            Models(load_model(run / "model.safetensors")), beatmap, request_from(args)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +224,7 @@ def test_a_mapper_is_asked_for_by_name(run: Path, beatmap: Beatmap) -> None:
     own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     wanted = MapConditions(None, own.star_rating, -1, ("two",), 4.0)
     given = ("--style-mapper", "mapper", "--descriptors", "two", "--cfg-scale", 2)
-    style = steering(run, beatmap, *given).style
+    style = inputs(run, beatmap, *given).style
     for found, told in ((style.embedding, wanted), (style.negative, own)):
         assert found is not None
         assert torch.equal(found, loaded.model.y_embedder(loaded.vocabulary.vector(told))[0])
@@ -239,7 +242,7 @@ def test_unknown_names_are_refused_with_the_nearest(
     run: Path, beatmap: Beatmap, given: tuple[object, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        steering(run, beatmap, *given)
+        inputs(run, beatmap, *given)
 
 
 def test_what_it_has_no_group_for_is_refused(
@@ -249,7 +252,7 @@ def test_what_it_has_no_group_for_is_refused(
     folder = run_train(packed.folder, tmp_path, *flags)
     for given in (("--star-rating", 5), ("--circle-size", 3), ("--descriptors", "one")):
         with pytest.raises(ValueError, match=f"{given[0]}: model.safetensors was trained without"):
-            steering(folder, beatmap, *given)
+            inputs(folder, beatmap, *given)
 
 
 def test_the_command_remaps_with_it(run: Path, tmp_path: Path, no_pictures: None) -> None:

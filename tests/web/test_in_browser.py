@@ -32,7 +32,7 @@ from checkpoint import load_model
 from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.command_line import options_of
-from sampling.steering import Models, load_models
+from sampling.loaded_models import Models, load_models
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
 from tests.osu_diffusion_v2 import write_folder

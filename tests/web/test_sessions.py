@@ -13,8 +13,8 @@ from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
 from sampling.conditioning import bundled_names
 from sampling.flags import remap_parser, request_from
+from sampling.loaded_models import Models
 from sampling.request import RemapRequest
-from sampling.steering import Models
 from sampling.style import ClassEntry
 from tests.conftest import beatmap_text, maps_below, random_objects, remap
 from tests.osu_diffusion_v2 import write_folder
