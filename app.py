@@ -22,8 +22,8 @@ from conventions import command_line
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.errors import naming
 from sampling.flags import NAMES, add_expert_flags
+from sampling.loaded_models import load_models
 from sampling.request import RemapRequest
-from sampling.steering import load_models
 
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "

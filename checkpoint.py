@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from conditions import second_generation
-from conditions.second_generation import TOKENIZER, WEIGHTS
+from conditions import osu_diffusion_v2
+from conditions.osu_diffusion_v2 import TOKENIZER, WEIGHTS
 from conditions.vocabulary import Vocabulary, from_dict, vocabulary_of
 from conventions import hub
 from conventions.errors import FieldError
@@ -262,14 +262,14 @@ def folder_parts(
                 f"{folder} lacks {name}: the folder of an osu-diffusion v2 holds {WEIGHTS} and "
                 f"{TOKENIZER}"
             )
-    known = second_generation.parametrisation_of(known_steps)
+    known = osu_diffusion_v2.parametrisation_of(known_steps)
     parametrisation = parametrisation_from_dict(known)
     path = folder / TOKENIZER
     try:
         vocabulary = vocabulary_of(_read_pickle(path, MOST_TOKENIZER_BYTES))
         path = folder / WEIGHTS
-        weights = second_generation.weights_of(_read_pickle(path, MOST_WEIGHT_BYTES))
-        config = second_generation.config_of(weights, vocabulary, heads)
+        weights = osu_diffusion_v2.weights_of(_read_pickle(path, MOST_WEIGHT_BYTES))
+        config = osu_diffusion_v2.config_of(weights, vocabulary, heads)
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError) as error:

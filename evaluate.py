@@ -37,10 +37,10 @@ from metrics.denoising import Denoising
 from metrics.fidelity import count_changes
 from metrics.metric import Pair
 from metrics.registry import METRICS
+from sampling.loaded_models import Models
 from sampling.options import DEFAULT_STEPS, SampleOptions
 from sampling.remap import remap
 from sampling.request import RemapRequest
-from sampling.steering import Models
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
 NAMES = command_line.flag_names(steps="--num-sampling-steps")

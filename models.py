@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 NUM_TYPES = 16
 """Number of point types, `conventions.point_types.PointType`."""
 
-SIGMA_DATA_PX = 131.0
-"""Px per network unit: the std of points uniform on the playfield (real maps: 114)."""
+PX_PER_UNIT = 131.0
+"""Px per network unit: the deviation of points uniform on the playfield (real maps: 114)."""
 
 LARGEST = {
     **{"width": 16_384, "depth": 512, "heads": 512, "num_classes": 10_000_000},
@@ -61,7 +61,7 @@ class DiTConfig:
     distance_dim: int = 64
     time_dim: int = 0
     raw_coordinates: bool = True
-    coordinate_scale: tuple[float, float] = (SIGMA_DATA_PX, SIGMA_DATA_PX)
+    coordinate_scale: tuple[float, float] = (PX_PER_UNIT, PX_PER_UNIT)
     rotary_periods: tuple[float, float] | None = (20.0, 60_000.0)
     index_periods: tuple[float, float] | None = None
     neighbours: bool = False

@@ -32,12 +32,12 @@ from conventions.ranks import Ranks, process_group
 from models import SIZES
 from sampling import report
 from sampling.flags import NAMES, remap_parser, request_from
+from sampling.loaded_models import Models, load_models
 from sampling.many_maps import Tally
 from sampling.progress import Reports, bar
 from sampling.remap import Remapped, remap, result_version
 from sampling.request import RemapRequest
 from sampling.results import Outputs, put_bytes
-from sampling.steering import Models, load_models
 from viewer.previews import HOW_TO_WATCH
 
 

@@ -25,8 +25,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a model is told of a map; None or an empty field means unknown.
+class MapConditions:
+    """The conditions of a whole map, by name; None or an empty field means unknown.
 
     Mappers are user IDs. Numbers below 0 stand for mappers of whom only the name is known.
     """
@@ -37,7 +37,7 @@ class Told:
     descriptors: tuple[str, ...] = ()
     circle_size: float | None = None
 
-    def without_style(self) -> "Told":
+    def without_style(self) -> "MapConditions":
         """A copy without beatmap, mapper and descriptors: the other side of guidance."""
         return replace(self, beatmap=None, mapper=None, descriptors=())
 
@@ -87,26 +87,25 @@ class Vocabulary:
             *(self.num_descriptors, self.circle_sizes),
         )
 
-    def tells(self, wish: str) -> bool:
-        """Whether the model has a group for this field of `Told`, with or without "negative_"."""
-        field_of_group = ("beatmap", "star_rating", "mapper", "descriptors", "circle_size")
-        counts = dict(zip(field_of_group, self.groups, strict=True))
-        return bool(counts[wish.removeprefix("negative_")])
+    def has_group(self, field: str) -> bool:
+        """Whether there is a group for a field of `MapConditions`, with or without "negative_"."""
+        names = ("beatmap", "star_rating", "mapper", "descriptors", "circle_size")
+        return bool(dict(zip(names, self.groups, strict=True))[field.removeprefix("negative_")])
 
-    def vector(self, told: Told) -> Tensor:
-        """The vector (1, G) bool for `told`; ValueError for a value that is not known."""
+    def vector(self, conditions: MapConditions) -> Tensor:
+        """The vector (1, G) bool for `conditions`; ValueError for an unknown value."""
         vector = torch.zeros(1, sum(self.groups), dtype=torch.bool)
-        vector[0, self.places(told)] = True
+        vector[0, self.places(conditions)] = True
         return vector
 
-    def places(self, told: Told) -> list[int]:
-        """Indices of the vector's ones for `told`; ValueError for a value that is not known."""
+    def places(self, conditions: MapConditions) -> list[int]:
+        """Indices of the ones in the vector of `conditions`; ValueError for an unknown value."""
         chosen = (
-            [] if told.beatmap is None else [self._beatmap(told.beatmap)],
-            _bucket(told.star_rating, self.max_difficulty, self.difficulties),
-            [] if told.mapper is None else [self._mapper(told.mapper)],
-            [self._descriptor(name) for name in told.descriptors],
-            _bucket(told.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
+            [] if conditions.beatmap is None else [self._beatmap(conditions.beatmap)],
+            _bucket(conditions.star_rating, self.max_difficulty, self.difficulties),
+            [] if conditions.mapper is None else [self._mapper(conditions.mapper)],
+            [self._descriptor(name) for name in conditions.descriptors],
+            _bucket(conditions.circle_size, LARGEST_CIRCLE_SIZE, self.circle_sizes),
         )
         found, first = [], 0
         for count, places in zip(self.groups, chosen, strict=True):
@@ -115,7 +114,7 @@ class Vocabulary:
             first += count
         return found
 
-    def of_beatmap(self, beatmap_id: int) -> Told:
+    def of_beatmap(self, beatmap_id: int) -> MapConditions:
         """What training used for a beatmap; ValueError, with the nearest IDs, if it is unknown."""
         known = self.mapper_of.keys() | self.descriptors_of.keys() | self.beatmaps.keys()
         if beatmap_id not in known:
@@ -127,7 +126,7 @@ class Vocabulary:
         names = {place: name for name, place in self.descriptors.items()}
         said = self.descriptors_of.get(beatmap_id, ())
         mapper = self.mapper_of.get(beatmap_id)
-        return Told(
+        return MapConditions(
             beatmap_id if beatmap_id in self.beatmaps else None,
             mapper=mapper if mapper in self.mappers else None,
             descriptors=tuple(names[place] for place in said if place in names),

@@ -132,7 +132,9 @@ def on_cpu(settle: Settle) -> Settle:
     return lambda xy: settle(xy.detach().cpu()).to(xy)
 
 
-def obeying(denoise: Denoise, parametrisation: Parametrisation, rules: Sequence[Rule]) -> Denoise:
+def with_rules(
+    denoise: Denoise, parametrisation: Parametrisation, rules: Sequence[Rule]
+) -> Denoise:
     """A denoiser whose predictions keep the rules, applied one after the other.
 
     Only here network units and px meet: noise in px is that of the axis with more px per unit.

@@ -25,7 +25,7 @@ def expert_limit(parametrisation: Parametrisation, below_px: float | None = None
     return known if below_px is None else min(known, below_px)
 
 
-def taking_over(
+def with_expert(
     base: Denoiser,
     units: Parametrisation,
     expert: Denoiser,

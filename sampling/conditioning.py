@@ -11,7 +11,7 @@ from torch import Tensor
 from beatmaps.osu_file import Beatmap
 from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel
-from conditions.vocabulary import Told, Vocabulary
+from conditions.vocabulary import MapConditions, Vocabulary
 from conventions.bundled import DEFAULT_MODEL
 from conventions.errors import FieldError
 from sampling.descriptors import Wishes
@@ -31,15 +31,15 @@ def check_models(models: Sequence[LoadedModel | None], wishes: Wishes) -> None:
                 "trained with --condition-groups, are told such things (as {model} or {expert})",
                 name,
             )
-        if not any(vocabulary.tells(wish) for vocabulary in vocabularies):
+        if not any(vocabulary.has_group(wish) for vocabulary in vocabularies):
             raise FieldError(f"{{{wish}}}: {{0}} was trained without such a group", name)
 
 
-def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> Told:
+def of_beatmap(beatmap: Beatmap, wishes: Wishes) -> MapConditions:
     """The map's star rating and circle size, unless the wishes have others."""
     stars = star_rating(beatmap.raw) if wishes.star_rating is None else wishes.star_rating
     size = beatmap.circle_size if wishes.circle_size is None else wishes.circle_size
-    return Told(star_rating=stars, circle_size=size)
+    return MapConditions(star_rating=stars, circle_size=size)
 
 
 def style(
@@ -50,10 +50,10 @@ def style(
     If nothing is unwanted, the negative side of guidance is an unknown style.
     """
     wishes, cache = request.wishes, request.output / ".cache"
-    told_of = of_beatmap(beatmap, wishes)
+    conditions = of_beatmap(beatmap, wishes)
     return Style(
         *(
-            embedding(loaded, replace(told_of, descriptors=names), mix, cache, progress)
+            embedding(loaded, replace(conditions, descriptors=names), mix, cache, progress)
             for names, mix in (
                 (wishes.descriptors, request.style),
                 (wishes.negative_descriptors, request.unwanted),
@@ -63,9 +63,13 @@ def style(
 
 
 def embedding(
-    loaded: LoadedModel, told_of: Told, request: StyleMix, cache: Path, progress: Progress
+    loaded: LoadedModel,
+    conditions: MapConditions,
+    request: StyleMix,
+    cache: Path,
+    progress: Progress,
 ) -> Tensor:
-    """The embedding (D,) of a map with conditions `told_of`, in the styles of a request.
+    """The embedding (D,) of a map with `conditions`, in the styles of a request.
 
     Several styles are mixed by their weights.
     """
@@ -74,33 +78,33 @@ def embedding(
     parts: list[tuple[Tensor, float]] = []
     for text in request.ids:
         for name, weight in weighted_parts("style_id", text, ", "):
-            parts.append((embedded(loaded, as_beatmap(vocabulary, name, told_of)), weight))
+            parts.append((embedded(loaded, as_beatmap(vocabulary, name, conditions)), weight))
     for text in request.mappers:
         for name, weight in weighted_parts("style_mapper", text, ","):
             mapper = vocabulary.mapper_named(name, bundled_names())
-            parts.append((embedded(loaded, replace(told_of, mapper=mapper)), weight))
+            parts.append((embedded(loaded, replace(conditions, mapper=mapper)), weight))
     if request.files:
         parts.append((style_of_files(loaded, request.files, cache, progress), 1.0))
     if not parts:
-        return embedded(loaded, told_of)
+        return embedded(loaded, conditions)
     total = sum(weight for _, weight in parts)
     return torch.stack([part * (weight / total) for part, weight in parts]).sum(dim=0)
 
 
-def as_beatmap(vocabulary: Vocabulary, text: str, told_of: Told) -> Told:
-    """`told_of` with the mapper and the descriptors of a beatmap of the training data."""
+def as_beatmap(vocabulary: Vocabulary, text: str, conditions: MapConditions) -> MapConditions:
+    """`conditions` with the mapper and the descriptors of a beatmap of the training data."""
     if not (text.isascii() and text.isdigit()):
         raise FieldError("{style_id} {0!r}: give beatmap IDs, which are numbers", text)
     known = vocabulary.of_beatmap(int(text))
-    names = dict.fromkeys([*known.descriptors, *told_of.descriptors])
-    return replace(told_of, beatmap=known.beatmap, mapper=known.mapper, descriptors=tuple(names))
+    names = dict.fromkeys([*known.descriptors, *conditions.descriptors])
+    return replace(conditions, beatmap=known.beatmap, mapper=known.mapper, descriptors=tuple(names))
 
 
-def embedded(loaded: LoadedModel, told_of: Told) -> Tensor:
+def embedded(loaded: LoadedModel, conditions: MapConditions) -> Tensor:
     """The embedding (D,) of these conditions."""
     assert loaded.vocabulary is not None
     with torch.no_grad():
-        vector = loaded.vocabulary.vector(told_of).to(loaded.device)
+        vector = loaded.vocabulary.vector(conditions).to(loaded.device)
         return loaded.model.y_embedder(vector)[0]
 
 

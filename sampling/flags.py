@@ -42,7 +42,7 @@ def remap_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_selection_flags(parser)
     _add_style_flags(parser)
     _add_edit_flags(parser)
-    _add_told_flags(parser)
+    _add_condition_flags(parser)
     _add_result_flags(parser.add_argument_group("how the result comes out"))
     where = parser.add_argument_group("where it goes, and pictures of it")
     _add_output_flags(where)
@@ -356,7 +356,7 @@ def add_expert_flags(add: Callable[..., object]) -> None:
     )
 
 
-def _add_told_flags(parser: argparse.ArgumentParser) -> None:
+def _add_condition_flags(parser: argparse.ArgumentParser) -> None:
     told = parser.add_argument_group(
         "a second model, and what models like osu-diffusion v2 are told of the map"
     ).add_argument

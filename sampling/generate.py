@@ -21,9 +21,9 @@ from constraints.rules import (
     Rule,
     Settle,
     arranged,
-    obeying,
     pinned,
     spaced,
+    with_rules,
     within,
 )
 from constraints.shapes import SliderShapes
@@ -33,6 +33,7 @@ from conventions.arrays import FloatArray
 from conventions.point_types import SPINNERS
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
+from sampling.map_inputs import MapInputs
 from sampling.network import Part, make_denoiser
 from sampling.options import (
     SampleOptions,
@@ -43,7 +44,6 @@ from sampling.options import (
     structure_mode,
 )
 from sampling.progress import Progress, no_progress
-from sampling.steering import Steering
 
 FITS, SWEEPS = 2, 10
 """Iterations for slider shapes and for objects' places in every sampling step."""
@@ -58,7 +58,7 @@ def generate(
     sequence: Sequence,
     options: SampleOptions,
     progress: Progress = no_progress,
-    steering: Steering | None = None,
+    inputs: MapInputs | None = None,
     watch: Watch | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Samples new coordinates for every data point of `sequence`, or of the objects chosen.
@@ -69,16 +69,16 @@ def generate(
     whatever the number of variants. Of a long map only the chosen range and its surroundings are
     sampled. `watch` gets the prediction of every step.
     """
-    steering = steering or Steering()
-    check_models(loaded, options, steering)
+    inputs = inputs or MapInputs()
+    check_models(loaded, options, inputs)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
-    chosen = steering.chosen
+    chosen = inputs.chosen
     if chosen is None:
         chosen = np.ones(len(sequence.beatmap.objects), dtype=bool)
     assert chosen.shape == (len(sequence.beatmap.objects),)
     if options.sampling_steps + options.refine_iterations == 0 or not chosen.any():
         return raw, placed
-    expert = None if steering.expert is None else steering.expert.loaded
+    expert = None if inputs.expert is None else inputs.expert.loaded
     part, points = choose_part(loaded, sequence, options, chosen, expert)
     seeds = [f"{options.seed}/{sequence.beatmap.md5}/{k}" for k in range(options.variants)]
     generators = [torch.Generator().manual_seed(_seed_of(text)) for text in seeds]
@@ -94,7 +94,7 @@ def generate(
         progress(step + 1, total)
 
     raw[:, points] = sample_part(
-        loaded, part, placement, noise[:, points], generators, options, steering, report
+        loaded, part, placement, noise[:, points], generators, options, inputs, report
     )
     for k, xy in enumerate(raw[:, points]):
         if options.spacing.mode == "free":
@@ -103,12 +103,12 @@ def generate(
     return raw, placed
 
 
-def check_models(loaded: LoadedModel, options: SampleOptions, steering: Steering) -> None:
+def check_models(loaded: LoadedModel, options: SampleOptions, inputs: MapInputs) -> None:
     """ValueError if a model cannot do what the options ask for."""
-    check_levels(loaded, options, None if steering.expert is None else steering.expert.takes_px)
+    check_levels(loaded, options, None if inputs.expert is None else inputs.expert.takes_px)
     check_spacing(loaded, options.spacing)
-    if steering.expert is not None:
-        check_spacing(steering.expert.loaded, options.spacing)
+    if inputs.expert is not None:
+        check_spacing(inputs.expert.loaded, options.spacing)
 
 
 def choose_part(
@@ -157,7 +157,7 @@ def sample_part(
     noise: Tensor,
     generators: list[torch.Generator],
     options: SampleOptions,
-    steering: Steering,
+    inputs: MapInputs,
     report: Callback,
 ) -> FloatArray:
     """Coordinates (N, T, 2) px of a part, from unit noise (N, T, 2): sampled, then refined.
@@ -171,18 +171,18 @@ def sample_part(
         xy = source
         if steps:
             watched = in_pixels(loaded, 0, report)
-            denoise, std = make_denoiser(loaded, part, options, steering.style, steering.expert)
-            denoise = obeying(denoise, loaded.parametrisation, rules)
+            denoise, std = make_denoiser(loaded, part, options, inputs.style, inputs.expert)
+            denoise = with_rules(denoise, loaded.parametrisation, rules)
             x = start(loaded, part, options, source, noise)
             sigmas, draw = noise_levels(loaded, options), noise_source(generators)
             x = solver(loaded, options)(denoise, x, sigmas, watched, draw, std)
             xy = loaded.parametrisation.to_pixels(x.float()).cpu()
         if options.refine_iterations:
-            refiner, style = loaded, steering.style
-            if steering.refiner is not None:
-                refiner, style = steering.refiner, steering.refiner_style
+            refiner, style = loaded, inputs.style
+            if inputs.refiner is not None:
+                refiner, style = inputs.refiner, inputs.refiner_style
             denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
-            denoise = obeying(denoise, refiner.parametrisation, rules)
+            denoise = with_rules(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
             xy = refine(refiner, denoise, options.refine_iterations, xy, watched)
         # Float32 cannot hold every coordinate of a file.

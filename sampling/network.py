@@ -12,7 +12,7 @@ from checkpoint import LoadedModel
 from conventions.arrays import FloatArray
 from conventions.precision import has_bf16
 from data_loading import conditions_of, near_playfield
-from diffusion.experts import taking_over
+from diffusion.experts import with_expert
 from diffusion.guidance import guided_by_weak, guided_network
 from diffusion.parametrisation import Denoise, StepStd
 from models import Conditions, bind
@@ -50,7 +50,7 @@ def make_denoiser(
     if expert is not None:
         # A given weight of guidance is for the model that has a weak one.
         theirs = options if expert.loaded.weak is not None else replace(options, guidance=None)
-        return taking_over(
+        return with_expert(
             make_denoiser(loaded, part, options, style),
             loaded.parametrisation,
             make_denoiser(expert.loaded, part, theirs, expert.style),

@@ -16,10 +16,11 @@ from conventions.arrays import FloatArray
 from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
+from sampling.loaded_models import Models
+from sampling.map_inputs import map_inputs
 from sampling.options import SampleOptions
 from sampling.progress import Reports
 from sampling.request import RemapRequest
-from sampling.steering import Models, steer
 from viewer.marks import Mark
 
 TAG = "osu-diffusion"
@@ -104,14 +105,14 @@ def remap(
     beatmap or the model.
     """
     reports, options = reports or Reports(), request.options
-    steering = steer(models, beatmap, request, reports.learning)
-    sequence, chosen = to_remap(beatmap, options, steering.chosen)
+    inputs = map_inputs(models, beatmap, request, reports.learning)
+    sequence, chosen = to_remap(beatmap, options, inputs.chosen)
     _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     states: list[FloatArray] = []
     watch = (lambda _, xy: states.append(xy)) if request.pictures.denoising else None
     reports.sampling(0, options.sampling_steps + options.refine_iterations)
     started = time.perf_counter()
-    raw, placed = generate(models.sampler, sequence, options, reports.sampling, steering, watch)
+    raw, placed = generate(models.sampler, sequence, options, reports.sampling, inputs, watch)
     seconds = time.perf_counter() - started
     result = []
     for k, version in enumerate(versions):

@@ -20,10 +20,10 @@ from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import Spacing
 from conventions.identity import identity
 from sampling.flags import request_of_report
+from sampling.loaded_models import Models
 from sampling.remap import Remapped
 from sampling.request import Pictures, RemapRequest
 from sampling.results import Outputs, Result
-from sampling.steering import Models
 from viewer.animation import DEFAULT_CLIP, animate_denoising, check_length
 from viewer.pictures import time_slices
 from viewer.previews import SUFFIXES, write_preview

@@ -33,7 +33,7 @@ from toy_benchmark import FAMILIES, make_patterns, to_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
 from constraints.bounds import Bounds
-from constraints.rules import Chain, obeying, project_spacing, spaced
+from constraints.rules import Chain, project_spacing, spaced, with_rules
 from conventions import command_line
 from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
@@ -143,7 +143,7 @@ class ByModel:
         if not self.met:
             return denoise
         rules = [spaced(true_chain(sequence))]
-        return obeying(denoise, self.loaded.parametrisation, rules)
+        return with_rules(denoise, self.loaded.parametrisation, rules)
 
 
 def ways_of(loaded: LoadedModel, steps: int) -> dict[str, Way]:

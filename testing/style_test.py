@@ -41,7 +41,7 @@ from conventions.playfield import PLAYFIELD_CENTRE
 from metrics.metric import Pair
 from metrics.realism_metric import RealismDistances
 from sampling.generate import SampleOptions, generate
-from sampling.steering import Steering
+from sampling.map_inputs import MapInputs
 from sampling.style import Style, read_index
 from sampling.style_learning import Learning, embeddings_of, learn_embedding
 
@@ -203,7 +203,7 @@ class Setting:
     ) -> Features:
         """Features of a source map in a style; its realism counts under `name`."""
         _, sequence = source
-        _, placed = generate(self.loaded, sequence, options, steering=Steering(style=style))
+        _, placed = generate(self.loaded, sequence, options, inputs=MapInputs(style=style))
         after = sequence.moved(placed[0])
         pair = Pair(sequence, after, sequence.distances(), Bounds())
         self.realism.setdefault(name, RealismDistances()).measure(pair)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel, load_model
-from constraints.rules import obeying
+from constraints.rules import with_rules
 from conventions import command_line, playfield
 from conventions.arrays import FloatArray
 from conventions.bundled import DEFAULT_MODEL
@@ -216,7 +216,7 @@ def predict_last(loaded: LoadedModel, sequence: Sequence, options: Options) -> F
         )
 
     denoise = complete(loaded, sequence, options)
-    denoise = obeying(denoise, loaded.parametrisation, [others_known])
+    denoise = with_rules(denoise, loaded.parametrisation, [others_known])
     solver = SOLVERS[options.sampler]
     sigmas = solver.levels(loaded.parametrisation, options.steps)
     generator = torch.Generator().manual_seed(options.seed)

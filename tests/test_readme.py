@@ -19,7 +19,7 @@ import pytest
 
 from sampling import style
 from tests.conftest import beatmap_text, random_objects, run_command
-from tests.second_generation import write_folder
+from tests.osu_diffusion_v2 import write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -28,10 +28,10 @@ from metrics.marks import find_marks
 from metrics.spacing import measure
 from sampling import remap as remapping
 from sampling.generate import SampleOptions, generate
+from sampling.map_inputs import MapInputs
 from sampling.progress import bar
 from sampling.report import outcome, to_look_at
 from sampling.results import safe_name
-from sampling.steering import Steering
 from sampling.style import Style, embeddings_of
 from tests.conftest import (
     NUM_MAPS,
@@ -321,8 +321,8 @@ def test_styles_and_guidance_change_what_the_model_gives(loaded: LoadedModel, sm
             steps=3, cfg_scale=cfg_scale, spacing=Spacing("model"), bounds="off"
         )
         embedding = None if style is None else embeddings_of(loaded)[style]
-        steering = Steering(style=Style(embedding))
-        return generate(loaded, sequence, options, steering=steering)[0]
+        inputs = MapInputs(style=Style(embedding))
+        return generate(loaded, sequence, options, inputs=inputs)[0]
 
     none, style = raw(None), raw(3)
     assert np.array_equal(none, raw(None)) and np.array_equal(none, raw(None, 5.0))

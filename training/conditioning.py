@@ -1,4 +1,4 @@
-"""What a model with groups of conditions is told about its training maps, and what is dropped."""
+"""The conditions of the maps that a model is trained on, group by group, and what is dropped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conditions.vocabulary import Told, Vocabulary
+from conditions.vocabulary import MapConditions, Vocabulary
 from conventions.errors import FieldError
 from data_loading import PackedDataset, set_keys
 from datasets.filters import likely_mappers, normal_name
@@ -161,11 +161,11 @@ def _places(keys: Iterable[Key]) -> dict[Key, int]:
     return {key: place for place, key in enumerate(keys)}
 
 
-# --- what is told of maps -------------------------------------------------------------------------
+# --- the conditions of maps -----------------------------------------------------------------------
 
 
-class ToldTable:
-    """What a model is told of every map of a dataset: [rows] (N,) gives vectors (N, G) bool.
+class ConditionTable:
+    """The conditions of every map of a dataset: [rows] (N,) gives vectors (N, G) bool.
 
     Only indices are stored: all vectors together would take maps times entries bytes.
     """
@@ -183,8 +183,8 @@ class ToldTable:
         return vectors
 
 
-def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ToldTable:
-    """What the model is told of every map of a dataset.
+def condition_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ConditionTable:
+    """The conditions of every map of a dataset.
 
     For a beatmap in the vocabulary its values are used, else those of the dataset, without mappers
     and words that the vocabulary does not have.
@@ -197,15 +197,15 @@ def told_table(vocabulary: Vocabulary, dataset: PackedDataset) -> ToldTable:
         mapper = vocabulary.mapper_of.get(fact.beatmap_id, user)
         words = fact.tags if vocabulary.from_tags else fact.descriptors
         said = [names.get(place) for place in vocabulary.descriptors_of.get(fact.beatmap_id, ())]
-        told = Told(
+        conditions = MapConditions(
             fact.beatmap_id if fact.beatmap_id in vocabulary.beatmaps else None,
             fact.star_rating,
             mapper if mapper in vocabulary.mappers else None,
             tuple(word for word in said or words if word in vocabulary.descriptors),
             fact.circle_size,
         )
-        found.append(np.array(vocabulary.places(told), np.int32))
-    return ToldTable(found, sum(vocabulary.groups))
+        found.append(np.array(vocabulary.places(conditions), np.int32))
+    return ConditionTable(found, sum(vocabulary.groups))
 
 
 def with_groups_dropped(classes: Tensor, dropped: Tensor, config: DiTConfig) -> Tensor:

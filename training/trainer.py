@@ -23,7 +23,7 @@ from data_loading import Batch, PackedDataset, WindowLoader
 from datasets.class_tables import save_beatmap_idx
 from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
-from training.conditioning import told_table
+from training.conditioning import condition_table
 from training.ema import WeightAverage
 from training.memory import parts_that_fit
 from training.monitor import StepRecord, Watch
@@ -55,7 +55,7 @@ class Trainer:
         vocabulary: Vocabulary | None = None,
     ) -> None:
         self.vocabulary = vocabulary
-        told = None if vocabulary is None else told_table(vocabulary, dataset)
+        classes = None if vocabulary is None else condition_table(vocabulary, dataset)
         self.options, self.ranks, self.dataset = options, ranks, dataset
         self.device = command_line.pick_device(options.device, ranks.local_rank)
         self.dtype = getattr(torch, options.dtype)
@@ -78,7 +78,7 @@ class Trainer:
             world_size=ranks.world_size,
             turn=options.augment_rotation,
             stretch=options.augment_scale,
-            classes=told,
+            classes=classes,
         )
         self.objective = self._objective(config, parametrisation)
         # Small gradients underflow in float16, so the loss is scaled up to compute them.
@@ -87,7 +87,7 @@ class Trainer:
         self.validation: Validation | None = None
         if len(rows[1]):
             self.validation = Validation(
-                dataset, rows[1], self.objective, options.seq_len, options.global_seed, told
+                dataset, rows[1], self.objective, options.seq_len, options.global_seed, classes
             )
         self.step, self.updates, self.elapsed = 0, 0, 0.0
         self.saved_step: int | None = None

@@ -62,7 +62,7 @@ class Validation:
         objective: Objective,
         seq_len: int,
         seed: int,
-        told: ByRow | None = None,
+        classes: ByRow | None = None,
     ) -> None:
         self.dataset, self.rows, self.objective, self.seed = dataset, rows, objective, seed
         self.loader = WindowLoader(
@@ -73,7 +73,7 @@ class Validation:
             batch_size=1,
             seed=seed,
             flip=False,
-            classes=told,
+            classes=classes,
         )
         self.count = min(WINDOWS, self.loader.batches_per_epoch)
         self.noise = Noise.draw(

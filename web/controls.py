@@ -198,7 +198,7 @@ class Page:
                 height=150,
                 elem_id="style-files",
             )
-            self.build_told()
+            self.build_conditions()
             self.guidance = gr.Slider(
                 1,
                 4,
@@ -208,8 +208,8 @@ class Page:
                 elem_id="guidance",
             )
 
-    def build_told(self) -> None:
-        """What models of the second generation are told; nothing to see with others."""
+    def build_conditions(self) -> None:
+        """Conditions of models that have groups of them; nothing to see with others."""
         models = self.sessions.models
         tags, told = known_descriptors(models), bool(vocabularies(models))
         self.mappers = gr.Dropdown(

@@ -7,8 +7,8 @@ from checkpoint import LoadedModel
 from conditions.vocabulary import Vocabulary
 from constraints.spacing import Spacing
 from sampling.conditioning import bundled_names
+from sampling.loaded_models import Models
 from sampling.options import check_spacing
-from sampling.steering import Models
 from sampling.style import ClassEntry, read_class_table
 
 LISTED = 40
@@ -71,7 +71,7 @@ def can_choose_distances(models: Models) -> bool:
 
 
 def vocabularies(models: Models) -> list[Vocabulary]:
-    """What those of the models that are of the second generation can be told of a map."""
+    """What those of the models that have groups of conditions can be told of a map."""
     found = [m.vocabulary for m in (models.sampler, models.expert) if m is not None]
     return [vocabulary for vocabulary in found if vocabulary is not None]
 
@@ -82,7 +82,7 @@ def known_descriptors(models: Models) -> list[str]:
 
 
 def known_mappers(models: Models) -> list[str]:
-    """The mappers of a sampling model of the second generation whose names are known.
+    """The mappers of a sampling model with groups of conditions whose names are known.
 
     It has no class table; of others it knows the user IDs.
     """

@@ -15,11 +15,11 @@ from beatmaps.selection import choose_objects
 from beatmaps.sequence import beatmap_to_sequence
 from metrics.marks import find_marks
 from sampling.combining import Joint, combine, parse_parts
+from sampling.loaded_models import Models
 from sampling.progress import Progress, Reports
 from sampling.remap import remap, result_version
 from sampling.request import RemapRequest
 from sampling.results import Outputs
-from sampling.steering import Models
 from viewer.pictures import time_slices
 from viewer.player_page import player_frame
 from viewer.previews import write_preview

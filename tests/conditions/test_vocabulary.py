@@ -2,8 +2,8 @@
 
 import pytest
 
-from conditions.vocabulary import Told, Vocabulary, vocabulary_of
-from tests.second_generation import tokenizer
+from conditions.vocabulary import MapConditions, Vocabulary, vocabulary_of
+from tests.osu_diffusion_v2 import tokenizer
 
 ENDS = [25, 28, 32, 54]
 """The places for "unknown" of the made-up tokenizer's four groups."""
@@ -14,14 +14,14 @@ def vocabulary() -> Vocabulary:
     return vocabulary_of(tokenizer())
 
 
-def places(vocabulary: Vocabulary, told: Told) -> list[int]:
+def places(vocabulary: Vocabulary, told: MapConditions) -> list[int]:
     (vector,) = vocabulary.vector(told)
     return [int(place) for place in vector.nonzero()]
 
 
 def test_what_is_not_told_is_unknown(vocabulary: Vocabulary) -> None:
-    assert places(vocabulary, Told()) == ENDS
-    assert places(vocabulary, Told(star_rating=float("nan"))) == ENDS
+    assert places(vocabulary, MapConditions()) == ENDS
+    assert places(vocabulary, MapConditions(star_rating=float("nan"))) == ENDS
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_is_not_told_is_unknown(vocabulary: Vocabulary) -> None:
 def test_star_ratings_are_rounded_down_to_a_half(
     vocabulary: Vocabulary, stars: float, place: int
 ) -> None:
-    assert places(vocabulary, Told(star_rating=stars)) == [place, *ENDS[1:]]
+    assert places(vocabulary, MapConditions(star_rating=stars)) == [place, *ENDS[1:]]
 
 
 @pytest.mark.parametrize(
@@ -40,33 +40,33 @@ def test_star_ratings_are_rounded_down_to_a_half(
 def test_circle_sizes_are_rounded_down_to_a_half(
     vocabulary: Vocabulary, size: float, place: int
 ) -> None:
-    assert places(vocabulary, Told(circle_size=size)) == [*ENDS[:3], place]
+    assert places(vocabulary, MapConditions(circle_size=size)) == [*ENDS[:3], place]
 
 
 def test_descriptors_go_by_the_end_of_their_names(vocabulary: Vocabulary) -> None:
     names = ("STYLE/clean", " Streams ")
-    assert places(vocabulary, Told(descriptors=names)) == [25, 28, 29, 31, 54]
+    assert places(vocabulary, MapConditions(descriptors=names)) == [25, 28, 29, 31, 54]
 
 
 @pytest.mark.parametrize("name", ["cleen", "style/cleen"])
 def test_the_nearest_descriptors_are_named(vocabulary: Vocabulary, name: str) -> None:
     with pytest.raises(ValueError, match="not among the model's 3; the nearest are style/clean"):
-        vocabulary.vector(Told(descriptors=(name,)))
+        vocabulary.vector(MapConditions(descriptors=(name,)))
 
 
 def test_an_end_that_two_descriptors_share_is_not_enough() -> None:
     table = {"style/slow": 0, "song/slow": 1, "style/clean": 2}
     vocabulary = vocabulary_of(tokenizer(descriptor_idx=table))
     with pytest.raises(ValueError, match="the nearest are"):
-        vocabulary.vector(Told(descriptors=("slow",)))
-    assert places(vocabulary, Told(descriptors=("song/slow",))) == [25, 28, 30, 54]
+        vocabulary.vector(MapConditions(descriptors=("slow",)))
+    assert places(vocabulary, MapConditions(descriptors=("song/slow",))) == [25, 28, 30, 54]
 
 
 def test_mappers_go_by_id_or_by_a_beatmap_of_theirs(vocabulary: Vocabulary) -> None:
     names = {303335: "Luanny", 5: "Stranger"}
     assert vocabulary.mapper_named("7", names) == 7
     assert vocabulary.mapper_named("luanny", names) == 8
-    assert places(vocabulary, Told(mapper=8)) == [25, 27, 32, 54]
+    assert places(vocabulary, MapConditions(mapper=8)) == [25, 27, 32, 54]
     with pytest.raises(ValueError, match=r"not among the model's 2 mappers .* Luanny"):
         vocabulary.mapper_named("Luany", names)
     with pytest.raises(ValueError, match="style mapper '99'"):
@@ -74,7 +74,7 @@ def test_mappers_go_by_id_or_by_a_beatmap_of_theirs(vocabulary: Vocabulary) -> N
 
 
 def test_a_beatmap_stands_for_what_was_said_of_it(vocabulary: Vocabulary) -> None:
-    assert vocabulary.of_beatmap(101) == Told(
+    assert vocabulary.of_beatmap(101) == MapConditions(
         mapper=7, descriptors=("style/clean", "skillset/jumps")
     )
     with pytest.raises(ValueError, match="the nearest IDs are 102, 101"):
@@ -83,5 +83,5 @@ def test_a_beatmap_stands_for_what_was_said_of_it(vocabulary: Vocabulary) -> Non
 
 def test_a_group_of_beatmaps_comes_first() -> None:
     vocabulary = vocabulary_of(tokenizer(num_classes=3, beatmap_idx={101: 0, 102: 1}))
-    assert places(vocabulary, Told()) == [2, *(end + 3 for end in ENDS)]
+    assert places(vocabulary, MapConditions()) == [2, *(end + 3 for end in ENDS)]
     assert places(vocabulary, vocabulary.of_beatmap(102)) == [1, 28, 30, 34, 57]

@@ -12,11 +12,11 @@ from constraints.rules import (
     Rule,
     arranged,
     clamp,
-    obeying,
     on_cpu,
     pinned,
     project_spacing,
     spaced,
+    with_rules,
     within,
 )
 from conventions.playfield import PLAYFIELD
@@ -222,9 +222,9 @@ def prediction(xy: Tensor, parametrisation: EDM | LearnedVariance) -> Tensor:
 
 
 def ruled(xy: Tensor, rules: list[Rule], parametrisation: EDM | LearnedVariance) -> Denoise:
-    """A denoiser that always predicts xy (N, T, 2) px, obeying the rules."""
+    """A denoiser that always predicts xy (N, T, 2) px, keeping the rules."""
     x0 = prediction(xy, parametrisation)
-    return obeying(lambda x, s: x0, parametrisation, rules)
+    return with_rules(lambda x, s: x0, parametrisation, rules)
 
 
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.experts import expert_limit, taking_over
+from diffusion.experts import expert_limit, with_expert
 from diffusion.parametrisation import (
     EDM,
     Denoise,
@@ -69,7 +69,7 @@ EXPERTS: list[Parametrisation] = [
 @pytest.mark.parametrize("expert_units", EXPERTS)
 def test_each_model_sees_the_noise_that_it_knows(expert_units: Parametrisation) -> None:
     units, high, low = EDM(), list[float](), list[float]()
-    denoise, _ = taking_over(
+    denoise, _ = with_expert(
         (counted(exact(units), high), posterior_std),
         units,
         (counted(exact(expert_units), low), posterior_std),
@@ -87,7 +87,7 @@ def test_each_model_sees_the_noise_that_it_knows(expert_units: Parametrisation) 
 def test_two_models_that_know_the_same_do_as_one(expert_units: Parametrisation) -> None:
     """In whatever units: the hand-over leaves no seam."""
     units = EDM()
-    both, _ = taking_over(
+    both, _ = with_expert(
         (exact(units), posterior_std), units, (exact(expert_units), posterior_std), expert_units
     )
     (alone, seen_alone), (together, seen_together) = run(units, exact(units)), run(units, both)
@@ -99,7 +99,7 @@ def test_two_models_that_know_the_same_do_as_one(expert_units: Parametrisation) 
 def test_noise_that_differs_by_axis_leaves_a_seam_of_a_few_pixels() -> None:
     """What is as much on both axes in px is 4 : 3 in the units of osu-diffusion v2."""
     units, expert_units = EDM(), EXPERTS[2]
-    both, _ = taking_over(
+    both, _ = with_expert(
         (exact(units), posterior_std), units, (exact(expert_units), posterior_std), expert_units
     )
     _, seen_alone = run(units, exact(units))
@@ -112,7 +112,7 @@ def test_noise_that_differs_by_axis_leaves_a_seam_of_a_few_pixels() -> None:
 def test_an_expert_may_take_over_later() -> None:
     units, low = EDM(), list[float]()
     expert = counted(exact(units), low), posterior_std
-    denoise, _ = taking_over((exact(units), posterior_std), units, expert, units, 20.0)
+    denoise, _ = with_expert((exact(units), posterior_std), units, expert, units, 20.0)
     run(units, denoise)
     assert 0 < max(low) * 131 <= 20
     assert expert_limit(EDM()) == math.inf
@@ -126,19 +126,19 @@ def test_noise_of_ancestral_steps_is_that_of_the_model_at_work() -> None:
         return lambda sigma, following: torch.tensor(value)
 
     denoise = exact(units)
-    _, joined = taking_over((denoise, std(1.0)), units, (denoise, std(2.0)), low)
+    _, joined = with_expert((denoise, std(1.0)), units, (denoise, std(2.0)), low)
     one, two = torch.tensor(0.5), torch.tensor(0.1)
     assert float(joined(one, two)) == 1.0
     assert float(joined(two, two / 2)) == 2.0
     # A learnt variance is that of steps of its own chain.
-    _, joined = taking_over((denoise, std(1.0)), EDM(), (denoise, std(2.0)), low)
+    _, joined = with_expert((denoise, std(1.0)), EDM(), (denoise, std(2.0)), low)
     assert joined(two, two / 2) == posterior_std(two, two / 2)
 
 
 def test_ancestral_sampling_runs_across_the_hand_over() -> None:
     units, expert_units = LearnedVariance(), EXPERTS[2]
     network = lambda x, labels: torch.zeros(*x.shape[:2], 4, dtype=x.dtype)  # noqa: E731
-    denoise, std = taking_over(
+    denoise, std = with_expert(
         units.denoiser(network), units, expert_units.denoiser(network), expert_units
     )
     sigmas = units.chain_sigmas(100)

@@ -14,7 +14,7 @@ from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating
 from checkpoint import LoadedModel, load_model
-from conditions.vocabulary import Told
+from conditions.vocabulary import MapConditions
 from constraints.spacing import Spacing
 from conventions.errors import naming
 from data_loading import PackedDataset
@@ -23,11 +23,12 @@ from sampling import conditioning
 from sampling.experts import Expert
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.generate import generate
+from sampling.loaded_models import Models
+from sampling.map_inputs import MapInputs, map_inputs
 from sampling.options import SampleOptions
 from sampling.request import RemapRequest
-from sampling.steering import Models, Steering, steer
 from tests.conftest import beatmap_text, random_objects, read_json, remap, run_command, run_train
-from tests.second_generation import write_folder
+from tests.osu_diffusion_v2 import write_folder
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_every_step_is_one_models(
     """The time is that of the sum of the steps: 16 calls in all, each level by who knows it."""
     high_calls, low_calls = calls(whole, monkeypatch), calls(low, monkeypatch)
     options, sequence = SampleOptions(steps=16), beatmap_to_sequence(beatmap)
-    generate(whole, sequence, options, steering=Steering(expert=Expert(low)))
+    generate(whole, sequence, options, inputs=MapInputs(expert=Expert(low)))
     labels = [250 * float(s.log()) for s in EDM().sigmas(16)[:-1]]
     border = 250 * np.log(80 / 131)
     expected = [label for label in labels if label > border]
@@ -102,7 +103,7 @@ def test_rules_hold_as_with_one_model(
     sequence, options = beatmap_to_sequence(beatmap), SampleOptions(steps=12)
     results = {}
     for name, expert in (("one", None), ("two", Expert(low))):
-        _, placed = generate(whole, sequence, options, steering=Steering(expert=expert))
+        _, placed = generate(whole, sequence, options, inputs=MapInputs(expert=expert))
         results[name] = placed[0]
         found = np.linalg.norm(np.diff(placed[0], axis=0), axis=1)
         wanted = np.linalg.norm(np.diff(sequence.xy, axis=0), axis=1)
@@ -121,7 +122,7 @@ def test_the_hand_over_leaves_no_seam(
         whole,
         beatmap_to_sequence(beatmap),
         options,
-        steering=Steering(expert=Expert(low)),
+        inputs=MapInputs(expert=Expert(low)),
         watch=lambda step, xy: seen.append(xy),
     )
     sigmas = EDM().sigmas(24)[:-1] * 131
@@ -164,45 +165,47 @@ def test_an_expert_that_needs_distances_does_not_go_without(
             able,
             beatmap_to_sequence(beatmap),
             options,
-            steering=Steering(expert=Expert(low)),
+            inputs=MapInputs(expert=Expert(low)),
         )
 
 
 # --- what a v2 is told ----------------------------------------------------------------------------
 
 
-def embedding(loaded: LoadedModel, said: Told) -> torch.Tensor:
+def embedding(loaded: LoadedModel, said: MapConditions) -> torch.Tensor:
     assert loaded.vocabulary is not None
     return loaded.model.y_embedder(loaded.vocabulary.vector(said))[0]
 
 
-def steering(loaded: LoadedModel, beatmap: Beatmap, *given: object) -> Steering:
+def inputs(loaded: LoadedModel, beatmap: Beatmap, *given: object) -> MapInputs:
     with naming(NAMES):
-        return steer(Models(loaded), beatmap, flags(*given))
+        return map_inputs(Models(loaded), beatmap, flags(*given))
 
 
 def test_the_maps_own_stars_and_circle_size_are_told(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
-    style = steering(loaded, beatmap).style
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    style = inputs(loaded, beatmap).style
     assert style.embedding is not None and style.negative is not None
     assert torch.equal(style.embedding, embedding(loaded, own))
     assert torch.equal(style.negative, style.embedding)
-    style = steering(loaded, beatmap, "--star-rating", 7, "--circle-size", 2.5).style
+    style = inputs(loaded, beatmap, "--star-rating", 7, "--circle-size", 2.5).style
     assert style.embedding is not None
-    assert torch.equal(style.embedding, embedding(loaded, Told(star_rating=7, circle_size=2.5)))
+    assert torch.equal(
+        style.embedding, embedding(loaded, MapConditions(star_rating=7, circle_size=2.5))
+    )
 
 
 def test_guidance_has_the_unknown_style_on_its_other_side(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     given = ("--style-mapper", "7", "--descriptors", "clean", "--cfg-scale", 2)
-    style = steering(loaded, beatmap, *given).style
+    style = inputs(loaded, beatmap, *given).style
     wanted = replace(own, mapper=7, descriptors=("style/clean",))
     assert style.embedding is not None and style.negative is not None
     assert torch.equal(style.embedding, embedding(loaded, wanted))
     assert torch.equal(style.negative, embedding(loaded, own))
-    style = steering(loaded, beatmap, *given, "--negative-descriptors", "jumps").style
+    style = inputs(loaded, beatmap, *given, "--negative-descriptors", "jumps").style
     unwanted = replace(own, descriptors=("skillset/jumps",))
     assert style.negative is not None
     assert torch.equal(style.negative, embedding(loaded, unwanted))
@@ -210,14 +213,14 @@ def test_guidance_has_the_unknown_style_on_its_other_side(v2: Path, beatmap: Bea
 
 def test_styles_are_mixed_by_weight_and_named_in_three_ways(v2: Path, beatmap: Beatmap) -> None:
     loaded = load_model(v2)
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
     parts = [
         replace(own, mapper=7, descriptors=("style/clean", "skillset/jumps")),  # beatmap 101
         replace(own, mapper=7),
         replace(own, mapper=8),  # whose beatmap 303335 is in the bundled class table
     ]
     given = ("--style-id", "101", "--style-mapper", "7:2", conditioning.bundled_names()[303335])
-    style = steering(loaded, beatmap, *given).style
+    style = inputs(loaded, beatmap, *given).style
     a, b, c = (embedding(loaded, part) for part in parts)
     assert style.embedding is not None
     torch.testing.assert_close(style.embedding, (a + 2 * b + c) / 4)
@@ -232,13 +235,13 @@ def test_unknown_names_are_refused_with_the_nearest(v2: Path, beatmap: Beatmap) 
         (("--style-id", "x:2"), "give beatmap IDs"),
     ):
         with pytest.raises(ValueError, match=message):
-            steering(loaded, beatmap, *given)
+            inputs(loaded, beatmap, *given)
 
 
 def test_what_no_model_can_be_told_is_refused(whole: LoadedModel, beatmap: Beatmap) -> None:
     for given in (("--descriptors", "clean"), ("--star-rating", 5), ("--circle-size", 4)):
         with pytest.raises(ValueError, match=f"{given[0]}: model.safetensors knows beatmaps alone"):
-            steering(whole, beatmap, *given)
+            inputs(whole, beatmap, *given)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,7 @@ def test_each_model_gets_the_style_in_its_own_terms(
 ) -> None:
     expert = load_model(v2)
     request = flags("--descriptors", "clean", "--expert-ckpt", v2, "--expert-below", 30)
-    found = steer(Models(whole, expert=expert), beatmap, request)
+    found = map_inputs(Models(whole, expert=expert), beatmap, request)
     assert found.style.embedding is None
     assert found.expert is not None and found.expert.takes_px == 30
     assert found.expert.style.embedding is not None

@@ -23,10 +23,10 @@ from models import DiT_models, bind
 from sampling import generate as generation
 from sampling import report
 from sampling.generate import SampleOptions, generate
+from sampling.map_inputs import MapInputs
 from sampling.network import part_conditions
 from sampling.options import DEFAULT_GUIDANCE, start_level
 from sampling.remap import remapped_file
-from sampling.steering import Steering
 from tests.conftest import (
     beatmap_text,
     draw_nothing,
@@ -107,7 +107,7 @@ def test_all_bytes_outside_the_chosen_coordinates_stay(
         beatmap, sequence = made_up(seed)
         chosen = choose_objects(beatmap, selection)
         options = SampleOptions(steps=3, seed=seed, spacing=Spacing(spacing))
-        raw, placed = generate(loaded, sequence, options, steering=Steering(chosen))
+        raw, placed = generate(loaded, sequence, options, inputs=MapInputs(chosen))
         data = remapped_file(sequence, placed[0], "new", seed)
         assert changed_outside(beatmap, data, chosen) == []
         stays = ~chosen[sequence.objects]
@@ -134,7 +134,7 @@ def test_all_bytes_outside_a_range_of_real_maps_stay(loaded: LoadedModel) -> Non
             continue
         sequence = beatmap_to_sequence(beatmap)
         options = SampleOptions(steps=1)
-        _, placed = generate(loaded, sequence, options, steering=Steering(chosen))
+        _, placed = generate(loaded, sequence, options, inputs=MapInputs(chosen))
         data = remapped_file(sequence, placed[0], "new", 0)
         different = changed_outside(beatmap, data, chosen)
         # A slider without a usable length gets the one it had written, see apply_coordinates.
@@ -158,12 +158,12 @@ def test_a_range_is_sampled_as_in_the_whole_map(
     """
     assert loaded.model.config.depth == 2
     beatmap, sequence = made_up(3)
-    steering = Steering(some(beatmap, *where))
+    inputs = MapInputs(some(beatmap, *where))
     options = SampleOptions(steps=4, spacing=Spacing("model"), bounds="off", structure="off")
-    part = generate(loaded, sequence, options, steering=steering)
+    part = generate(loaded, sequence, options, inputs=inputs)
     assert generation.context_points(loaded, options) == 33  # two bands, and a neighbour
     monkeypatch.setattr(generation, "context_points", lambda loaded, options: 10**6)
-    whole = generate(loaded, sequence, options, steering=steering)
+    whole = generate(loaded, sequence, options, inputs=inputs)
     np.testing.assert_allclose(part[0], whole[0], atol=2e-3)
     assert np.abs(part[0] - sequence.xy).max() > 10
 
@@ -173,7 +173,7 @@ def test_distances_are_met_on_both_sides_of_a_range(loaded: LoadedModel) -> None
     for seed in range(6):
         beatmap, sequence = made_up(seed, sliders=False)
         chosen = some(beatmap, 30, 50)
-        _, placed = generate(loaded, sequence, SampleOptions(steps=6), steering=Steering(chosen))
+        _, placed = generate(loaded, sequence, SampleOptions(steps=6), inputs=MapInputs(chosen))
         errors.append(spacing_errors(sequence, placed[0])[[30, 50]])
     first, after = np.array(errors).T
     assert first.max() <= 1.0 and after.max() <= 1.5
@@ -186,8 +186,8 @@ def test_lengths_that_fit_keep_durations_and_spacing(loaded: LoadedModel, chosen
     mask = np.zeros(len(beatmap.objects), dtype=bool)
     mask[chosen] = True
     options = SampleOptions(steps=4, slider_velocity="fit")
-    steering = Steering(None if mask.all() else mask)
-    _, placed = generate(loaded, sequence, options, steering=steering)
+    inputs = MapInputs(None if mask.all() else mask)
+    _, placed = generate(loaded, sequence, options, inputs=inputs)
     data = remapped_file(sequence, placed[0], "new", 0, None, "fit")
     after = parse_beatmap(data, "fitted")
     for old, new, c in zip(beatmap.objects, after.objects, mask, strict=True):
@@ -305,8 +305,8 @@ def test_strength_0_changes_no_coordinate(loaded: LoadedModel) -> None:
 
 def test_nothing_chosen_changes_nothing(loaded: LoadedModel) -> None:
     beatmap, sequence = made_up(2, 20)
-    steering = Steering(some(beatmap, 0, 0))
-    for xy in generate(loaded, sequence, SampleOptions(steps=2), steering=steering):
+    inputs = MapInputs(some(beatmap, 0, 0))
+    for xy in generate(loaded, sequence, SampleOptions(steps=2), inputs=inputs):
         assert (xy == sequence.xy).all()
 
 
@@ -333,10 +333,10 @@ def test_an_edit_takes_its_share_of_the_steps() -> None:
 def test_edits_repeat_and_seeds_differ(loaded: LoadedModel) -> None:
     beatmap, sequence = made_up(4, 60)
     options = SampleOptions(steps=6, strength=0.5)
-    steering = Steering(some(beatmap, 10, 50))
+    inputs = MapInputs(some(beatmap, 10, 50))
 
     def run(options: SampleOptions) -> bytes:
-        _, placed = generate(loaded, sequence, options, steering=steering)
+        _, placed = generate(loaded, sequence, options, inputs=inputs)
         return remapped_file(sequence, placed[-1], "new", 0)
 
     assert run(options) == run(options)
@@ -370,7 +370,7 @@ def test_refining_moves_little_and_keeps_what_stays(loaded: LoadedModel) -> None
         sequence,
         options,
         lambda done, total: seen.append((done, total)),
-        Steering(chosen),
+        MapInputs(chosen),
     )
     away = np.hypot(*(raw[0] - sequence.xy).T)
     points = chosen[sequence.objects]
@@ -386,11 +386,11 @@ def test_refining_follows_sampling_and_may_use_another_model(
     refined = replace(options, refine_iterations=2)
     early = load_model(trained / "checkpoints" / "0000005.pt")
     plain, own, other = (
-        generate(loaded, sequence, o, steering=c)[0]
+        generate(loaded, sequence, o, inputs=c)[0]
         for o, c in (
             (options, None),
             (refined, None),
-            (refined, Steering(refiner=early)),
+            (refined, MapInputs(refiner=early)),
         )
     )
     assert not np.array_equal(plain, own) and not np.array_equal(own, other)

@@ -19,7 +19,7 @@ from diffusion.parametrisation import EDM
 from models import DiT_models
 from sampling import report, style
 from sampling.generate import SampleOptions, generate
-from sampling.steering import Steering
+from sampling.map_inputs import MapInputs
 from sampling.style import (
     Style,
     StyleMix,
@@ -166,8 +166,8 @@ def test_guidance_leads_from_the_negative_style(random_model: LoadedModel) -> No
 
     def once(positive: Embedding, negative: Embedding, scale: float) -> np.ndarray:
         options = SampleOptions(steps=1, cfg_scale=scale, spacing=Spacing("model"), bounds="off")
-        steering = Steering(style=Style(positive, negative))
-        return generate(random_model, sequence, options, steering=steering)[0][0]
+        inputs = MapInputs(style=Style(positive, negative))
+        return generate(random_model, sequence, options, inputs=inputs)[0][0]
 
     p, n = once(table[0], None, 1), once(table[1], None, 1)
     assert np.abs(p - n).max() > 1

@@ -10,15 +10,16 @@ import torch
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.star_rating import star_rating
 from checkpoint import load_model, load_training_checkpoint
-from conditions.vocabulary import Told, Vocabulary, from_dict, to_dict
+from conditions.vocabulary import MapConditions, Vocabulary, from_dict, to_dict
 from conventions.errors import naming
 from data_loading import PackedDataset
 from models import null_classes
 from sampling.flags import NAMES, remap_parser, request_from
-from sampling.steering import Models, Steering, steer
+from sampling.loaded_models import Models
+from sampling.map_inputs import MapInputs, map_inputs
 from tests.conftest import beatmap_text, call_train, random_objects, remap, run_train
 from tests.runs import assert_resumes, last
-from training.conditioning import GROUPS, facts_of, make_vocabulary, told_table
+from training.conditioning import GROUPS, condition_table, facts_of, make_vocabulary
 
 ALL = tuple(GROUPS)
 FLAGS = ("--condition-groups", "stars", "mapper", "descriptors", "circle-size")
@@ -99,14 +100,14 @@ def test_a_group_of_which_nothing_is_known_is_refused(
 
 def test_every_map_is_told_what_is_known_of_it(many: PackedDataset) -> None:
     vocabulary = vocabulary_of_all(many)
-    found = told_table(vocabulary, many)[all_rows(many)]
+    found = condition_table(vocabulary, many)[all_rows(many)]
     expected = [
-        Told(101, 1.0, -1, ("a",), 3.0),
-        Told(102, 2.4, -1, ("a",), 4.2),
-        Told(103, 2.5, -1, ("a",), 4.0),
-        Told(104, 5.0, -2, ("a",), 4.0),
-        Told(105, None, -2, ("a",), 5.0),
-        Told(106, 14.0, -2, ("a",), 10.0),
+        MapConditions(101, 1.0, -1, ("a",), 3.0),
+        MapConditions(102, 2.4, -1, ("a",), 4.2),
+        MapConditions(103, 2.5, -1, ("a",), 4.0),
+        MapConditions(104, 5.0, -2, ("a",), 4.0),
+        MapConditions(105, None, -2, ("a",), 5.0),
+        MapConditions(106, 14.0, -2, ("a",), 10.0),
     ]
     for row, told in zip(found, expected, strict=True):
         assert np.array_equal(row, vocabulary.vector(told)[0].numpy())
@@ -118,7 +119,7 @@ def test_other_maps_are_told_by_names_and_words(many: PackedDataset) -> None:
     creators = ["SOL", "Nobody", *["Luna"] * 4]
     columns = {"beatmap_id": 0, "creator": creators, "version": "Hard", "tags": "a z"}
     other = dataset_of(many, **columns)
-    table = told_table(vocabulary, other)
+    table = condition_table(vocabulary, other)
     assert len(table) == len(other)
     for row, mapper in zip(table[np.array([0, 1, 2])], (-2, None, -1), strict=True):
         assert row[33:36].tolist() == [mapper == -1, mapper == -2, mapper is None]
@@ -177,7 +178,7 @@ def test_a_model_with_classes_goes_on_with_groups(
     folder = run_train(packed.folder, tmp_path, *flags)
     before, after = load_model(trained / "model.safetensors"), load_model(last(folder))
     assert after.vocabulary is not None
-    told = after.vocabulary.vector(Told(star_rating=5.0, descriptors=("one",)))
+    told = after.vocabulary.vector(MapConditions(star_rating=5.0, descriptors=("one",)))
     for classes in (told, null_classes(after.model.config)):
         assert torch.equal(after.model.y_embedder(classes)[0], before.model.class_table()[-1])
     for name, weight in before.model.state_dict().items():
@@ -204,10 +205,12 @@ def test_flags_that_do_not_go_together_are_refused(
 # --- what it is asked for -------------------------------------------------------------------------
 
 
-def steering(run: Path, beatmap: Beatmap, *given: object) -> Steering:
+def inputs(run: Path, beatmap: Beatmap, *given: object) -> MapInputs:
     args = remap_parser().parse_args([str(flag) for flag in given])
     with naming(NAMES):
-        return steer(Models(load_model(run / "model.safetensors")), beatmap, request_from(args))
+        return map_inputs(
+            Models(load_model(run / "model.safetensors")), beatmap, request_from(args)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -218,10 +221,10 @@ def beatmap() -> Beatmap:
 def test_a_mapper_is_asked_for_by_name(run: Path, beatmap: Beatmap) -> None:
     loaded = load_model(run / "model.safetensors")
     assert loaded.vocabulary is not None
-    own = Told(star_rating=star_rating(beatmap.raw), circle_size=4.0)
-    wanted = Told(None, own.star_rating, -1, ("two",), 4.0)
+    own = MapConditions(star_rating=star_rating(beatmap.raw), circle_size=4.0)
+    wanted = MapConditions(None, own.star_rating, -1, ("two",), 4.0)
     given = ("--style-mapper", "mapper", "--descriptors", "two", "--cfg-scale", 2)
-    style = steering(run, beatmap, *given).style
+    style = inputs(run, beatmap, *given).style
     for found, told in ((style.embedding, wanted), (style.negative, own)):
         assert found is not None
         assert torch.equal(found, loaded.model.y_embedder(loaded.vocabulary.vector(told))[0])
@@ -239,7 +242,7 @@ def test_unknown_names_are_refused_with_the_nearest(
     run: Path, beatmap: Beatmap, given: tuple[object, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        steering(run, beatmap, *given)
+        inputs(run, beatmap, *given)
 
 
 def test_what_it_has_no_group_for_is_refused(
@@ -249,7 +252,7 @@ def test_what_it_has_no_group_for_is_refused(
     folder = run_train(packed.folder, tmp_path, *flags)
     for given in (("--star-rating", 5), ("--circle-size", 3), ("--descriptors", "one")):
         with pytest.raises(ValueError, match=f"{given[0]}: model.safetensors was trained without"):
-            steering(folder, beatmap, *given)
+            inputs(folder, beatmap, *given)
 
 
 def test_the_command_remaps_with_it(run: Path, tmp_path: Path, no_pictures: None) -> None:

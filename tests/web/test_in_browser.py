@@ -32,10 +32,10 @@ from checkpoint import load_model
 from constraints.spacing import PLAIN, WITH_FACTOR
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.command_line import options_of
-from sampling.steering import Models, load_models
+from sampling.loaded_models import Models, load_models
 from tests.browser import chromium, needs_browser
 from tests.conftest import beatmap_text, random_objects, run_command
-from tests.second_generation import write_folder
+from tests.osu_diffusion_v2 import write_folder
 from web.maps import open_map
 from web.requests import page_request
 from web.sessions import Sessions
@@ -167,30 +167,28 @@ def test_the_page_offers_the_spacings_of_the_command_line(trained: Path, tmp_pat
         assert "free" not in [mode for _, mode in page.spacing.choices]
         assert len(page.styles.choices) == styles
         assert page.search.visible == page.styles.visible == bool(styles)
-        assert not any(control.visible for control in told_to_second_generation(page))
+        assert not any(control.visible for control in told_to_v2(page))
 
 
-def told_to_second_generation(page: "Page") -> list[Any]:
-    """What only models of the second generation can be told."""
+def told_to_v2(page: "Page") -> list[Any]:
+    """What only models with groups of conditions can be told."""
     tags = [page.descriptors, page.negative_descriptors]
     return [page.mappers, *tags, page.star_rating, page.circle_size]
 
 
 @needs_gradio
-def test_a_model_of_the_second_generation_has_its_own_controls(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_model_of_osu_diffusion_v2_has_its_own_controls(trained: Path, tmp_path: Path) -> None:
     from web.controls import Page
 
     first = load_model(trained / "model.safetensors")
     second = load_model(write_folder(tmp_path / "v2"))
     alone = Page(Sessions(Models(second), tmp_path), EXAMPLE)
-    assert all(control.visible for control in told_to_second_generation(alone))
+    assert all(control.visible for control in told_to_v2(alone))
     assert [tag for tag, _ in alone.descriptors.choices] == [
         *("skillset/jumps", "skillset/streams", "style/clean")
     ]
     beside = Page(Sessions(Models(first, expert=second), tmp_path), EXAMPLE)
-    assert [c.visible for c in told_to_second_generation(beside)] == [False, *[True] * 4]
+    assert [c.visible for c in told_to_v2(beside)] == [False, *[True] * 4]
 
 
 def test_the_page_loads_the_models_that_flags_name(tmp_path: Path) -> None:

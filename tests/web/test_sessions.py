@@ -13,11 +13,11 @@ from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
 from sampling.conditioning import bundled_names
 from sampling.flags import remap_parser, request_from
+from sampling.loaded_models import Models
 from sampling.request import RemapRequest
-from sampling.steering import Models
 from sampling.style import ClassEntry
 from tests.conftest import beatmap_text, maps_below, random_objects, remap
-from tests.second_generation import write_folder
+from tests.osu_diffusion_v2 import write_folder
 from web.maps import open_map, pack_example
 from web.offers import (
     LISTED,
@@ -150,7 +150,7 @@ def test_what_a_model_offers(loaded: LoadedModel, tmp_path: Path) -> None:
     assert vocabularies(Models(loaded)) == known_mappers(Models(loaded)) == []
 
 
-def test_models_of_the_second_generation_offer_what_they_can_be_told(
+def test_models_of_osu_diffusion_v2_offer_what_they_can_be_told(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
     second = load_model(write_folder(tmp_path / "v2"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from conditions import second_generation
+from conditions import osu_diffusion_v2
 from conditions.vocabulary import vocabulary_of
 from models import SIZES, DiT, DiTConfig
 
@@ -34,7 +34,7 @@ def write_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     values = tokenizer(**changes)
     config = DiTConfig(
         **{
-            **second_generation.ARCHITECTURE,
+            **osu_diffusion_v2.ARCHITECTURE,
             **SIZES["DiT-nano"],
             "class_groups": vocabulary_of(values).groups,
         }
@@ -44,8 +44,8 @@ def write_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1, generator=generator)
-    old, new = second_generation.RENAMED
+    old, new = osu_diffusion_v2.RENAMED
     state = {name.replace(new, old): weight for name, weight in model.state_dict().items()}
-    torch.save(state, folder / second_generation.WEIGHTS)
-    torch.save(values, folder / second_generation.TOKENIZER)
+    torch.save(state, folder / osu_diffusion_v2.WEIGHTS)
+    torch.save(values, folder / osu_diffusion_v2.TOKENIZER)
     return folder

@@ -1,46 +1,20 @@
-"""What a request asks for one beatmap besides options: objects to remap, styles, a refiner."""
+"""What sampling is given for one beatmap besides options: objects to remap, styles, models."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
 
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects
-from checkpoint import LoadedModel, load_model
+from checkpoint import LoadedModel
 from sampling import conditioning
 from sampling.experts import Expert
+from sampling.loaded_models import Models
 from sampling.progress import Progress, no_progress
 from sampling.request import RemapRequest
 from sampling.style import Style, resolve
 
 
 @dataclass(frozen=True)
-class Models:
-    """The model that samples, one that refines the result, and the expert for low noise."""
-
-    sampler: LoadedModel
-    refiner: LoadedModel | None = None
-    expert: LoadedModel | None = None
-
-
-def load_models(request: RemapRequest, device: torch.device) -> Models:
-    """The models that a request names; ValueError where the expert cannot be one."""
-
-    def load(path: Path | None) -> LoadedModel | None:
-        if path is None:
-            return None
-        return load_model(path, device, known_steps=request.max_noise_step)
-
-    sampler, expert = load(request.model), load(request.expert)
-    assert sampler is not None
-    if expert is not None:
-        Expert(expert, below_px=request.expert_below)
-    return Models(sampler, load(request.refiner), expert)
-
-
-@dataclass(frozen=True)
-class Steering:
+class MapInputs:
     """Inputs of `generate` that belong to one map.
 
     chosen (M,) marks the objects to remap, None means all; a refiner is another model for the
@@ -54,9 +28,9 @@ class Steering:
     expert: Expert | None = None
 
 
-def steer(
+def map_inputs(
     models: Models, beatmap: Beatmap, request: RemapRequest, progress: Progress = no_progress
-) -> Steering:
+) -> MapInputs:
     """What the request asks for on one beatmap; ValueError if it fits none of its objects.
 
     Styles come last: a new one has to be learnt, with `progress`.
@@ -71,7 +45,7 @@ def steer(
             styles[model.sha256] = resolve_styles(model, beatmap, request, progress)
         return styles[model.sha256]
 
-    return Steering(
+    return MapInputs(
         chosen,
         style_for(loaded),
         models.refiner,

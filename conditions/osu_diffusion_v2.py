@@ -1,6 +1,6 @@
 """The folder of an osu-diffusion v2: `model_ema.pkl`, a state dict, and `tokenizer.pkl`.
 
-A DiT like that of the first generation, but with a vector of conditions instead of one class, and
+A DiT like that of osu-diffusion, but with a vector of conditions instead of one class, and
 with coordinates relative to the playfield's centre. Nothing in the files says at which noise levels
 it was trained: the published configuration trains only the first 100 of 1,000 timesteps.
 """

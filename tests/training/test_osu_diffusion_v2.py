@@ -13,15 +13,15 @@ from checkpoint import (
     load_training_checkpoint,
     save_training_checkpoint,
 )
-from conditions.second_generation import RENAMED, WEIGHTS
-from conditions.vocabulary import Told, vocabulary_of
+from conditions.osu_diffusion_v2 import RENAMED, WEIGHTS
+from conditions.vocabulary import MapConditions, vocabulary_of
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM, LearnedVariance
 from models import Conditions, DiTConfig, null_classes
 from tests.conftest import call_train, run_train
+from tests.osu_diffusion_v2 import tokenizer, write_folder
 from tests.runs import assert_resumes, last
-from tests.second_generation import tokenizer, write_folder
-from training.conditioning import told_table, with_groups_dropped
+from training.conditioning import condition_table, with_groups_dropped
 from training.distortion import Distortion
 from training.objective import Noise, Objective
 from training.state import read_training_state
@@ -31,13 +31,13 @@ from training.state import read_training_state
 
 def test_maps_are_told_by_what_the_dataset_and_the_vocabulary_know(packed: PackedDataset) -> None:
     vocabulary = vocabulary_of(tokenizer())
-    table = told_table(vocabulary, packed)[np.arange(len(packed))]
+    table = condition_table(vocabulary, packed)[np.arange(len(packed))]
     assert table.shape == (len(packed), 55)
     rows = packed.beatmaps[["beatmap_id", "star_rating", "circle_size"]].itertuples(index=False)
     for row, (beatmap_id, stars, size) in zip(table, rows, strict=True):
         mapper = {101: 7, 102: 8}.get(beatmap_id)
         names = {101: ("style/clean", "skillset/jumps"), 102: ("skillset/streams",)}
-        told = Told(None, stars, mapper, names.get(beatmap_id, ()), size)
+        told = MapConditions(None, stars, mapper, names.get(beatmap_id, ()), size)
         assert np.array_equal(row, vocabulary.vector(told)[0].numpy())
         assert row[41]  # all made-up maps have CS 4
 
@@ -45,7 +45,7 @@ def test_maps_are_told_by_what_the_dataset_and_the_vocabulary_know(packed: Packe
 def test_groups_are_dropped_each_on_its_own() -> None:
     vocabulary = vocabulary_of(tokenizer())
     config = DiTConfig(class_groups=vocabulary.groups)
-    told = Told(None, 5.0, 8, ("clean", "jumps"), 4.0)
+    told = MapConditions(None, 5.0, 8, ("clean", "jumps"), 4.0)
     vectors = vocabulary.vector(told).repeat(3, 1)
     dropped = torch.tensor([[False] * 5, [False, False, True, True, False], [True] * 5])
     found = with_groups_dropped(vectors, dropped, config)
@@ -58,7 +58,7 @@ def test_windows_in_double_time_are_told_no_star_rating() -> None:
     vocabulary = vocabulary_of(tokenizer())
     config = DiTConfig(class_groups=vocabulary.groups)
     objective = Objective(EDM(), config, torch.device("cpu"), torch.float32, 8, amp=False)
-    told = Told(None, 5.0, 8, ("clean",), 4.0)
+    told = MapConditions(None, 5.0, 8, ("clean",), 4.0)
     given = conditions(2)._replace(
         classes=vocabulary.vector(told).repeat(2, 1), valid=torch.ones(2, 8, dtype=torch.bool)
     )

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from checkpoint import CheckpointError, LoadedModel, load_model
-from conditions.second_generation import TOKENIZER, WEIGHTS
-from conditions.vocabulary import Told
+from conditions.osu_diffusion_v2 import TOKENIZER, WEIGHTS
+from conditions.vocabulary import MapConditions
 from diffusion.guidance import guided_network
 from diffusion.parametrisation import LearnedVariance, parametrisation_from_dict
 from diffusion.samplers import sample_ddim
 from models import Conditions, bind, make_context
-from tests.second_generation import tokenizer, write_folder
+from tests.osu_diffusion_v2 import tokenizer, write_folder
 
 FOLDER = os.environ.get("OSU_DIFFUSION_REFERENCE")
 needs_reference = pytest.mark.skipif(
@@ -83,7 +83,7 @@ def test_class_vectors_are_those_of_the_public_code(
 ) -> None:
     vocabulary = loaded.vocabulary
     assert vocabulary is not None
-    told = Told(
+    told = MapConditions(
         star_rating=5.0, mapper=8, descriptors=("style/clean", "skillset/jumps"), circle_size=4.0
     )
     assert torch.equal(vocabulary.vector(told), outputs["y"].bool())

@@ -1,0 +1,34 @@
+"""The models that a request names, loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from checkpoint import LoadedModel, load_model
+from sampling.experts import Expert
+from sampling.request import RemapRequest
+
+
+@dataclass(frozen=True)
+class Models:
+    """The model that samples, one that refines the result, and the expert for low noise."""
+
+    sampler: LoadedModel
+    refiner: LoadedModel | None = None
+    expert: LoadedModel | None = None
+
+
+def load_models(request: RemapRequest, device: torch.device) -> Models:
+    """The models that a request names; ValueError where the expert cannot be one."""
+
+    def load(path: Path | None) -> LoadedModel | None:
+        if path is None:
+            return None
+        return load_model(path, device, known_steps=request.max_noise_step)
+
+    sampler, expert = load(request.model), load(request.expert)
+    assert sampler is not None
+    if expert is not None:
+        Expert(expert, below_px=request.expert_below)
+    return Models(sampler, load(request.refiner), expert)
