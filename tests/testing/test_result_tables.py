@@ -1,0 +1,23 @@
+"""The tables of results are those of the measured files."""
+
+import pytest
+
+from testing.result_tables import DOCUMENTS, REPORTS, table, with_table
+
+
+@pytest.mark.parametrize("number", range(len(DOCUMENTS)))
+def test_documents_have_the_table_that_was_measured(number: int) -> None:
+    """If not: `python testing/result_tables.py`."""
+    text = DOCUMENTS[number].read_text(encoding="utf-8")
+    assert table() in text and with_table(text) == text
+
+
+def test_the_table_has_a_column_for_each_evaluation() -> None:
+    lines = table().split("\n")
+    assert {line.count(" | ") for line in lines if "---" not in line} == {len(REPORTS)}
+    assert lines[1] == "|---|---|---|"
+
+
+def test_a_document_without_a_table_is_said_to_have_none() -> None:
+    with pytest.raises(ValueError, match="no table of results"):
+        with_table("# Nothing measured")
