@@ -7,7 +7,6 @@ from pathlib import Path
 
 from beatmaps.inputs import Choice
 from beatmaps.selection import Selection
-from constraints.spacing import KEEP
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT
@@ -104,12 +103,7 @@ class RemapRequest:
         words += [f"strength {options.strength:g}"] if edited else []
         words += ["cleaned"] if self.refine else []
         words += [f"refined by {self.refiner.stem}"] if self.refiner else []
-        words += [f"spacing {options.spacing}"] if options.spacing != KEEP else []
-        words += [f"bounds {options.bounds}"] if options.bounds != "playfield" else []
-        words += [f"structure {options.structure}"] if options.structure != "keep" else []
-        words += [f"weak guidance {options.guidance:g}"] if options.guidance is not None else []
-        words += ["sv fit"] if options.slider_velocity == "fit" else []
-        words += [f"guidance {options.cfg_scale:g}"] if options.cfg_scale != 1 else []
+        words += options.describe()
         text = " ".join(words)
         if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
             return text
