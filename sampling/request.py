@@ -11,7 +11,7 @@ from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT
 from sampling.descriptors import Wishes
-from sampling.options import SampleOptions
+from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.style import StyleMix
 
 LABEL_LIMIT = 60
@@ -33,6 +33,13 @@ class Pictures:
     def range(self) -> tuple[float, float] | None:
         """(start, end) ms of what is shown; None without a start."""
         return None if self.start is None else (self.start, self.start + self.width)
+
+
+def cfg_scale(style: StyleMix, wishes: Wishes, asked: float | None = None) -> float:
+    """`SampleOptions.cfg_scale`: what is asked for, else what suits a style, if there is one."""
+    if asked is not None:
+        return asked
+    return STYLE_CFG_SCALE if style or wishes.descriptors else 1.0
 
 
 @dataclass(frozen=True)
