@@ -43,10 +43,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args() -> argparse.Namespace:
-    return make_parser().parse_args()
-
-
 def marks_of(before: Beatmap, after: Beatmap | None) -> list[Mark]:
     """What to mark of `after`, if it is a remap of `before`: it has as many objects then."""
     if after is None or len(before.objects) != len(after.objects):
@@ -55,7 +51,7 @@ def marks_of(before: Beatmap, after: Beatmap | None) -> list[Mark]:
 
 
 def main() -> int:
-    args = parse_args()
+    args = make_parser().parse_args()
     before = read_beatmap(args.before)
     after = read_beatmap(args.after) if args.after else None
     stem = (args.after or args.before).stem
