@@ -14,11 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from beatmaps.osu_file import BeatmapError, read_beatmap, write_new_file
-from beatmaps.sequence import beatmap_to_sequence
+from beatmaps.sequence import Sequence, beatmap_to_sequence
 from checkpoint import LoadedModel
 from constraints.bounds import Bounds, bounds_named
 from constraints.spacing import wanted_distances
 from conventions import command_line
+from conventions.arrays import FloatArray
 from conventions.errors import FieldError
 from datasets.sources import find_beatmaps
 from metrics.denoising import Denoising
@@ -95,11 +96,8 @@ class Evaluation:
         beatmap = read_beatmap(path)
         request = RemapRequest(options=self.options)
         (made,) = remap(Models(loaded), beatmap, [f"{beatmap.version} (AI remap)"], request)
-        sequence = beatmap_to_sequence(beatmap)
-        wanted = wanted_distances(sequence, self.options.spacing)
-        bounds = bounds_named(self.options.bounds, beatmap) or Bounds()
-        after = beatmap_to_sequence(made.beatmap)
-        self._measure(path, Pair(sequence, after, wanted, bounds, made.raw, made.seconds))
+        before, after = (beatmap_to_sequence(b) for b in (beatmap, made.beatmap))
+        self._measure(path, before, after, made.raw, made.seconds)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_new_file(output, made.data, overwrite=overwrite)
@@ -114,11 +112,19 @@ class Evaluation:
         names = ("objects_lost", "objects_moved_in_time", "objects_of_other_kind")
         if any(changes[name] for name in names) or len(after) != len(sequence):
             raise BeatmapError(f"{remap_path} is no remap of {path}: its objects are not the same")
-        wanted = wanted_distances(sequence, self.options.spacing)
-        bounds = bounds_named(self.options.bounds, sequence.beatmap) or Bounds()
-        self._measure(path, Pair(sequence, after, wanted, bounds))
+        self._measure(path, sequence, after)
 
-    def _measure(self, path: Path, pair: Pair) -> None:
+    def _measure(
+        self,
+        path: Path,
+        before: Sequence,
+        after: Sequence,
+        raw: FloatArray | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        wanted = wanted_distances(before, self.options.spacing)
+        bounds = bounds_named(self.options.bounds, before.beatmap) or Bounds()
+        pair = Pair(before, after, wanted, bounds, raw, seconds)
         row: dict[str, Any] = {"file": path.name, "points": len(pair.before)}
         for metric in self.metrics:
             row |= metric.measure(pair)

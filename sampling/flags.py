@@ -379,14 +379,25 @@ def request_from(args: argparse.Namespace) -> RemapRequest:
             "--refine cleans up the map's own positions and --strength changes them: give one "
             "(--refine-ckpt cleans up after an edit)"
         )
+    style = StyleMix(
+        tuple(args.style_id or ()),
+        tuple(args.style_mapper or ()),
+        tuple(map(Path, args.style_beatmap or ())),
+    )
+    wishes = Wishes(
+        tuple(args.descriptors or ()),
+        tuple(args.negative_descriptors or ()),
+        args.star_rating,
+        args.circle_size,
+    )
     return RemapRequest(
         sources=tuple(args.beatmap),
         choice=Choice(args.difficulty, args.all_difficulties, args.format, args.separate_set),
-        options=options_from(args),
+        options=options_from(args, cfg_scale(style, wishes, args.cfg_scale)),
         selection=selection_from(args),
-        style=style_from(args),
+        style=style,
         negative_style=tuple(args.negative_style or ()),
-        wishes=wishes_from(args),
+        wishes=wishes,
         beatmap_idx=None if args.beatmap_idx is None else Path(args.beatmap_idx),
         refine=args.refine,
         model=Path(args.ckpt),
@@ -405,25 +416,6 @@ def request_from(args: argparse.Namespace) -> RemapRequest:
     )
 
 
-def style_from(args: argparse.Namespace) -> StyleMix:
-    """The styles that parsed flags ask for."""
-    return StyleMix(
-        tuple(args.style_id or ()),
-        tuple(args.style_mapper or ()),
-        tuple(map(Path, args.style_beatmap or ())),
-    )
-
-
-def wishes_from(args: argparse.Namespace) -> Wishes:
-    """The conditions that parsed flags ask for."""
-    return Wishes(
-        tuple(args.descriptors or ()),
-        tuple(args.negative_descriptors or ()),
-        args.star_rating,
-        args.circle_size,
-    )
-
-
 def request_of_report(arguments: Mapping[str, Any]) -> RemapRequest:
     """The request of a result, from the flags in its report.
 
@@ -434,13 +426,13 @@ def request_of_report(arguments: Mapping[str, Any]) -> RemapRequest:
     return request_from(remap_parser().parse_args([], stored))
 
 
-def options_from(args: argparse.Namespace) -> SampleOptions:
+def options_from(args: argparse.Namespace, style_scale: float) -> SampleOptions:
     """The sampling options that parsed flags ask for."""
     refined = args.refine or args.refine_ckpt is not None
     return SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
-        cfg_scale=cfg_scale(style_from(args), wishes_from(args), args.cfg_scale),
+        cfg_scale=style_scale,
         variants=args.num_variants,
         seed=args.seed,
         spacing=Spacing.parse(args.spacing),
