@@ -31,13 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args() -> argparse.Namespace:
-    return make_parser().parse_args()
-
-
 @naming(command_line.flag_names())
 def main() -> int:
-    args = parse_args()
+    args = make_parser().parse_args()
     run: Benchmark = args.run
     return run(args)
 

@@ -66,13 +66,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args() -> argparse.Namespace:
-    return make_parser().parse_args()
-
-
 @naming(command_line.flag_names())
 def main() -> int:
-    args = parse_args()
+    args = make_parser().parse_args()
     chosen = filters.from_arguments(args)
     paths = [path.absolute() for path in args.sources]  # the next run recognises them by these
     sources = find_beatmaps(*paths, data_start=args.data_start, data_end=args.data_end)

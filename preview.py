@@ -9,7 +9,7 @@ from pathlib import Path
 from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from conventions import command_line
-from metrics.marks import find_marks
+from metrics.marks import MarkFinder
 from viewer.animation import DEFAULT_CLIP, WIDTH
 from viewer.marks import Mark
 from viewer.previews import HOW_TO_WATCH, SUFFIXES, write_preview
@@ -43,19 +43,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args() -> argparse.Namespace:
-    return make_parser().parse_args()
-
-
 def marks_of(before: Beatmap, after: Beatmap | None) -> list[Mark]:
     """What to mark of `after`, if it is a remap of `before`: it has as many objects then."""
     if after is None or len(before.objects) != len(after.objects):
         return []
-    return find_marks(beatmap_to_sequence(before), beatmap_to_sequence(after))
+    return MarkFinder(beatmap_to_sequence(before)).find(beatmap_to_sequence(after))
 
 
 def main() -> int:
-    args = parse_args()
+    args = make_parser().parse_args()
     before = read_beatmap(args.before)
     after = read_beatmap(args.after) if args.after else None
     stem = (args.after or args.before).stem

@@ -21,10 +21,12 @@ from conventions import command_line
 from conventions.errors import naming
 from conventions.ranks import process_group
 from diffusion.parametrisation import EDM
+from training.connecting import connect
 from training.flags import training_options, training_parser
 from training.log import Metrics, start_logging
 from training.monitor import Watch
 from training.options import TrainingOptions
+from training.run import Run
 from training.run_folder import RunFolder, open_run
 from training.setup import make_trainer, open_data, run_identity
 from training.trackers import make_trackers
@@ -97,9 +99,9 @@ def main() -> int:
                 folder.require_space(trainer.checkpoint_bytes(), options.keep_last)
                 trackers = make_trackers(folder.path, trainer.step, options)
                 metrics = Metrics(folder.path, trainer.step, trackers)
-            trainer.connect()
+            connect(trainer)
             watch = Watch(options, ranks, trainer.loader, trainer.objective, metrics)
-            return trainer.run(folder, watch)
+            return Run(trainer, folder, watch).to_the_end()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from benchmarks.parity import equal_weights
 from benchmarks.sampling import peak_memory_mb
 from benchmarks.training import make_our_trainer
 from checkpoint import save_training_checkpoint
+from training.connecting import connect
 from training.log import measured_peak_flops, read_metrics, training_flops
 from training.trainer import Trainer
 
@@ -36,7 +37,7 @@ RECIPE = (
 def start(flags: Flags, checkpoint: Path | None = None) -> Trainer:
     """A trainer, ready for its next step."""
     trainer: Trainer = make_our_trainer(flags, checkpoint)
-    trainer.connect()
+    connect(trainer)
     return trainer
 
 

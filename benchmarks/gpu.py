@@ -29,7 +29,6 @@ from models import SIZES
 from training.log import measured_peak_flops
 
 Line = dict[str, Any]
-MIB = 2**20
 
 
 @dataclass(frozen=True)

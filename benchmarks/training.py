@@ -103,8 +103,10 @@ def our_step(options: StepOptions, folder: Path) -> Step:
         options.device,
         *options.train_flags,
     ]
+    from training.connecting import connect
+
     trainer = make_our_trainer(flags)
-    trainer.connect()
+    connect(trainer)
     batches = trainer.loader.batches()
 
     def step() -> None:

@@ -7,6 +7,7 @@ model continues from shapes that already have the right spacing. Coordinates her
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from constraints.bounds import Bounds
 from conventions.playfield import PLAYFIELD_CENTRE
 from diffusion.parametrisation import Denoise, Parametrisation
+
+if TYPE_CHECKING:  # rules need no reader of beatmaps
+    from constraints.spacing import Spacing
 
 SPACED_BELOW_PX = 60.0
 ARRANGED_BELOW_PX = 1000.0
@@ -130,6 +134,30 @@ def arranged(
 def on_cpu(settle: Settle) -> Settle:
     """`settle` for coordinates on any device."""
     return lambda xy: settle(xy.detach().cpu()).to(xy)
+
+
+class RuleOptions(Protocol):
+    """What the rules read of the options of sampling, by the names that it has there."""
+
+    @property
+    def spacing(self) -> "Spacing": ...
+
+
+def make_rules(chain: Chain, arrange: Settle | None, options: RuleOptions) -> list[Rule]:
+    """The rules for predictions in sampling: fixed points, places, spacing, playfield.
+
+    They apply in this order, so that the last one has the last word. `arrange` puts objects on one
+    place or clear of each other; None leaves that to the network.
+    """
+    rules = [pinned(chain)]
+    if arrange is not None:
+        above = SPACED_BELOW_PX if options.spacing.kept else 0.0
+        rules.append(arranged(arrange, above_px=above))
+    if options.spacing.kept:
+        rules.append(spaced(chain))
+    elif chain.bounds is not None:
+        rules.append(within(chain.bounds))
+    return rules
 
 
 def with_rules(

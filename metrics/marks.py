@@ -42,56 +42,60 @@ NAMES = {
 }
 
 
-def find_marks(before: Sequence, after: Sequence) -> list[Mark]:
-    """The places of a remap that a mapper should look at: the worst first, `MOST_MARKS` at most.
+class MarkFinder:
+    """Finds the places of remaps that a mapper should look at. The source is measured once."""
 
-    Those come first that the source had not at the same objects, then the seldomer ones. Of an
-    object only the worst is listed. ValueError where the maps have other objects.
-    """
-    if len(before.beatmap.objects) != len(after.beatmap.objects):
-        raise ValueError(
-            f"{before.beatmap.name} and {after.beatmap.name} have different objects: "
-            "give a map and its remap"
-        )
-    place = _Places(after)
-    found = sorted(
-        (bool(had), share, index, name)
-        for name, odd, rarity, source in _odd(before, place)
-        for index, share, had in zip(
-            np.flatnonzero(odd).tolist(), rarity[odd].tolist(), source[odd], strict=True
-        )
-    )
-    worst: dict[int, Mark] = {}
-    for had, share, index, name in found:
-        if index not in worst and len(worst) < MOST_MARKS:
-            worst[index] = Mark(
-                editor_selection(after.beatmap, place.selected(name, index)),
-                index,
-                NAMES[name],
-                place.describe(name, index),
-                round(share, 4),
-                had,
+    def __init__(self, before: Sequence) -> None:
+        self.before = before
+        self.source, _ = judged(before)
+        self.shares = shares(self.source)
+
+    def find(self, after: Sequence) -> list[Mark]:
+        """The marks of one remap: the worst first, `MOST_MARKS` at most.
+
+        Those come first that the source had not at the same objects, then the seldomer ones. Of an
+        object only the worst is listed. ValueError where the maps have other objects.
+        """
+        if len(self.before.beatmap.objects) != len(after.beatmap.objects):
+            raise ValueError(
+                f"{self.before.beatmap.name} and {after.beatmap.name} have different objects: "
+                "give a map and its remap"
             )
-    return list(worst.values())
+        place = _Places(after)
+        found = sorted(
+            (bool(had), share, index, name)
+            for name, odd, rarity, source in self._odd(place)
+            for index, share, had in zip(
+                np.flatnonzero(odd).tolist(), rarity[odd].tolist(), source[odd], strict=True
+            )
+        )
+        worst: dict[int, Mark] = {}
+        for had, share, index, name in found:
+            if index not in worst and len(worst) < MOST_MARKS:
+                worst[index] = Mark(
+                    editor_selection(after.beatmap, place.selected(name, index)),
+                    index,
+                    NAMES[name],
+                    place.describe(name, index),
+                    round(share, 4),
+                    had,
+                )
+        return list(worst.values())
 
+    def _odd(self, place: "_Places") -> Iterator[tuple[str, BoolArray, FloatArray, BoolArray]]:
+        """By kind: which objects are odd, how seldom that is, where the source was odd, (M,) each.
 
-def _odd(
-    before: Sequence, place: "_Places"
-) -> Iterator[tuple[str, BoolArray, FloatArray, BoolArray]]:
-    """By kind: which objects are odd, how seldom that is, and where the source was odd, (M,) each.
-
-    What is odd without being seldom counts by its share in real maps all the same.
-    """
-    source, _ = judged(before)
-    there = shares(source)
-    for name, rarity in shares(place.found).items():
-        odd, had = rarity < UNUSUAL, there[name] < UNUSUAL
-        if name == "visible_distance":
-            had = source[name].values < TOUCHING
-            odd |= (place.found[name].values < TOUCHING) & ~had
-        elif name == "off_playfield":
-            odd, had = place.found[name].values > TOLERANCE, source[name].values > TOLERANCE
-        yield name, odd, np.where(np.isnan(rarity), 1.0, rarity), had
+        What is odd without being seldom counts by its share in real maps all the same.
+        """
+        for name, rarity in shares(place.found).items():
+            odd, had = rarity < UNUSUAL, self.shares[name] < UNUSUAL
+            there, here = self.source[name].values, place.found[name].values
+            if name == "visible_distance":
+                had = there < TOUCHING
+                odd |= (here < TOUCHING) & ~had
+            elif name == "off_playfield":
+                odd, had = here > TOLERANCE, there > TOLERANCE
+            yield name, odd, np.where(np.isnan(rarity), 1.0, rarity), had
 
 
 class _Places:

@@ -149,9 +149,9 @@ def combine(
         raise FieldError("{parts}: all objects come from variant {0}", order[0] + 1)
     placed = np.stack([beatmap_to_sequence(variant).xy for variant in variants])
     xy = placed[owner[sequence.objects], np.arange(len(sequence))]
-    xy, joints = mend(sequence, xy, owner, chosen, options)
+    kept, wanted = kept_and_wanted(sequence, options.spacing, chosen)
+    xy, joints = mend(sequence, xy, owner, kept, wanted, options)
     version = f"{result_version(beatmap, request)} {_describe(order, parts, rest)}"
-    _, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     data, written, errors = finish(sequence, xy, wanted, version, request)
     return Combined(version, data, written.beatmap, errors, joints)
 
@@ -169,20 +169,25 @@ def _describe(order: list[int], parts: Many[TimePart], rest: int) -> str:
 
 
 def mend(
-    sequence: Sequence, xy: FloatArray, owner: IntArray, chosen: Mask, options: SampleOptions
+    sequence: Sequence,
+    xy: FloatArray,
+    owner: IntArray,
+    kept: Mask,
+    wanted: FloatArray,
+    options: SampleOptions,
 ) -> tuple[FloatArray, list[Joint]]:
     """xy (T, 2) px with the joints between the owners (M,) of its objects mended, and the joints.
 
-    Only objects of `chosen` (M,) are moved, and none where distances are not kept.
+    Points `kept` (T,) stay; the others are moved to their distances `wanted` (T,) px, where the
+    options keep distances.
     """
-    kept, wanted = kept_and_wanted(sequence, options.spacing, chosen)
     borders = np.flatnonzero(np.diff(owner)) + 1
-    free = chosen & np.isin(np.arange(len(chosen)), sequence.objects[~kept])
+    free = np.isin(np.arange(len(owner)), sequence.objects[~kept])
     joined = xy
     reaches = [REACHES[0]] * len(borders)
     for k, border in enumerate(borders.tolist() if options.spacing.kept else []):
         xy, reaches[k] = _mend_one(sequence, xy, wanted, free, border, options)
-    moved = np.zeros(len(chosen), dtype=bool)
+    moved = np.zeros(len(owner), dtype=bool)
     moved[sequence.objects[(xy != joined).any(axis=1)]] = True
     joints = []
     for border, reach in zip(borders.tolist(), reaches, strict=True):

@@ -13,8 +13,8 @@ from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from diffusion.samplers import SOLVERS
 from models import SIZES
 from sampling.descriptors import Wishes
-from sampling.options import DEFAULT_STEPS, STYLE_CFG_SCALE, SampleOptions
-from sampling.request import Pictures, RemapRequest
+from sampling.options import DEFAULT_STEPS, SampleOptions
+from sampling.request import Pictures, RemapRequest, cfg_scale
 from sampling.style import StyleMix
 from viewer.previews import SUFFIXES
 
@@ -379,23 +379,25 @@ def request_from(args: argparse.Namespace) -> RemapRequest:
             "--refine cleans up the map's own positions and --strength changes them: give one "
             "(--refine-ckpt cleans up after an edit)"
         )
+    style = StyleMix(
+        tuple(args.style_id or ()),
+        tuple(args.style_mapper or ()),
+        tuple(map(Path, args.style_beatmap or ())),
+    )
+    wishes = Wishes(
+        tuple(args.descriptors or ()),
+        tuple(args.negative_descriptors or ()),
+        args.star_rating,
+        args.circle_size,
+    )
     return RemapRequest(
         sources=tuple(args.beatmap),
         choice=Choice(args.difficulty, args.all_difficulties, args.format, args.separate_set),
-        options=options_from(args),
+        options=options_from(args, cfg_scale(style, wishes, args.cfg_scale)),
         selection=selection_from(args),
-        style=StyleMix(
-            tuple(args.style_id or ()),
-            tuple(args.style_mapper or ()),
-            tuple(map(Path, args.style_beatmap or ())),
-        ),
+        style=style,
         negative_style=tuple(args.negative_style or ()),
-        wishes=Wishes(
-            tuple(args.descriptors or ()),
-            tuple(args.negative_descriptors or ()),
-            args.star_rating,
-            args.circle_size,
-        ),
+        wishes=wishes,
         beatmap_idx=None if args.beatmap_idx is None else Path(args.beatmap_idx),
         refine=args.refine,
         model=Path(args.ckpt),
@@ -424,21 +426,13 @@ def request_of_report(arguments: Mapping[str, Any]) -> RemapRequest:
     return request_from(remap_parser().parse_args([], stored))
 
 
-def _cfg_scale(args: argparse.Namespace) -> float:
-    """The strength of a style: that which arrives best, if one is asked for without a strength."""
-    if args.cfg_scale is not None:
-        return float(args.cfg_scale)
-    styled = args.style_id or args.style_mapper or args.style_beatmap or args.descriptors
-    return STYLE_CFG_SCALE if styled else 1.0
-
-
-def options_from(args: argparse.Namespace) -> SampleOptions:
+def options_from(args: argparse.Namespace, style_scale: float) -> SampleOptions:
     """The sampling options that parsed flags ask for."""
     refined = args.refine or args.refine_ckpt is not None
     return SampleOptions(
         steps=args.num_sampling_steps,
         sampler=args.sampler,
-        cfg_scale=_cfg_scale(args),
+        cfg_scale=style_scale,
         variants=args.num_variants,
         seed=args.seed,
         spacing=Spacing.parse(args.spacing),

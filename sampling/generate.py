@@ -15,17 +15,7 @@ from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
 from constraints.rounding import Placement
-from constraints.rules import (
-    SPACED_BELOW_PX,
-    Chain,
-    Rule,
-    Settle,
-    arranged,
-    pinned,
-    spaced,
-    with_rules,
-    within,
-)
+from constraints.rules import Chain, Rule, Settle, make_rules, with_rules
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
 from constraints.structure import StructureMode
@@ -165,7 +155,7 @@ def sample_part(
     `report` is given every prediction, (N, T, 2) px on the CPU.
     """
     steps = options.sampling_steps
-    rules = make_rules(part, placement, options)
+    rules = rules_for(part, placement, options)
     source = torch.from_numpy(part.sequence.xy).float().expand_as(noise)
     with torch.inference_mode():
         xy = source
@@ -278,8 +268,8 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
 
 
-def make_rules(part: Part, placement: Placement, options: SampleOptions) -> list[Rule]:
-    """The rules for predictions in sampling: fixed points, places, spacing, playfield."""
+def rules_for(part: Part, placement: Placement, options: SampleOptions) -> list[Rule]:
+    """The rules that predictions of a part keep while it is sampled."""
 
     def by_variant(move: Callable[[FloatArray], FloatArray]) -> Settle:
         return lambda xy: torch.from_numpy(
@@ -293,13 +283,5 @@ def make_rules(part: Part, placement: Placement, options: SampleOptions) -> list
         settle=by_variant(lambda xy: placement.settle(xy, FITS, SWEEPS)),
         bounds=placement.bounds,
     )
-    rules = [pinned(chain)]
-    if placement.mode != "off":
-        arrange = by_variant(lambda xy: placement.arrange(xy, ARRANGE_SWEEPS))
-        above = SPACED_BELOW_PX if options.spacing.kept else 0.0
-        rules.append(arranged(arrange, above_px=above))
-    if options.spacing.kept:
-        rules.append(spaced(chain))
-    elif placement.bounds is not None:
-        rules.append(within(placement.bounds))
-    return rules
+    arrange = by_variant(lambda xy: placement.arrange(xy, ARRANGE_SWEEPS))
+    return make_rules(chain, None if placement.mode == "off" else arrange, options)

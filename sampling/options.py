@@ -80,6 +80,16 @@ class SampleOptions:
         least = min(self.steps, MIN_EDIT_STEPS) if self.strength else 0
         return max(least, math.ceil(self.strength * self.steps))
 
+    def describe(self) -> list[str]:
+        """Words for the name of a result, but for those of edits; none for the defaults."""
+        words = [f"spacing {self.spacing}"] if self.spacing != KEEP else []
+        words += [f"bounds {self.bounds}"] if self.bounds != "playfield" else []
+        words += [f"structure {self.structure}"] if self.structure != "keep" else []
+        words += [f"weak guidance {self.guidance:g}"] if self.guidance is not None else []
+        words += ["sv fit"] if self.slider_velocity == "fit" else []
+        words += [f"guidance {self.cfg_scale:g}"] if self.cfg_scale != 1 else []
+        return words
+
 
 def start_level(loaded: LoadedModel, options: SampleOptions) -> float | None:
     """The noise level from which an edit starts; None for the model's highest.

@@ -13,7 +13,7 @@ from beatmaps.rhythm_only import with_shapes
 from beatmaps.selection import Mask
 from beatmaps.sequence import Sequence, SliderVelocity, apply_coordinates, beatmap_to_sequence
 from conventions.arrays import FloatArray
-from metrics.marks import find_marks
+from metrics.marks import MarkFinder
 from metrics.spacing import measure
 from sampling.generate import generate, kept_and_wanted
 from sampling.loaded_models import Models
@@ -114,11 +114,11 @@ def remap(
     started = time.perf_counter()
     raw, placed = generate(models.sampler, sequence, options, reports.sampling, inputs, watch)
     seconds = time.perf_counter() - started
-    result = []
+    result, finder = [], MarkFinder(sequence)
     for k, version in enumerate(versions):
         data, written, errors = finish(sequence, placed[k], wanted, version, request)
         mine = [xy[k] for xy in (*states, placed)] if watch else []
         before = measure(sequence, raw[k], wanted)
-        marks = find_marks(sequence, written)
+        marks = finder.find(written)
         result.append(Remapped(data, written.beatmap, raw[k], mine, errors, before, seconds, marks))
     return result

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from beatmaps.inputs import Choice
 from beatmaps.selection import Selection
-from constraints.spacing import KEEP
 from conventions.bundled import DEFAULT_MODEL, EXAMPLE
 from conventions.errors import FieldError
 from conventions.identity import INDIFFERENT
 from sampling.descriptors import Wishes
-from sampling.options import SampleOptions
+from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.style import StyleMix
 
 LABEL_LIMIT = 60
@@ -34,6 +33,13 @@ class Pictures:
     def range(self) -> tuple[float, float] | None:
         """(start, end) ms of what is shown; None without a start."""
         return None if self.start is None else (self.start, self.start + self.width)
+
+
+def cfg_scale(style: StyleMix, wishes: Wishes, asked: float | None = None) -> float:
+    """`SampleOptions.cfg_scale`: what is asked for, else what suits a style, if there is one."""
+    if asked is not None:
+        return asked
+    return STYLE_CFG_SCALE if style or wishes.descriptors else 1.0
 
 
 @dataclass(frozen=True)
@@ -104,12 +110,7 @@ class RemapRequest:
         words += [f"strength {options.strength:g}"] if edited else []
         words += ["cleaned"] if self.refine else []
         words += [f"refined by {self.refiner.stem}"] if self.refiner else []
-        words += [f"spacing {options.spacing}"] if options.spacing != KEEP else []
-        words += [f"bounds {options.bounds}"] if options.bounds != "playfield" else []
-        words += [f"structure {options.structure}"] if options.structure != "keep" else []
-        words += [f"weak guidance {options.guidance:g}"] if options.guidance is not None else []
-        words += ["sv fit"] if options.slider_velocity == "fit" else []
-        words += [f"guidance {options.cfg_scale:g}"] if options.cfg_scale != 1 else []
+        words += options.describe()
         text = " ".join(words)
         if len(text.encode("utf-8", "surrogateescape")) <= LABEL_LIMIT:
             return text

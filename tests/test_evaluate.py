@@ -9,12 +9,12 @@ import pytest
 
 import evaluate
 from beatmaps.osu_file import parse_beatmap
-from evaluate import Evaluation
 from metrics import classifier
 from metrics.fidelity import Changes, count_changes
 from metrics.objects import FEATURES
 from metrics.spacing_metric import SpacingErrors
 from metrics.whole_maps import Speed
+from sampling.evaluation import Evaluation
 from tests.conftest import beatmap_text, random_objects, read_json, run_command, write_maps
 
 FOLDER = os.environ.get("OSU_DIFFUSION_BEATMAPS")

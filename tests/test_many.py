@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import sample
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.osz import Archive
 from metrics.fidelity import count_changes
 from sampling import remap as remapping
+from sampling import remap_files
 from sampling.generate import generate
 from tests.conftest import (
     beatmap_text,
@@ -380,7 +380,7 @@ def test_a_killed_run_leaves_no_half_file_and_can_go_on(
     flags = ("--beatmap", song, "--difficulty", "Hard")
     assert remap(trained, tmp_path / "whole", *flags) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(sample, "put_bytes", interrupted)  # the report, written last
+        patch.setattr(remap_files, "put_bytes", interrupted)  # the report, written last
         assert remap(trained, tmp_path / "out", *flags) == 130
     assert sorted(p.suffix for p in (tmp_path / "out").rglob("*.*")) == [".osz", ".png"]
     with monkeypatch.context() as patch:

@@ -24,7 +24,7 @@ from conventions.playfield import PLAYFIELD_CENTRE
 from conventions.point_types import PointType
 from diffusion.samplers import SOLVERS
 from metrics.fidelity import count_changes, count_faults
-from metrics.marks import find_marks
+from metrics.marks import MarkFinder
 from metrics.spacing import measure
 from sampling import remap as remapping
 from sampling.generate import SampleOptions, generate
@@ -139,7 +139,8 @@ def test_a_bar_ends_with_its_last_step_and_begins_again(
 def test_the_report_lists_places_to_look_at(example: Path) -> None:
     (variant,) = read_json(next(example.glob("*.result.json")))["variants"]
     maps = [beatmap_to_sequence(read_beatmap(p)) for p in (EXAMPLE, next(example.glob("*.osu")))]
-    expected = [mark.to_dict() for mark in find_marks(*maps)]
+    before, after = maps
+    expected = [mark.to_dict() for mark in MarkFinder(before).find(after)]
     assert expected and variant["marks"] == expected
     first, *others = to_look_at(4 * expected).splitlines()
     assert first.startswith("to look at by hand, the worst first, all ") and len(others) == 3

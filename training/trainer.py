@@ -1,11 +1,7 @@
-"""The trainer: model, EMA, optimiser and data of one run, its steps and its checkpoints."""
+"""The trainer: model, EMA, optimiser and data of one run, its steps and its state."""
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,26 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from checkpoint import export_weights, write_class_table
 from conditions.vocabulary import Vocabulary, to_dict
 from conventions import command_line
-from conventions.errors import FieldError
 from conventions.precision import amp_dtype
-from conventions.ranks import Ranks, StopSignals
+from conventions.ranks import Ranks
 from data_loading import Batch, PackedDataset, WindowLoader
-from datasets.class_tables import save_beatmap_idx
 from diffusion.parametrisation import Parametrisation
 from models import DiT, DiTConfig
 from training.conditioning import condition_table
 from training.ema import WeightAverage
-from training.memory import parts_that_fit
-from training.monitor import StepRecord, Watch
+from training.monitor import StepRecord
 from training.objective import Noise, Objective
 from training.options import TrainingOptions
-from training.profiling import profiled
-from training.run_folder import RunFolder
-from training.saving import Saver
-from training.sharding import host_copy, own_part, shard, sharded_moments, whole
+from training.sharding import host_copy, whole
 from training.state import TABLE, TrainingState
 from training.validation import Validation
 
@@ -66,7 +55,7 @@ class Trainer:
         self.model = DiT(config).to(home, self.dtype)
         self.model.grad_checkpointing = options.grad_checkpointing
         self.ema = WeightAverage(self.model, options.ema_decay)
-        self.optimizer = self._optimizer()
+        self.optimizer = self.new_optimizer()
         self.loader = WindowLoader(
             dataset,
             rows[0],
@@ -90,13 +79,13 @@ class Trainer:
                 dataset, rows[1], self.objective, options.seq_len, options.global_seed, classes
             )
         self.step, self.updates, self.elapsed = 0, 0, 0.0
-        self.saved_step: int | None = None
         epochs_steps = options.epochs * self.loader.batches_per_epoch
         self.total_steps = min(epochs_steps, options.max_steps or epochs_steps)
         self.network: nn.Module = self.model
         self.compiled, self.parts = False, options.accumulate
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of the model's weights, without a step behind it."""
         return torch.optim.AdamW(
             self.model.parameters(),
             lr=self.options.lr,
@@ -140,78 +129,7 @@ class Trainer:
             )
         log.info("Restored from checkpoint at %s (step %d)", state.path, state.step)
 
-    def connect(self) -> None:
-        """Compiles the model if that is wanted, and joins it with those of the other ranks."""
-        if self.sharded:
-            self._shard()
-        wanted = self.options.compile
-        if self.device.type == "cuda" if wanted is None else wanted:
-            self.network = torch.compile(self.model)  # type: ignore[assignment]
-            self.compiled = True
-            try:
-                self._rehearse()
-            except torch.OutOfMemoryError:
-                self._require_unsharded()
-                torch.compiler.reset()  # it does work: the parts of a step will be smaller
-            except (RuntimeError, OSError, ImportError) as error:
-                reason = " ".join(str(error).split())[:200]
-                log.warning("torch.compile does not work here, going on without it: %s", reason)
-                self.network, self.compiled = self.model, False
-        self._fit_memory()
-        self.ranks.wait_for_all()  # compilers and caches differ from rank to rank
-        if self.ranks.world_size > 1 and not self.sharded:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            self.network = DistributedDataParallel(
-                self.network, device_ids=ids, gradient_as_bucket_view=True
-            )
-            # DDP changes the order of its sums after the first step. The rehearsal is that step, so
-            # that a continued run computes the same sums as one that was never stopped.
-            self._rehearse()
-
-    def _shard(self) -> None:
-        """Shares model, average and moments out over the ranks, as they have been restored."""
-        shard(self.model, self.device, self.ranks.world_size)
-        shard(self.ema.module, self.device, self.ranks.world_size)
-        moments = self.optimizer.state_dict()
-        self.optimizer = self._optimizer()
-        self.optimizer.load_state_dict(sharded_moments(moments, self.model))
-
-    def _require_unsharded(self) -> None:
-        """ValueError for what no rank of a sharded model can try again on its own."""
-        if self.sharded:
-            raise FieldError(
-                "a step does not fit into the device's memory: give {accumulate} {0}, or add "
-                "{grad_checkpointing}",
-                2 * self.parts,
-            )
-
-    def _fit_memory(self) -> None:
-        """On CUDA: splits a step into as many parts as its memory needs."""
-        if self.device.type != "cuda":
-            return
-        share = self.ranks.share(self.options.global_batch_size)
-
-        def rehearse(parts: int) -> None:
-            self.parts = parts
-            self.optimizer.zero_grad(set_to_none=True)
-            # The optimiser's moments, which do not exist before the first step.
-            parts_here = map(own_part, self.model.parameters())
-            weights = sum(p.numel() * p.element_size() for p in parts_here)
-            moments = torch.empty(2 * weights, dtype=torch.uint8, device=self.device)
-            self._rehearse()
-            del moments
-
-        if self.sharded:
-            try:
-                rehearse(self.parts)
-            except torch.OutOfMemoryError:
-                self._require_unsharded()
-            return
-        remedy = "add {grad_checkpointing}, or take a smaller {model} or {seq_len}"
-        windows = share.stop - share.start
-        self.parts = parts_that_fit(rehearse, self.parts, windows, self.ranks, remedy)
-
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         """Computes the gradients of the first step and drops them."""
         epoch, index = divmod(self.step, self.loader.batches_per_epoch)
         noise = self.noise(self.step).part(self.ranks.share(self.options.global_batch_size))
@@ -334,103 +252,16 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "scaler": self.scaler.state_dict(),
             "args": self.options.plain(),
-            **self._vocabulary(),
+            **self.saved_vocabulary(),
         }
 
-    def _vocabulary(self) -> dict[str, Any]:
+    def saved_vocabulary(self) -> dict[str, Any]:
         """The vocabulary, to save with the model."""
         return {} if self.vocabulary is None else {"vocabulary": to_dict(self.vocabulary)}
 
     def checkpoint_bytes(self) -> int:
         """About the size of a checkpoint: the weights, their EMA and two moments."""
         return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
-
-    def run(self, folder: RunFolder | None, watch: Watch) -> int:
-        """Trains to the end of the run, logs and saves; returns the exit code.
-
-        `folder` is the main rank's. A signal ends the run early, with a checkpoint.
-        """
-        place = None if folder is None else folder.path
-        saver = Saver(folder, self.options)
-        with saver.closing(), StopSignals().listening() as signals:
-            with profiled(place, self.options.profile) as step_done:
-                stopped_by = self._loop(folder, saver, watch, signals, step_done)
-            watch.check()
-            self.save_last(saver)
-            if not stopped_by:
-                self.export(folder)
-        if stopped_by:
-            log.info("Stopped at step %d: the same command goes on from there", self.step)
-            return 128 + stopped_by
-        log.info("Done!")
-        return 0
-
-    def _loop(
-        self,
-        folder: RunFolder | None,
-        saver: Saver,
-        watch: Watch,
-        signals: StopSignals,
-        step_done: Callable[[], None],
-    ) -> int:
-        """Steps until the run is over (0) or stopped by a signal (its number)."""
-        options, unsaved, last = self.options, False, time.perf_counter()
-        for step, batch in self.loader.batches(self.step):
-            now = time.perf_counter()
-            elapsed, stop, failed = self.ranks.largest(
-                *(self.elapsed + now - last, float(signals.received or 0)),
-                float(saver.failed() is not None),
-            )
-            self.elapsed, last = elapsed, now
-            if failed:
-                self.saved_step, unsaved = None, True
-            if stop or self.progress() >= 1:
-                return int(stop)
-            watch.record(self.train_step(batch, step))
-            step_done()
-            self.step = step + 1
-            log_now, save_now = (
-                self.step % options.log_every == 0,
-                self.step % options.ckpt_every == 0,
-            )
-            if log_now or save_now:
-                watch.check()
-            if log_now:
-                lr = self.optimizer.param_groups[0]["lr"]
-                watch.report(self.step, self.elapsed, lr, self.progress())
-            self.validate(folder, watch)
-            if save_now or (unsaved and log_now):
-                self.save(saver)
-                unsaved = False
-        return 0
-
-    def validate(self, folder: RunFolder | None, watch: Watch) -> None:
-        """Losses and pictures of held-out maps, if they are due; not timed as training."""
-        options, before = self.options, time.perf_counter()
-        validate_now = self.step % options.val_every == 0
-        sample_now = bool(options.sample_every) and self.step % (options.sample_every or 1) == 0
-        if self.validation is None or not (validate_now or sample_now):
-            return
-        average, values = self.whole_average(), {}
-        if validate_now:
-            losses = partial(self._held_out_losses, average)
-            values = self.validation.losses(losses, self.ranks)
-            log.info("(step=%07d) Validation Loss: %.4f", self.step, values["loss"])
-        if sample_now:
-            values |= self.ranks.only_on_main(lambda: self._sample(folder, average)) or {}
-        watch.validated(self.step, values, time.perf_counter() - before)
-
-    def _sample(self, folder: RunFolder | None, average: DiT) -> dict[str, Any]:
-        """Pictures of held-out maps."""
-        assert folder is not None and self.validation is not None
-        (folder.path / "samples").mkdir(exist_ok=True)
-        picture = folder.path / "samples" / f"{self.step:07d}.png"
-        values = self.validation.sample(average, picture)
-        log.info(
-            "Sampled held-out maps into %s, spacing error %.1f px (p95 %.1f px)",
-            *(picture, values["spacing_error_median_px"], values["spacing_error_p95_px"]),
-        )
-        return values
 
     def whole_average(self) -> DiT:
         """The averaged model to compute with; all ranks must ask for it together."""
@@ -440,65 +271,3 @@ class Trainer:
         weights = self.ema.module.state_dict()
         average.load_state_dict({name: whole(weight) for name, weight in weights.items()})
         return average.requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def _held_out_losses(self, average: DiT, batch: Batch, noise: Noise) -> Tensor:
-        return self.objective.losses(average, batch, noise)
-
-    def save(self, saver: Saver) -> None:
-        """Has a checkpoint written, unless this step has one; all ranks call it together."""
-        if self.saved_step == self.step:
-            return
-        parts = map(own_part, self.model.parameters())
-        wrong = not all(bool(weight.isfinite().all()) for weight in parts)
-        if any(self.ranks.largest(float(wrong))):
-            raise FieldError(
-                "a weight is not finite by step {0}: lower {lr} (now {1})",
-                *(self.step, self.options.lr),
-            )
-        # There is room in memory for one copy of the state.
-        self.ranks.only_on_main(lambda: saver.failed(wait=True))
-        saver.begin(self.step, self.state())
-        self.saved_step = self.step
-
-    def save_last(self, saver: Saver) -> None:
-        """The same, and waits until it is written: an OSError on the main rank if it cannot be."""
-        if self.ranks.from_main(lambda: saver.failed(wait=True) is not None):
-            self.saved_step = None
-        self.save(saver)
-        self.ranks.only_on_main(saver.finish)
-
-    def export(self, folder: RunFolder | None) -> None:
-        """Writes the EMA weights and the tables of classes; the run is finished then.
-
-        All ranks call it together.
-        """
-        weights = host_copy(self.ema.module.state_dict(), self.ranks.is_main)
-        if folder is not None:
-            self._write_export(folder.path, weights)
-            folder.finish()
-
-    def _write_export(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """What sample.py needs."""
-        metadata = {
-            "model": self.options.model,
-            "steps": self.step,
-            "minutes": round(self.elapsed / 60, 1),
-            "maps": len(self.dataset),
-            "data_points": len(self.dataset.points),
-            "distance_dropout": self.options.distance_dropout,
-            **self._vocabulary(),
-        }
-        export_weights(
-            folder / "model.safetensors",
-            weights,
-            self.model.config,
-            self.objective.parametrisation,
-            metadata,
-        )
-        save_beatmap_idx(folder / "beatmap_idx.pickle", self.dataset.beatmap_idx())
-        columns = ["class_index", "md5", "beatmap_id", "set_id", "artist", "title"]
-        columns += ["creator", "version", "circle_size", "star_rating"]
-        rows = self.dataset.beatmaps[columns].to_dict("records")
-        write_class_table(folder / "model.classes.csv", rows)
-        log.info("Exported the EMA weights to %s", folder / "model.safetensors")

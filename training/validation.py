@@ -5,21 +5,18 @@ It has only packed data points, no `.osu` files, so circles and sliders are draw
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from conventions.playfield import PLAYFIELD
 from conventions.point_types import PointType
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
 from data_loading import (
-    Batch,
     ByRow,
     PackedDataset,
     PackedPoints,
@@ -37,9 +34,6 @@ WINDOWS, AT_ONCE = 256, 16
 
 MAPS, POINTS = 3, 400
 """Held-out maps in a picture, and data points of each."""
-
-Losses = Callable[[Batch, Noise], Tensor]
-"""Computes the losses (N,) of windows on the device, without gradients."""
 
 SLIDER_HEADS = (PointType.SLIDER_HEAD, PointType.SLIDER_HEAD_NC)
 
@@ -85,14 +79,15 @@ class Validation:
             groups=len(objective.config.class_groups),
         )
 
-    def losses(self, losses: Losses, ranks: Ranks) -> dict[str, Any]:
+    @torch.no_grad()
+    def losses(self, model: DiT, ranks: Ranks) -> dict[str, Any]:
         """Mean loss and loss by band of noise over the windows, which all ranks share."""
         plan, share = self.loader.windows(0), ranks.share(self.count)
         parts = [torch.zeros(0, device=self.objective.device)]
         for first in range(share.start, share.stop, AT_ONCE):
             chosen = slice(first, min(first + AT_ONCE, share.stop))
             batch = self.loader.gather(plan[chosen])
-            parts.append(losses(batch, self.noise.part(chosen)))
+            parts.append(self.objective.losses(model, batch, self.noise.part(chosen)))
         values = ranks.join(torch.cat(parts), self.count)
         return {
             "loss": float(values.mean()),

@@ -368,22 +368,6 @@ def whole_map(beatmap: Beatmap) -> list[tuple[float, float]]:
     return passages
 
 
-def before_after(
-    before: Beatmap,
-    after: Beatmap,
-    path: str | os.PathLike[str],
-    *,
-    start_ms: float | None = None,
-    end_ms: float | None = None,
-) -> None:
-    """Write a PNG, 1600 px wide, that shows passages of both maps, `before` above `after`.
-
-    As `passages_picture`, with which it shares the errors.
-    """
-    maps = [("before", before), ("after", after)]
-    passages_picture(maps, path, start_ms=start_ms, end_ms=end_ms)
-
-
 def passages_picture(
     maps: Sequence[tuple[str, Beatmap]],
     path: str | os.PathLike[str],

@@ -11,7 +11,7 @@ from constraints.spacing import WITH_FACTOR, Spacing
 from conventions.errors import FieldError, in_words
 from sampling.descriptors import Wishes
 from sampling.options import STYLE_CFG_SCALE, SampleOptions
-from sampling.request import RemapRequest
+from sampling.request import RemapRequest, cfg_scale
 from sampling.style import StyleMix
 from web.offers import split_styles
 
@@ -89,13 +89,14 @@ def page_request(base: RemapRequest | None = None, /, **values: Any) -> RemapReq
         tuple(given["negative_descriptors"]),
         *(own_number(name, given[name]) for name in ("star_rating", "circle_size")),
     )
+    asked = given["guidance"] if mix or wishes.of_style else None
     start, end = chosen_range(given["timeline"])
     objects = given["objects"].strip()
     return replace(
         base or RemapRequest(),
         options=SampleOptions(
             steps=int(given["steps"]),
-            cfg_scale=given["guidance"] if mix or wishes.of_style else 1.0,
+            cfg_scale=cfg_scale(mix, wishes, asked),
             variants=int(given["variants"]),
             seed=int(given["seed"]),
             spacing=Spacing.parse(f"{spacing}:{factor:g}" if spacing in WITH_FACTOR else spacing),

@@ -13,7 +13,7 @@ from beatmaps.inputs import Choice, Job, open_jobs
 from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.selection import choose_objects
 from beatmaps.sequence import beatmap_to_sequence
-from metrics.marks import find_marks
+from metrics.marks import MarkFinder
 from sampling.combining import Joint, combine, parse_parts
 from sampling.loaded_models import Models
 from sampling.progress import Progress, Reports
@@ -112,7 +112,7 @@ class Run:
                 outputs = Outputs.plan(job, place, [variant.version], 1, {})
                 outputs.write(job, [[variant.file.read_bytes()]], overwrite=True)
                 archive = outputs.archive
-            marks = find_marks(beatmap_to_sequence(before), beatmap_to_sequence(after))
+            marks = MarkFinder(beatmap_to_sequence(before)).find(beatmap_to_sequence(after))
             player = player_frame(before, after, song_of(job, before), marks=marks)
             return Look(player, picture, archive)
 

@@ -9,7 +9,7 @@ from beatmaps.osu_file import Beatmap, read_beatmap
 from beatmaps.selection import selected_objects
 from beatmaps.sequence import beatmap_to_sequence
 from metrics import usual
-from metrics.marks import MOST_MARKS, UNUSUAL, find_marks
+from metrics.marks import MOST_MARKS, UNUSUAL, MarkFinder
 from metrics.usual import KINDS, Values, count, judged, shares
 from tests.conftest import needs_maps, real_paths
 from tests.maps_to_show import made_up
@@ -30,7 +30,7 @@ def straight(count: int, step: float = 10) -> list[tuple[float, float]]:
 
 
 def marks(before: Beatmap, after: Beatmap) -> list[Mark]:
-    return find_marks(beatmap_to_sequence(before), beatmap_to_sequence(after))
+    return MarkFinder(beatmap_to_sequence(before)).find(beatmap_to_sequence(after))
 
 
 def test_a_stream_that_turns_back_is_marked_at_its_turn() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from conventions.precision import amp_dtype
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
 from tests.conftest import assert_equal, run_train, train_flags
+from training.connecting import connect
 from training.flags import training_options, training_parser
 from training.log import read_metrics
 from training.memory import parts_that_fit
@@ -32,7 +32,7 @@ def trainer_for(packed: PackedDataset, folder: Path, *more: object) -> Trainer:
 
 
 def step_through(trainer: Trainer, steps: int) -> list[Any]:
-    trainer.connect()
+    connect(trainer)
     records: list[Any] = []
     for step, batch in trainer.loader.batches(trainer.step):
         if len(records) == steps:
@@ -211,8 +211,7 @@ def test_a_run_has_a_graph_and_one_for_padding(
     trainer = trainer_for(packed, tmp_path, *flags)
     assert trainer.validation is not None
     step_through(trainer, 10)
-    losses = partial(trainer._held_out_losses, trainer.ema.module)
-    trainer.validation.losses(losses, trainer.ranks)
+    trainer.validation.losses(trainer.ema.module, trainer.ranks)
     step_through(trainer, 10)
     assert 1 <= len(graphs) <= 2
 

@@ -31,6 +31,7 @@ from tests.conftest import (
 )
 from training import run_folder, trainer
 from training.log import Metrics, read_metrics
+from training.run import Run
 from training.run_folder import open_run
 
 needs_proc = pytest.mark.skipif(
@@ -62,16 +63,17 @@ class Interrupted(Exception):
 def train_until(
     step: int, data: Path, results: Path, *more: object, when: str = "train_step"
 ) -> None:
-    """Trains in this process and stops dead at the given call of a trainer's method."""
-    whole = getattr(trainer.Trainer, when)
+    """Trains in this process and stops dead at the given call of a method of trainer or run."""
+    kind = trainer.Trainer if when == "train_step" else Run
+    whole = getattr(kind, when)
 
-    def dying(self: trainer.Trainer, *args: Any) -> Any:
-        if self.step >= step:
+    def dying(self: Any, *args: Any) -> Any:
+        if getattr(self, "trainer", self).step >= step:
             raise Interrupted
         return whole(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Trainer, when, dying)
+        patch.setattr(kind, when, dying)
         with pytest.raises(Interrupted):
             call_train(data, results, *more)
 

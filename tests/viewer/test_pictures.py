@@ -20,9 +20,9 @@ from viewer.pictures import (
     SHEET_CELL,
     SURROUND,
     Playfield,
-    before_after,
     contact_sheet,
     passage,
+    passages_picture,
     time_slices,
     whole_map,
 )
@@ -147,7 +147,7 @@ def test_a_range_without_objects_is_an_error() -> None:
 def test_the_picture_is_written_in_its_size(tmp_path: Path, count: int) -> None:
     beatmap = many_circles(count, 5)
     target = tmp_path / "before and after.png"
-    before_after(beatmap, beatmap, target)
+    passages_picture([("before", beatmap), ("after", beatmap)], target)
     with Image.open(target) as picture:
         assert picture.width == PICTURE_WIDTH and 600 < picture.height < 750
         upper, lower = np.array(picture)[: picture.height // 2], np.array(picture)
@@ -167,14 +167,15 @@ def test_a_picture_that_fails_leaves_the_old_one(
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        before_after(many_circles(5, 5), many_circles(5, 5), target)
+        passages_picture([("before", many_circles(5, 5))], target)
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 
 
 def test_pictures_can_be_drawn_in_threads(tmp_path: Path) -> None:
     beatmap = many_circles(12, 4)
     targets = [tmp_path / f"{i}.png" for i in range(3)]
-    threads = [Thread(target=before_after, args=(beatmap, beatmap, path)) for path in targets]
+    maps = [("before", beatmap), ("after", beatmap)]
+    threads = [Thread(target=passages_picture, args=(maps, path)) for path in targets]
     for thread in threads:
         thread.start()
     for thread in threads:
