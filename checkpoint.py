@@ -36,6 +36,9 @@ PLAYFIELD_SIZE = "xoc_embedder.playfield_size"
 """A constant that the reference keeps among its parameters."""
 
 
+COMPANIONS = ("weak", "expert")
+"""Models that belong to an export and lie beside it, by what stands in their names."""
+
 MOST_TOKENIZER_BYTES, MOST_WEIGHT_BYTES = 2**29, math.inf
 """Limits for an osu-diffusion v2; `_read_pickle` limits its weights by the size of their file."""
 
@@ -48,7 +51,8 @@ class CheckpointError(ValueError):
 class LoadedModel:
     """A model ready to sample, with what its file says about it.
 
-    `weak` is a worse model of the same kind, for guidance; None if there is none beside the file.
+    Companions of its file, None where there are none: `weak` is a worse model of the same kind, for
+    guidance; `expert` takes over at low noise.
     `vocabulary` says what the entries of `class_groups` mean; None for models without groups.
     """
 
@@ -58,6 +62,7 @@ class LoadedModel:
     sha256: str
     metadata: dict[str, Any] = field(default_factory=dict)
     weak: "LoadedModel | None" = None
+    expert: "LoadedModel | None" = None
     vocabulary: Vocabulary | None = None
 
     @property
@@ -146,7 +151,8 @@ def export_weights(
     }
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
+        # `save_file` would make a file that nobody else may read.
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata=header))
 
 
 def load_model(
@@ -188,11 +194,15 @@ def load_model(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path} is incomplete or of another version: {reason}") from error
     model = _ready(state, config, device)
-    weak = weak_path(path)
-    beside = load_model(weak, device) if weak is not None and weak.is_file() else None
-    if beside is not None and beside.parametrisation.scale != parametrisation.scale:
-        raise CheckpointError(f"{weak} has other units than {path}: it cannot guide it")
-    return LoadedModel(model, parametrisation, path, digest, metadata, beside, vocabulary)
+    weak, expert = (_companion(path, kind, device) for kind in COMPANIONS)
+    if weak is not None and weak.parametrisation.scale != parametrisation.scale:
+        raise CheckpointError(f"{weak.path} has other units than {path}: it cannot guide it")
+    if expert is not None and math.isinf(expert.parametrisation.limit):
+        raise CheckpointError(
+            f"{expert.path} was trained at all levels of noise: an expert is trained with "
+            "--max-noise-px"
+        )
+    return LoadedModel(model, parametrisation, path, digest, metadata, weak, expert, vocabulary)
 
 
 def saved_vocabulary(config: DiTConfig, metadata: dict[str, Any]) -> Vocabulary | None:
@@ -296,11 +306,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def weak_path(path: Path) -> Path | None:
-    """Where the weak model of an export lies: NAME.weak.safetensors; None for other files."""
-    if path.suffix != ".safetensors" or path.stem.endswith(".weak"):
+def _companion(path: Path, kind: str, device: torch.device | str) -> LoadedModel | None:
+    """The companion of an export, NAME.weak.safetensors for instance; None where there is none."""
+    endings = tuple(f".{name}" for name in COMPANIONS)
+    if path.suffix != ".safetensors" or path.stem.endswith(endings):
         return None
-    return path.with_name(f"{path.stem}.weak.safetensors")
+    beside = path.with_name(f"{path.stem}.{kind}.safetensors")
+    return load_model(beside, device) if beside.is_file() else None
 
 
 def _require_fit(state: dict[str, Tensor], config: DiTConfig, path: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 PREFIX = "hf:"
-WEIGHTS, WEAK, CONFIG = "model.safetensors", "model.weak.safetensors", "config.json"
-FILES = (WEIGHTS, WEAK, CONFIG)
-MOST_BYTES = {WEIGHTS: 2**32, WEAK: 2**32, CONFIG: 2**20}
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEAK, EXPERT = "model.weak.safetensors", "model.expert.safetensors"
+MODELS = (WEIGHTS, WEAK, EXPERT)
+FILES = (*MODELS, CONFIG)
+MOST_BYTES = {**dict.fromkeys(MODELS, 2**32), CONFIG: 2**20}
 """The largest model of ours has 0.7 billion weights."""
 NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
@@ -29,7 +31,7 @@ def local_path(path: Path) -> Path:
 
 
 def _fetch(name: str) -> Path:
-    """The weights of `name` in the Hub's cache, with the weak model and the config beside them."""
+    """The weights of `name` in the Hub's cache, with its companions and the config beside them."""
     match = NAME.fullmatch(name)
     if match is None:
         raise HubError(f"{name} names no model: give hf:owner/name or hf:owner/name@revision")
@@ -76,7 +78,7 @@ def _checked(name: str, folder: Path) -> Path:
     for file in FILES:
         if (folder / file).is_file():
             _require_size(name, file, (folder / file).stat().st_size)
-    for file in (WEIGHTS, WEAK):
+    for file in MODELS:
         if (folder / file).is_file():
             with (folder / file).open("rb") as stream:
                 # After its own length a safetensors file begins with JSON, a pickle never does.

@@ -1,7 +1,7 @@
 """An expert for low noise, as sampling takes it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from checkpoint import LoadedModel
 from conventions.errors import FieldError
@@ -33,3 +33,14 @@ class Expert:
     def takes_px(self) -> float:
         """The noise in px at which it takes over."""
         return expert_limit(self.loaded.parametrisation, self.below_px)
+
+
+def expert_for(loaded: LoadedModel, chosen: Expert | None) -> Expert | None:
+    """The expert that was asked for, else the companion of the model, if it has one.
+
+    The companion is guided by the same weak model, and told no style: little of one is left to
+    decide where it takes over.
+    """
+    if chosen is not None or loaded.expert is None:
+        return chosen
+    return Expert(replace(loaded.expert, weak=loaded.weak))

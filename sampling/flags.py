@@ -339,7 +339,8 @@ def add_expert_flags(add: Callable[..., object]) -> None:
         "--expert-ckpt",
         type=Path,
         metavar="FILE",
-        help="a model that takes over where there is little noise, such as an osu-diffusion v2",
+        help="a model that takes over where there is little noise, such as an osu-diffusion v2; "
+        "default: the one beside --ckpt, NAME.expert.safetensors, if there is one",
     )
     add(
         "--expert-below",

@@ -23,6 +23,7 @@ from conventions.arrays import FloatArray
 from conventions.point_types import SPINNERS
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
+from sampling.experts import expert_for
 from sampling.map_inputs import MapInputs
 from sampling.network import Part, make_denoiser
 from sampling.options import (
@@ -60,6 +61,7 @@ def generate(
     sampled. `watch` gets the prediction of every step.
     """
     inputs = inputs or MapInputs()
+    inputs = replace(inputs, expert=expert_for(loaded, inputs.expert))
     check_models(loaded, options, inputs)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
     chosen = inputs.chosen
@@ -171,7 +173,8 @@ def sample_part(
             refiner, style = loaded, inputs.style
             if inputs.refiner is not None:
                 refiner, style = inputs.refiner, inputs.refiner_style
-            denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
+            alone = replace(options, guidance=1)
+            denoise, _ = make_denoiser(refiner, part, alone, style, expert_for(refiner, None))
             denoise = with_rules(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
             xy = refine(refiner, denoise, options.refine_iterations, xy, watched)

@@ -2,8 +2,9 @@
 
     python testing/export_model.py results/000-DiT-XS/model.safetensors --output x --name me/mine
 
-Weights, the weak model where one lies beside them, the configuration, a model card. Others use it
-by `--ckpt hf:me/mine` then. Of a training checkpoint neither optimiser nor paths are shared.
+Weights, the weak model and the expert where they lie beside them, the configuration, a model card.
+Others use it by `--ckpt hf:me/mine` then. Of a training checkpoint neither optimiser nor paths are
+shared.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from checkpoint import LoadedModel, export_weights, load_model
 from conventions import command_line
-from conventions.hub import CONFIG, NAME, PREFIX, WEAK, WEIGHTS
+from conventions.hub import CONFIG, EXPERT, NAME, PREFIX, WEAK, WEIGHTS
 from conventions.whole_files import replacing
 
 SHARED = ("model", "steps", "step", "minutes", "maps", "data_points", "distance_dropout")
@@ -85,7 +86,8 @@ def write_folder(loaded: LoadedModel, card: Card, folder: Path) -> list[Path]:
     """Writes all files, each whole or not at all; returns them."""
     card_text = card.text(loaded, facts_of(loaded))
     folder.mkdir(parents=True, exist_ok=True)
-    models = {WEIGHTS: loaded} | ({WEAK: loaded.weak} if loaded.weak else {})
+    beside = {WEIGHTS: loaded, WEAK: loaded.weak, EXPERT: loaded.expert}
+    models = {name: model for name, model in beside.items() if model is not None}
     for name, model in models.items():
         metadata = facts_of(model)
         if "vocabulary" in model.metadata:  # a model that is told of tags cannot be read without
@@ -131,7 +133,11 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("model", type=Path, help=".safetensors or .pt; NAME.weak.safetensors beside it comes along")
+    add(
+        "model",
+        type=Path,
+        help=".safetensors or .pt; NAME.weak.safetensors and NAME.expert.safetensors come along",
+    )
     add("--output", type=Path, required=True, help="the folder to make")
     add("--name", required=True, help="what it will be on the Hub: OWNER/NAME")
     add("--license", help="of the weights, as the Hub names licences, such as mit")

@@ -10,7 +10,7 @@ import torch
 
 from checkpoint import export_weights, load_model
 from conventions import hub
-from conventions.hub import CONFIG, FILES, WEAK, WEIGHTS, HubError, local_path
+from conventions.hub import CONFIG, EXPERT, FILES, MODELS, WEAK, WEIGHTS, HubError, local_path
 from diffusion.parametrisation import EDM
 from models import DiT, DiTConfig
 from training.state import read_training_state
@@ -24,14 +24,15 @@ def needs_the_hub() -> Any:
 
 
 def cached(folder: Path, name: str = "me/mine", revision: str = "main") -> Path:
-    """The snapshot of a repository with a model and its weak one, in the layout of the cache."""
+    """The snapshot of a repository with a model and its companions, in the layout of the cache."""
     repository = folder / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / revision).write_text(COMMIT, encoding="utf-8")
-    for file in (WEIGHTS, WEAK):
-        export_weights(snapshot / file, DiT(TINY).state_dict(), TINY, EDM(), {"file": file})
+    for file in MODELS:
+        units = EDM().limited(80) if file == EXPERT else EDM()
+        export_weights(snapshot / file, DiT(TINY).state_dict(), TINY, units, {"file": file})
     (snapshot / CONFIG).write_text("{}", encoding="utf-8")
     return snapshot
 
@@ -49,11 +50,12 @@ def test_other_paths_stay_as_they_are() -> None:
     assert local_path(Path("a/b.safetensors")) == Path("a/b.safetensors")
 
 
-def test_a_cached_model_is_loaded_offline_with_its_weak_one(cache: Path) -> None:
+def test_a_cached_model_is_loaded_offline_with_its_companions(cache: Path) -> None:
     snapshot = cached(cache)
     loaded = load_model("hf:me/mine")
     assert loaded.path == snapshot / WEIGHTS and loaded.metadata == {"file": WEIGHTS}
     assert loaded.weak is not None and loaded.weak.metadata == {"file": WEAK}
+    assert loaded.expert is not None and loaded.expert.metadata == {"file": EXPERT}
     assert read_training_state(Path("hf:me/mine")).source == "export"
 
 
@@ -77,7 +79,7 @@ def test_a_model_that_is_not_there_is_one_line(cache: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, WEAK])
+@pytest.mark.parametrize("file", MODELS)
 def test_a_pickle_under_the_name_of_weights_is_not_opened(cache: Path, file: str) -> None:
     torch.save({"a": torch.ones(1)}, cached(cache) / file)
     with pytest.raises(HubError, match=f"its {file} is no safetensors file"):

@@ -13,14 +13,14 @@ import sample
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating
-from checkpoint import LoadedModel, load_model
+from checkpoint import CheckpointError, LoadedModel, load_model
 from conditions.vocabulary import MapConditions
 from constraints.spacing import Spacing
 from conventions.errors import naming
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM
 from sampling import conditioning
-from sampling.experts import Expert
+from sampling.experts import Expert, expert_for
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.generate import generate
 from sampling.loaded_models import Models
@@ -137,6 +137,58 @@ def test_an_expert_for_all_noise_must_be_told_where_to_begin(whole: LoadedModel)
     with pytest.raises(ValueError, match=message), naming(NAMES):
         Expert(whole)
     assert Expert(whole, below_px=50.0).takes_px == 50
+
+
+@pytest.fixture
+def accompanied(whole: LoadedModel, low: LoadedModel, tmp_path: Path) -> LoadedModel:
+    """`whole`, with `low` as the expert that lies beside it."""
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(whole.path.read_bytes())
+    path.with_name("mine.expert.safetensors").write_bytes(low.path.read_bytes())
+    return load_model(path)
+
+
+def test_an_expert_beside_a_model_is_used(
+    whole: LoadedModel, low: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap
+) -> None:
+    """As one that is asked for; also in refining, whose one level it knows."""
+    assert accompanied.expert is not None and accompanied.expert.expert is None
+    sequence = beatmap_to_sequence(beatmap)
+    given = MapInputs(expert=Expert(low))
+    expected = generate(whole, sequence, SampleOptions(), inputs=given)[0]
+    assert np.array_equal(generate(accompanied, sequence, SampleOptions())[0], expected)
+
+    refined = SampleOptions(strength=0, refine_iterations=1)
+    expected = generate(low, sequence, refined)[0]
+    assert np.array_equal(generate(accompanied, sequence, refined)[0], expected)
+
+
+def test_an_expert_that_is_asked_for_replaces_the_one_beside(
+    whole: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap
+) -> None:
+    sequence, given = beatmap_to_sequence(beatmap), MapInputs(expert=Expert(whole, below_px=50.0))
+    expected = generate(whole, sequence, SampleOptions(), inputs=given)[0]
+    assert np.array_equal(
+        generate(accompanied, sequence, SampleOptions(), inputs=given)[0], expected
+    )
+
+
+def test_an_expert_beside_a_model_is_guided_by_the_same_weak_model(
+    whole: LoadedModel, low: LoadedModel
+) -> None:
+    assert expert_for(whole, None) is None
+    found = expert_for(replace(whole, weak=whole, expert=low), None)
+    assert found is not None and found.loaded.weak is whole
+    assert found.style.embedding is None and found.takes_px == pytest.approx(80)
+
+
+def test_an_expert_beside_a_model_must_be_one(accompanied: LoadedModel) -> None:
+    beside = accompanied.path.with_name("mine.expert.safetensors")
+    beside.write_bytes(accompanied.path.read_bytes())
+    with pytest.raises(
+        CheckpointError, match=r"mine\.expert\.safetensors was trained at all levels"
+    ):
+        load_model(accompanied.path)
 
 
 def test_a_model_for_low_noise_does_not_begin_at_pure_noise(

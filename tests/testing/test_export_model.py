@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from checkpoint import export_weights, load_model
-from conventions.hub import CONFIG, WEAK, WEIGHTS
+from conventions.hub import CONFIG, EXPERT, MODELS, WEIGHTS
 from diffusion.parametrisation import EDM
 from models import DiT, DiTConfig
 from tests.conftest import call_main, run_command
@@ -18,9 +18,11 @@ METADATA = {"model": "DiT-tiny", "steps": 7, "maps": 3, "args": {"data_path": "/
 
 
 def made(folder: Path) -> Path:
-    """A model and its weak one, exported with a run's metadata."""
-    for name in ("mine.safetensors", "mine.weak.safetensors"):
-        export_weights(folder / name, DiT(TINY).state_dict(), TINY, EDM(sigma_max=3.0), METADATA)
+    """A model and its companions, exported with a run's metadata."""
+    for name in MODELS:
+        file = folder / name.replace("model", "mine")
+        units = EDM(sigma_max=3.0, trained_below=0.5 if name == EXPERT else None)
+        export_weights(file, DiT(TINY).state_dict(), TINY, units, METADATA)
     return folder / "mine.safetensors"
 
 
@@ -28,11 +30,11 @@ def test_a_folder_holds_all_and_nothing_private(tmp_path: Path) -> None:
     model, output = made(tmp_path), tmp_path / "share"
     flags = ("--output", output, "--name", "me/mine", "--license", "mit")
     assert call_main(export_model.main, model, *flags, "--trained-on", "Three maps.") == 0
-    assert {path.name for path in output.iterdir()} == {WEIGHTS, WEAK, CONFIG, "README.md"}
+    assert {path.name for path in output.iterdir()} == {*MODELS, CONFIG, "README.md"}
     before, after = load_model(model), load_model(output / WEIGHTS)
     for name, weight in before.model.state_dict().items():
         torch.testing.assert_close(after.model.state_dict()[name], weight, rtol=0, atol=0)
-    assert after.parametrisation == before.parametrisation and after.weak is not None
+    assert after.parametrisation == before.parametrisation and after.weak and after.expert
     assert after.metadata == {"model": "DiT-tiny", "steps": 7, "maps": 3}
     assert not any(b"somebody" in path.read_bytes() for path in output.iterdir())
     config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
