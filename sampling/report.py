@@ -43,6 +43,7 @@ def describe(
             "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
         },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
+        "companions": [beside and beside.sha256 for beside in (loaded.weak, loaded.expert)],
         "refiner": models.refiner and models.refiner.sha256,
         "expert": models.expert and models.expert.sha256,
         "style": request.style.describe() or None,
@@ -72,7 +73,12 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "source": [report["source"]["md5"], [d["md5"] for d in report["source"]["difficulties"]]],
-        "checkpoint": [report["checkpoint"]["sha256"], report["refiner"], report.get("expert")],
+        "checkpoint": [
+            report["checkpoint"]["sha256"],
+            report.get("companions"),
+            report["refiner"],
+            report.get("expert"),
+        ],
         "style_files": report["style_files"],
         "request": identity(request_of_report(report["arguments"])),
     }

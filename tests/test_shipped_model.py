@@ -25,8 +25,9 @@ def shipped() -> LoadedModel:
     return load_model(DEFAULT_MODEL)
 
 
-def test_weights_are_at_most_16_megabytes() -> None:
-    assert DEFAULT_MODEL.stat().st_size <= 16_000_000
+def test_weights_are_at_most_40_megabytes() -> None:
+    files = list(DEFAULT_MODEL.parent.glob("*.safetensors"))
+    assert len(files) == 3 and sum(file.stat().st_size for file in files) <= 40_000_000
 
 
 def test_a_weak_model_guides_it(shipped: LoadedModel) -> None:
@@ -35,6 +36,13 @@ def test_a_weak_model_guides_it(shipped: LoadedModel) -> None:
     assert weak.model.config.known_points and shipped.model.config.known_points
     card = DEFAULT_MODEL.with_name("README.md").read_text(encoding="utf-8")
     assert weak.path.name in card and weak.sha256 in card
+
+
+def test_an_expert_finishes_its_maps(shipped: LoadedModel) -> None:
+    expert = shipped.expert
+    assert expert is not None and expert.parametrisation.limit < 1
+    card = DEFAULT_MODEL.with_name("README.md").read_text(encoding="utf-8")
+    assert expert.path.name in card and expert.sha256 in card
 
 
 def test_index_and_class_table_name_the_same_classes(shipped: LoadedModel) -> None:

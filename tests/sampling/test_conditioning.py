@@ -326,6 +326,19 @@ def test_each_model_gets_the_style_in_its_own_terms(
 # --- the command ----------------------------------------------------------------------------------
 
 
+def test_another_expert_beside_a_model_makes_another_run(
+    accompanied: LoadedModel, small: Path, tmp_path: Path, no_pictures: None
+) -> None:
+    """Its report tells it, so that what is there is not taken for the result."""
+    given = ("--ckpt", accompanied.path, "--beatmap", small, "--output", tmp_path / "out")
+    assert run_command(sample.main, *given) == run_command(sample.main, *given) == 0
+    (report,) = (tmp_path / "out").rglob("*.result.json")
+    expert = accompanied.expert
+    assert expert is not None and read_json(report)["companions"] == [None, expert.sha256]
+    accompanied.path.with_name("mine.expert.safetensors").unlink()
+    assert run_command(sample.main, *given) == 2
+
+
 def test_a_v2_ends_a_run_of_ours(
     trained: Path, v2: Path, small: Path, tmp_path: Path, no_pictures: None
 ) -> None:
