@@ -11,11 +11,13 @@ if __name__ == "__main__":
 
 # isort: split
 import argparse
+import sys
 
 from beatmaps.inputs import find_inputs, is_archive
 from checkpoint import LoadedModel
 from conventions import command_line
 from conventions.errors import naming
+from conventions.precision import amp_warning
 from conventions.ranks import process_group
 from models import SIZES
 from sampling import report
@@ -54,6 +56,8 @@ def main() -> int:
         return check_result(args.check, request)
     with process_group("gloo", minutes=14 * 24 * 60) as ranks:
         device = command_line.pick_device(args.device, ranks.local_rank)
+        if warning := amp_warning(device, request.options.use_amp):
+            print(f"warning: {warning}", file=sys.stderr)
         models = load_models(request, device)
         check_model(models.sampler, args.model, args.num_classes)
         paths, left_out = find_inputs(request.sources, request.output)

@@ -19,6 +19,7 @@ from typing import Any
 
 from conventions import command_line
 from conventions.errors import naming
+from conventions.precision import amp_warning
 from conventions.ranks import process_group
 from diffusion.parametrisation import EDM
 from training.connecting import connect
@@ -66,6 +67,8 @@ def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any
     log.info("%s Parameters: %s on %s", options.model, f"{parameters:,}", trainer.device)
     log.info("Dataset: %d maps, %d data points", len(loader.rows), loader.num_points)
     log.info("Options: %s", json.dumps(options.plain()))
+    if warning := amp_warning(trainer.device, options.use_amp, options.amp_dtype):
+        log.warning(warning)
     length = f"{trainer.total_steps} steps"
     if options.max_minutes is not None:
         length = f"{options.max_minutes:g} minutes, at most {length},"

@@ -22,6 +22,8 @@ CLEARANCE = 1.03
 """Diameters of distance for clear objects: a little more than 1, as pixels are chosen later."""
 NEARBY = 1.2
 """Diameters up to which objects keep their distance; above this, one of that many is enough."""
+NEARLY_CLEAR = 1e-3
+"""px: a pair that was just parted counts as clear, however its distance is rounded."""
 MERGED = 0.3  # of a diameter; nearer than that, unplaced objects are meant to share a place
 BODY_SAMPLES = 5
 
@@ -150,7 +152,8 @@ class BodyRelations:
         offset = place[:, None] - points  # (P, samples, 2)
         squares = (offset**2).sum(axis=-1)
         nearest = squares.argmin(axis=1)
-        rows = np.flatnonzero(squares[np.arange(len(a)), nearest] < self.clear**2)
+        near = np.maximum(self.clear - NEARLY_CLEAR, 0.0)
+        rows = np.flatnonzero(squares[np.arange(len(a)), nearest] < near**2)
         if not len(rows):
             return
         a, b, offset = a[rows], b[rows], offset[rows, nearest[rows]]

@@ -27,3 +27,15 @@ def amp_dtype(device: torch.device, wanted: bool | None, name: str = "auto") -> 
     if name != "auto":
         return AMP_DTYPES[name]
     return torch.float16 if device.type == "cuda" and not has_bf16(device) else torch.bfloat16
+
+
+def amp_warning(device: torch.device, wanted: bool | None, name: str = "auto") -> str | None:
+    """What to tell someone who asks for autocast to bf16 where it is emulated; None elsewhere.
+
+    Arguments are as those of `amp_dtype`.
+    """
+    if device.type != "cpu" or not wanted or has_bf16(device):
+        return None
+    if amp_dtype(device, wanted, name) != torch.bfloat16:
+        return None
+    return "this CPU has no bf16 and emulates it, which is much slower: leave out --use-amp"

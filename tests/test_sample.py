@@ -14,11 +14,13 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import sample
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
-from checkpoint import LoadedModel, load_model
+from checkpoint import CheckpointError, LoadedModel, load_model
 from constraints.bounds import bounds_named
 from constraints.spacing import Spacing
+from conventions import precision
 from conventions.bundled import EXAMPLE
 from conventions.playfield import PLAYFIELD_CENTRE
 from conventions.point_types import PointType
@@ -37,6 +39,7 @@ from tests.conftest import (
     NUM_MAPS,
     TRAIN_STEPS,
     beatmap_text,
+    call_main,
     maps_below,
     random_objects,
     read_json,
@@ -635,3 +638,14 @@ def test_starting_imports_nothing_that_a_remap_does_without() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert result.stderr.strip() == ""
+
+
+def test_emulated_bf16_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is loaded, which is left out here."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    for flag, warned in (("--use-amp", True), ("--no-use-amp", False)):
+        with pytest.raises(CheckpointError):
+            call_main(sample.main, "--ckpt", "nowhere.safetensors", "--device", "cpu", flag)
+        assert ("this CPU has no bf16" in capsys.readouterr().err) == warned

@@ -211,6 +211,17 @@ def test_a_pair_that_is_clear_stays_and_one_on_a_point_is_parted() -> None:
     assert np.hypot(*(heads[1] - heads[0])) == pytest.approx(75)
 
 
+@pytest.mark.parametrize("rounded", [-1e-12, 0, 1e-12])
+def test_how_a_distance_is_rounded_does_not_hold_others_back(rounded: float) -> None:
+    """The first two are as far apart as they shall be, the last two 15 px too near."""
+    structure = Structure(
+        np.full(3, -1), np.array([0, 1]), np.array([1, 2]), np.array([75.0, 75.0])
+    )
+    heads = np.array([[100.0, 100], [175 + rounded, 100], [235, 100]])
+    relations_of(structure, 3, (2,)).part_pairs(heads, np.array([1.0, 1, 0]))
+    np.testing.assert_allclose(heads, [[100, 100], [160, 100], [235, 100]], atol=1e-9)
+
+
 def test_a_circle_is_moved_away_from_the_nearest_of_a_body() -> None:
     """A body 200 px to the right; the circle is 10 px below its middle."""
     bodies = np.zeros((2, BODY_SAMPLES, 2))

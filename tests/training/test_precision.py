@@ -11,14 +11,15 @@ from torch import Tensor
 
 from checkpoint import load_training_checkpoint
 from conventions import precision
-from conventions.precision import amp_dtype
+from conventions.precision import amp_dtype, amp_warning
 from conventions.ranks import Ranks
 from data_loading import PackedDataset
-from tests.conftest import assert_equal, run_train, train_flags
+from tests.conftest import assert_equal, call_train, run_train, train_flags
 from training.connecting import connect
 from training.flags import training_options, training_parser
 from training.log import read_metrics
 from training.memory import parts_that_fit
+from training.run import Run
 from training.setup import make_trainer
 from training.trainer import Trainer
 
@@ -71,6 +72,41 @@ def test_the_precision_is_what_a_device_has(
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device: native)
     assert amp_dtype(device, wanted, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "wanted", "name", "warned"),
+    [
+        (CPU, False, True, "auto", True),
+        (CPU, False, True, "bfloat16", True),
+        (CPU, False, True, "float16", False),
+        (CPU, False, None, "auto", False),
+        (CPU, False, False, "auto", False),
+        (CPU, True, True, "auto", False),
+        (CUDA, False, True, "auto", False),
+    ],
+)
+def test_emulated_bf16_is_warned_of(
+    device: torch.device,
+    native: bool,
+    wanted: bool | None,
+    name: str,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: native)
+    assert (amp_warning(device, wanted, name) is not None) == warned
+
+
+def test_training_warns_of_emulated_bf16(
+    packed: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step, which is left out here: it would be as slow as the warning says."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    monkeypatch.setattr(Run, "to_the_end", lambda run: 0)
+    assert call_train(packed.folder, tmp_path, "--use-amp") == 0
+    (log,) = tmp_path.glob("*/log.txt")
+    assert "this CPU has no bf16" in log.read_text(encoding="utf-8")
 
 
 # --- the scaler -----------------------------------------------------------------------------------
