@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import combo_numbers, format_time
+from beatmaps.game_rules import combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import Sequence
 from conventions.errors import FieldError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beatmaps.game import circle_radius
+from beatmaps.game_rules import circle_radius
 from conventions.arrays import FloatArray
 from conventions.errors import FieldError
 from conventions.playfield import PLAYFIELD

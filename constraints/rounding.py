@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from beatmaps.game import stack_shifts
+from beatmaps.game_rules import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
 from constraints.bodies import ORIGIN, Bodies
 from constraints.bounds import Bounds

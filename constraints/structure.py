@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from beatmaps.game import circle_radius, preempt
+from beatmaps.game_rules import circle_radius, preempt
 from beatmaps.osu_file import Beatmap
 from conventions.arrays import BoolArray, FloatArray, IntArray
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beatmaps.game import circle_radius, preempt
+from beatmaps.game_rules import circle_radius, preempt
 from beatmaps.sequence import Sequence
 from conventions.arrays import FloatArray, IntArray
 from conventions.playfield import PLAYFIELD

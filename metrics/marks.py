@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from beatmaps.game import circle_radius
+from beatmaps.game_rules import circle_radius
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import editor_selection
 from beatmaps.sequence import Sequence

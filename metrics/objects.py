@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beatmaps.game import STACK_DISTANCE, circle_radius, preempt, stack_shifts
+from beatmaps.game_rules import STACK_DISTANCE, circle_radius, preempt, stack_shifts
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PointType, Sequence
 from constraints.bounds import Bounds

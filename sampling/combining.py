@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from beatmaps.game import format_time
+from beatmaps.game_rules import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.selection import Mask, choose_objects, excerpt, parse_range
 from beatmaps.sequence import Sequence, beatmap_to_sequence

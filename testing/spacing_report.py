@@ -28,7 +28,7 @@ from figures import save_figure
 from remap_pairs import Library, Pair, make_pair, pairs_at
 from tables import claim_table, save_table
 
-from beatmaps.game import format_time
+from beatmaps.game_rules import format_time
 from beatmaps.osu_file import read_beatmap
 from beatmaps.selection import editor_numbers
 from beatmaps.sequence import Sequence

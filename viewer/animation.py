@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from beatmaps.game import combo_numbers, format_time
+from beatmaps.game_rules import combo_numbers, format_time
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence as PointSequence
 from beatmaps.sequence import apply_coordinates

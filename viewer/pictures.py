@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from beatmaps.game import Colour, combo_numbers, format_time
+from beatmaps.game_rules import Colour, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from conventions.arrays import FloatArray
 from conventions.whole_files import replacing

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from beatmaps.game import (
+from beatmaps.game_rules import (
     DEFAULT_COLOURS,
     Colour,
     circle_radius,

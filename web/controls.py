@@ -10,6 +10,14 @@ import gradio as gr
 from constraints.spacing import FACTOR_LIMITS, WITH_FACTOR
 from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.request import RemapRequest
+from web.choices import (
+    can_choose_distances,
+    class_table,
+    find_styles,
+    known_descriptors,
+    known_mappers,
+    vocabularies,
+)
 from web.display import (
     EMPTY,
     SPACINGS,
@@ -22,14 +30,6 @@ from web.display import (
     swap,
 )
 from web.maps import open_map, pack_example
-from web.offers import (
-    can_choose_distances,
-    class_table,
-    find_styles,
-    known_descriptors,
-    known_mappers,
-    vocabularies,
-)
 from web.requests import DEFAULTS, LABELS, MAX_STEPS, MAX_VARIANTS, page_request
 from web.sessions import KEPT_RUNS, Sessions, Stopped
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from beatmaps.game import format_time
+from beatmaps.game_rules import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.spacing import KEEP, suggestion

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from beatmaps.game import format_time
+from beatmaps.game_rules import format_time
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from beatmaps.star_rating import star_rating

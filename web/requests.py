@@ -13,7 +13,7 @@ from sampling.descriptors import Wishes
 from sampling.options import STYLE_CFG_SCALE, SampleOptions
 from sampling.request import RemapRequest, cfg_scale
 from sampling.style import StyleMix
-from web.offers import split_styles
+from web.choices import split_styles
 
 MAX_STEPS, MAX_VARIANTS = 100, 8
 """Less than the command line allows: others are waiting."""

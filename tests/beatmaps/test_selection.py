@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beatmaps.game import combo_numbers, format_time
+from beatmaps.game_rules import combo_numbers, format_time
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.selection import (
     Selection,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beatmaps.game import stack_shifts
+from beatmaps.game_rules import stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import END, Sequence, beatmap_to_sequence
 from beatmaps.slider_path import PathSet

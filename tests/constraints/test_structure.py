@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatmaps.game import circle_radius, preempt
+from beatmaps.game_rules import circle_radius, preempt
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sample
-from beatmaps.game import format_time
+from beatmaps.game_rules import format_time
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.selection import Mask, Selection, choose_objects
 from beatmaps.sequence import END, Sequence, beatmap_to_sequence

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import preview
-from beatmaps.game import circle_radius, preempt
+from beatmaps.game_rules import circle_radius, preempt
 from beatmaps.sequence import beatmap_to_sequence
 from tests.conftest import beatmap_text, call_main, random_objects, run_command
 from tests.maps_to_show import made_up, many_circles

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beatmaps.game import circle_radius, combo_numbers, format_time
+from beatmaps.game_rules import circle_radius, combo_numbers, format_time
 from beatmaps.osu_file import Beatmap
 from tests.maps_to_show import made_up, many_circles, one_of_each
 from viewer import pictures

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beatmaps.game import DEFAULT_COLOURS, circle_radius, combo_numbers, preempt
+from beatmaps.game_rules import DEFAULT_COLOURS, circle_radius, combo_numbers, preempt
 from beatmaps.osu_file import Beatmap, read_beatmap
 from tests.conftest import needs_maps, real_paths
 from tests.maps_to_show import made_up, many_circles, one_of_each

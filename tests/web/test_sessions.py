@@ -18,8 +18,7 @@ from sampling.request import RemapRequest
 from sampling.style import ClassEntry
 from tests.conftest import beatmap_text, maps_below, random_objects, remap
 from tests.osu_diffusion_v2 import write_folder
-from web.maps import open_map, pack_example
-from web.offers import (
+from web.choices import (
     LISTED,
     can_choose_distances,
     class_table,
@@ -29,6 +28,7 @@ from web.offers import (
     split_styles,
     vocabularies,
 )
+from web.maps import open_map, pack_example
 from web.requests import chosen_range, page_request
 from web.sessions import Run, Sessions, Stopped
 

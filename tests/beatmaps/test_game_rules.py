@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slider
 
-from beatmaps.game import circle_radius, stack_heights, stack_shifts
+from beatmaps.game_rules import circle_radius, stack_heights, stack_shifts
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import beatmap_to_sequence
 from constraints.bounds import Bounds, bounds_named
