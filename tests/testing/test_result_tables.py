@@ -1,8 +1,7 @@
 """The tables of results are those of the measured files."""
 
 import pytest
-
-from testing.result_tables import DOCUMENTS, REPORTS, table, with_table
+from result_tables import DOCUMENTS, REPORTS, table, with_table
 
 
 @pytest.mark.parametrize("number", range(len(DOCUMENTS)))
