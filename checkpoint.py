@@ -70,6 +70,11 @@ class LoadedModel:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def companions(self) -> list[str | None]:
+        """SHA-256 of the weak model and of the expert, for what results depend on."""
+        return [None if m is None else m.sha256 for m in (self.weak, self.expert)]
+
     def denoiser(
         self, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
     ) -> Denoise:

@@ -182,7 +182,8 @@ def evaluate(request: EvaluationRequest, loaded: LoadedModel | None) -> Evaluati
         raise ValueError(f"no beatmap could be evaluated in {request.folder}")
     report: dict[str, Any] = {"options": asdict(request.options)}
     if loaded is not None:
-        report = {"checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256}} | report
+        used = {"file": loaded.path.name, "sha256": loaded.sha256, "companions": loaded.companions}
+        report = {"checkpoint": used} | report
     evaluation.write(request.output, report)
     return evaluation
 

@@ -35,12 +35,14 @@ class Expert:
         return expert_limit(self.loaded.parametrisation, self.below_px)
 
 
-def expert_for(loaded: LoadedModel, chosen: Expert | None) -> Expert | None:
-    """The expert that was asked for, else the companion of the model, if it has one.
+def companion_of(loaded: LoadedModel, begins_px: float) -> Expert | None:
+    """The expert that lies beside a model, for a run that begins at that much noise; None without.
 
-    The companion is guided by the same weak model, and told no style: little of one is left to
-    decide where it takes over.
+    It is guided by the same weak model if that has its units, and told no style: where it takes
+    over, the style has been decided. So a run that begins below that is the model's own.
     """
-    if chosen is not None or loaded.expert is None:
-        return chosen
-    return Expert(replace(loaded.expert, weak=loaded.weak))
+    if loaded.expert is None:
+        return None
+    same_units = loaded.expert.parametrisation.scale == loaded.parametrisation.scale
+    expert = Expert(replace(loaded.expert, weak=loaded.weak if same_units else None))
+    return expert if begins_px > expert.takes_px else None

@@ -23,7 +23,7 @@ from conventions.arrays import FloatArray
 from conventions.point_types import SPINNERS
 from diffusion.parametrisation import Denoise
 from diffusion.samplers import Callback, noise_source
-from sampling.experts import expert_for
+from sampling.experts import companion_of
 from sampling.map_inputs import MapInputs
 from sampling.network import Part, make_denoiser
 from sampling.options import (
@@ -61,7 +61,9 @@ def generate(
     sampled. `watch` gets the prediction of every step.
     """
     inputs = inputs or MapInputs()
-    inputs = replace(inputs, expert=expert_for(loaded, inputs.expert))
+    if inputs.expert is None and options.sampling_steps:
+        begins_px = float(noise_levels(loaded, options)[0]) * max(loaded.parametrisation.scale)
+        inputs = replace(inputs, expert=companion_of(loaded, begins_px))
     check_models(loaded, options, inputs)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
     chosen = inputs.chosen
@@ -173,8 +175,7 @@ def sample_part(
             refiner, style = loaded, inputs.style
             if inputs.refiner is not None:
                 refiner, style = inputs.refiner, inputs.refiner_style
-            alone = replace(options, guidance=1)
-            denoise, _ = make_denoiser(refiner, part, alone, style, expert_for(refiner, None))
+            denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
             denoise = with_rules(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
             xy = refine(refiner, denoise, options.refine_iterations, xy, watched)

@@ -43,7 +43,7 @@ def describe(
             "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
         },
         "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
-        "companions": [beside and beside.sha256 for beside in (loaded.weak, loaded.expert)],
+        "companions": loaded.companions,
         "refiner": models.refiner and models.refiner.sha256,
         "expert": models.expert and models.expert.sha256,
         "style": request.style.describe() or None,

@@ -81,7 +81,10 @@ def stars(report: Report) -> str:
 
 
 def rows(report: Report) -> dict[str, Callable[[Report], str]]:
-    """What the table says in each row; labels name what real maps have, from one report."""
+    """What the table says in each row; labels name what real maps have.
+
+    Their points off the playfield are in no report; they were counted once, in the 121 maps.
+    """
     real = {name: entry["real_mean"] for name, entry in report["realism"].items()}
     found = report["summary"]
     return {

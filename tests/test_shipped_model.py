@@ -87,4 +87,5 @@ def test_evaluation_in_the_card_is_of_these_weights(shipped: LoadedModel) -> Non
     for name in ("evaluation-default.json", "evaluation-raw.json"):
         report = json.loads(Path(DEFAULT_MODEL.with_name(name)).read_text(encoding="utf-8"))
         assert report["checkpoint"]["sha256"] == shipped.sha256
+        assert report["checkpoint"]["companions"] == shipped.companions
         assert report["failed"] == []

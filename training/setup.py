@@ -120,6 +120,11 @@ def starting_point(options: TrainingOptions, checkpoint: Path | None) -> Trainin
     state = read_training_state(options.ckpt, options.heads, options.max_noise_step)
     state = state.at_noise(options.max_noise_px, options.noise_log_mean, options.noise_log_std)
     other = options.relearn_embeds or options.fine_tune_ids or options.condition_groups
+    if options.depth is not None and options.depth < state.config.depth:
+        raise FieldError(
+            "{depth} {0}: {1} has {2} blocks, of which none can be taken away",
+            *(options.depth, state.path, state.config.depth),
+        )
     if options.depth is not None and options.depth > state.config.depth:
         state, other = state.deepened(options.depth), True
     return state.as_new_run() if other else state

@@ -183,7 +183,8 @@ class TrainingState:
         if replace(self.config, num_classes=config.num_classes) != config:
             raise OtherRunError(
                 "{0} holds a model of another size or architecture ({1}): give "
-                "the {model}, {architecture}, {half_window} and {known_points} it was trained with",
+                "the {model}, {depth}, {architecture}, {half_window} and {known_points} that it "
+                "was trained with",
                 *(self.path, self.config),
             )
         if self.parametrisation != parametrisation:

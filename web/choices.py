@@ -62,7 +62,7 @@ def split_styles(values: Iterable[str]) -> tuple[list[str], list[str]]:
 def can_choose_distances(models: Models) -> bool:
     """Whether all models that place objects can do without distances."""
     try:
-        for loaded in (models.sampler, models.expert):
+        for loaded in (models.sampler, models.expert or models.sampler.expert):
             if loaded is not None:
                 check_spacing(loaded, Spacing("free"))
     except ValueError:

@@ -20,13 +20,14 @@ from conventions.errors import naming
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM
 from sampling import conditioning
-from sampling.experts import Expert, expert_for
+from sampling.experts import Expert, companion_of
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.generate import generate
 from sampling.loaded_models import Models
 from sampling.map_inputs import MapInputs, map_inputs
 from sampling.options import SampleOptions
 from sampling.request import RemapRequest
+from sampling.style import Style, embeddings_of
 from tests.conftest import beatmap_text, random_objects, read_json, remap, run_command, run_train
 from tests.osu_diffusion_v2 import write_folder
 
@@ -151,16 +152,26 @@ def accompanied(whole: LoadedModel, low: LoadedModel, tmp_path: Path) -> LoadedM
 def test_an_expert_beside_a_model_is_used(
     whole: LoadedModel, low: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap
 ) -> None:
-    """As one that is asked for; also in refining, whose one level it knows."""
+    """As one that is asked for."""
     assert accompanied.expert is not None and accompanied.expert.expert is None
     sequence = beatmap_to_sequence(beatmap)
     given = MapInputs(expert=Expert(low))
     expected = generate(whole, sequence, SampleOptions(), inputs=given)[0]
     assert np.array_equal(generate(accompanied, sequence, SampleOptions())[0], expected)
 
-    refined = SampleOptions(strength=0, refine_iterations=1)
-    expected = generate(low, sequence, refined)[0]
-    assert np.array_equal(generate(accompanied, sequence, refined)[0], expected)
+
+@pytest.mark.parametrize(
+    "options", [SampleOptions(strength=0.3), SampleOptions(strength=0, refine_iterations=1)]
+)
+def test_a_run_below_the_level_of_the_expert_beside_is_the_models_own(
+    whole: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap, options: SampleOptions
+) -> None:
+    """Only the model knows the style, which has not been decided before."""
+    sequence, table = beatmap_to_sequence(beatmap), embeddings_of(whole)
+    given = MapInputs(style=Style(10 * table[0]), refiner_style=Style(10 * table[0]))
+    expected = generate(whole, sequence, options, inputs=given)[0]
+    assert np.array_equal(generate(accompanied, sequence, options, inputs=given)[0], expected)
+    assert not np.array_equal(generate(accompanied, sequence, options)[0], expected)
 
 
 def test_an_expert_that_is_asked_for_replaces_the_one_beside(
@@ -176,10 +187,20 @@ def test_an_expert_that_is_asked_for_replaces_the_one_beside(
 def test_an_expert_beside_a_model_is_guided_by_the_same_weak_model(
     whole: LoadedModel, low: LoadedModel
 ) -> None:
-    assert expert_for(whole, None) is None
-    found = expert_for(replace(whole, weak=whole, expert=low), None)
+    assert companion_of(whole, 655) is None
+    both = replace(whole, weak=whole, expert=low)
+    found = companion_of(both, 655)
     assert found is not None and found.loaded.weak is whole
     assert found.style.embedding is None and found.takes_px == pytest.approx(80)
+    assert companion_of(both, 79) is None
+
+
+def test_an_expert_in_other_units_is_not_guided_by_the_models_weak_one(
+    whole: LoadedModel, low: LoadedModel
+) -> None:
+    other = replace(low, parametrisation=replace(EDM(pixels=100.0), trained_below=0.5))
+    found = companion_of(replace(whole, weak=whole, expert=other), 655)
+    assert found is not None and found.loaded.weak is None
 
 
 def test_an_expert_beside_a_model_must_be_one(accompanied: LoadedModel) -> None:

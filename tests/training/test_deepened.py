@@ -80,8 +80,17 @@ def test_fewer_blocks_are_another_model(
     packed: PackedDataset, trained: Path, tmp_path: Path
 ) -> None:
     flags = ("--ckpt", trained / "model.safetensors", "--depth", 1)
-    with pytest.raises(ValueError, match="another size or architecture"):
+    with pytest.raises(ValueError, match=r"--depth 1: .* has 2 blocks, of which none"):
         call_train(packed.folder, tmp_path, *flags)
+
+
+def test_a_deeper_model_goes_on_with_its_own_depth_alone(
+    packed: PackedDataset, trained: Path, tmp_path: Path
+) -> None:
+    flags = ("--ckpt", trained / "model.safetensors", "--depth", 3, "--max-steps", 1)
+    deep = run_train(packed.folder, tmp_path / "a", *flags) / "model.safetensors"
+    with pytest.raises(ValueError, match="give the --model, --depth, --architecture"):
+        call_train(packed.folder, tmp_path / "b", "--ckpt", deep)
 
 
 @pytest.mark.parametrize("mean", [-1.0, -0.5])
