@@ -141,7 +141,12 @@ def test_a_failing_export_leaves_the_old_one(
     path = tmp_path / "a.safetensors"
     export(path)
     before = path.read_bytes()
-    monkeypatch.setattr(safetensors.torch, "save_file", write_half_and_fail)
+
+    def interrupted(part: Path, data: bytes) -> None:
+        with part.open("wb") as file:
+            write_half_and_fail(file)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(OSError, match="No space left"):
         export(path)
     assert path.read_bytes() == before
