@@ -36,9 +36,6 @@ PLAYFIELD_SIZE = "xoc_embedder.playfield_size"
 """A constant that the reference keeps among its parameters."""
 
 
-COMPANIONS = ("weak", "expert")
-"""Models that belong to an export and lie beside it, by what stands in their names."""
-
 MOST_TOKENIZER_BYTES, MOST_WEIGHT_BYTES = 2**29, math.inf
 """Limits for an osu-diffusion v2; `_read_pickle` limits its weights by the size of their file."""
 
@@ -199,7 +196,7 @@ def load_model(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path} is incomplete or of another version: {reason}") from error
     model = _ready(state, config, device)
-    weak, expert = (_companion(path, kind, device) for kind in COMPANIONS)
+    weak, expert = (_companion(path, kind, device) for kind in hub.COMPANIONS)
     if weak is not None and weak.parametrisation.scale != parametrisation.scale:
         raise CheckpointError(f"{weak.path} has other units than {path}: it cannot guide it")
     if expert is not None and math.isinf(expert.parametrisation.limit):
@@ -313,7 +310,7 @@ def _sha256(path: Path) -> str:
 
 def _companion(path: Path, kind: str, device: torch.device | str) -> LoadedModel | None:
     """The companion of an export, NAME.weak.safetensors for instance; None where there is none."""
-    endings = tuple(f".{name}" for name in COMPANIONS)
+    endings = tuple(f".{name}" for name in hub.COMPANIONS)
     if path.suffix != ".safetensors" or path.stem.endswith(endings):
         return None
     beside = path.with_name(f"{path.stem}.{kind}.safetensors")

@@ -97,9 +97,7 @@ def main() -> int:
     args = make_parser().parse_args()
     request = request_from(args)
     loaded = None if args.remaps else load_model(args.ckpt, command_line.pick_device(args.device))
-    evaluation = evaluate(request, loaded)
-    print(*evaluation.lines(), sep="\n")
-    return 1 if evaluation.failed else 0
+    return 1 if evaluate(request, loaded).failed else 0
 
 
 if __name__ == "__main__":

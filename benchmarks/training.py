@@ -93,6 +93,8 @@ def seconds(step: Step, device: str) -> float:
 
 def our_step(options: StepOptions, folder: Path) -> Step:
     """A step of our trainer, as in a real run, on made-up maps."""
+    from training.connecting import connect
+
     pack_random_maps(folder / "packed", options.seq_len)
     flags = ["--data-path", folder / "packed", "--results-dir", folder, "--model", options.model]
     flags += ["--seq-len", options.seq_len, "--global-batch-size", options.global_batch_size]
@@ -103,8 +105,6 @@ def our_step(options: StepOptions, folder: Path) -> Step:
         options.device,
         *options.train_flags,
     ]
-    from training.connecting import connect
-
     trainer = make_our_trainer(flags)
     connect(trainer)
     batches = trainer.loader.batches()

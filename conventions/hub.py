@@ -12,7 +12,9 @@ from types import ModuleType
 
 PREFIX = "hf:"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-WEAK, EXPERT = "model.weak.safetensors", "model.expert.safetensors"
+COMPANIONS = ("weak", "expert")
+"""Models that belong to an export and lie beside it, by what stands in their names."""
+WEAK, EXPERT = (f"model.{kind}.safetensors" for kind in COMPANIONS)
 MODELS = (WEIGHTS, WEAK, EXPERT)
 FILES = (*MODELS, CONFIG)
 MOST_BYTES = {**dict.fromkeys(MODELS, 2**32), CONFIG: 2**20}

@@ -144,21 +144,23 @@ class Evaluation:
         """A row a map, a column a number."""
         return pd.DataFrame(self.rows)
 
-    def lines(self) -> list[str]:
-        """What is printed: the summary, what failed, and what the metrics say."""
-        lines = [
-            f"{name:<42} {value:>12.4f}" if isinstance(value, float) else f"{name:<42} {value:>12}"
-            for name, value in self.summarise().items()
-        ]
-        lines += [f"failed: {entry['file']}: {entry['reason']}" for entry in self.failed]
-        return lines + [line for metric in self.metrics if self.rows for line in metric.lines()]
+    def publish(self, output: Path, report: dict[str, Any]) -> None:
+        """Prints the results and writes the tables to `output`; `report` says what was run.
 
-    def write(self, output: Path, report: dict[str, Any]) -> None:
-        """Writes the tables to `output`; `report` says what was run."""
-        report = report | {"summary": self.summarise(), "failed": self.failed}
+        The judges take minutes, so the summary is printed before they begin.
+        """
+        summary = self.summarise()
+        for name, value in summary.items():
+            shown = f"{value:>12.4f}" if isinstance(value, float) else f"{value:>12}"
+            print(f"{name:<42} {shown}")
+        for entry in self.failed:
+            print(f"failed: {entry['file']}: {entry['reason']}")
+        report = report | {"summary": summary, "failed": self.failed}
         if self.rows:
             for metric in self.metrics:
                 report |= metric.judge()
+                for line in metric.lines():
+                    print(line)
             table = self.table
             table.to_csv(output / TABLE, index=False, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(report, indent=1, ensure_ascii=False)
@@ -166,7 +168,7 @@ class Evaluation:
 
 
 def evaluate(request: EvaluationRequest, loaded: LoadedModel | None) -> Evaluation:
-    """Measures the maps of a request, writes the tables, and records which maps failed, and why.
+    """Measures the maps of a request, and prints and writes what was found, also which maps failed.
 
     Without a model its `remaps` are measured. ValueError if no map can be.
     """
@@ -184,7 +186,7 @@ def evaluate(request: EvaluationRequest, loaded: LoadedModel | None) -> Evaluati
     if loaded is not None:
         used = {"file": loaded.path.name, "sha256": loaded.sha256, "companions": loaded.companions}
         report = {"checkpoint": used} | report
-    evaluation.write(request.output, report)
+    evaluation.publish(request.output, report)
     return evaluation
 
 
