@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from constraints.lines import Lines
 from constraints.structure import BodyRelations
 from conventions.arrays import BoolArray, FloatArray, IntArray
 from conventions.playfield import PLAYFIELD_CENTRE
@@ -19,8 +20,8 @@ class Bodies:
     heads (M, 2) px, of each body's first object; ends (M, 2) px, the last object's last data point
     relative to it; low and high (M, 2) px, where the head may be so that everything stays within
     bounds; fixed (M,) marks what must not move; distances (M,) px wanted from the previous body's
-    end; relations to keep. Of the O objects: owners (O,), their bodies, and offsets (O, 2) px from
-    the body's head.
+    end; relations and lines to keep. Of the O objects: owners (O,), their bodies, and offsets
+    (O, 2) px from the body's head.
     """
 
     heads: FloatArray
@@ -32,6 +33,7 @@ class Bodies:
     owners: IntArray
     offsets: FloatArray
     relations: BodyRelations | None = None
+    lines: Lines | None = None
 
     def errors(self, heads: FloatArray, origin: FloatArray) -> FloatArray:
         """(M,) px: how far the distances of heads (M, 2) are off; the first is that to `origin`."""

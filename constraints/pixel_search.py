@@ -16,6 +16,8 @@ NEARNESS, NEARNESS_BEFORE_TWINS = 0.004, 0.02
 """Cost, in px^2 of distance error, of a squared px away from the target."""
 AHEAD = 6
 """How many bodies before a twin stay nearer to their targets, from which it can be reached."""
+CROOKED = 1.0
+"""Cost, in px^2 of distance error, of a squared px beside the line on which a body should be."""
 GRID = np.array([(x, y) for x in range(-2, 3) for y in range(-2, 3)], dtype=np.float64)
 _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
@@ -68,8 +70,7 @@ class _Search:
             places = np.repeat(target[None, None], len(ends), axis=0)
             extra = np.zeros((len(ends), 1))
         else:
-            places = self._around(i, ends)
-            extra = self.nearness[i] * ((places - target) ** 2).sum(axis=-1)
+            places, extra = self._open_places(i, ends)
             if self.twins[i] >= 0:
                 own = self.ways[:, self.twins[i]] + self.shifts[i]
                 outside = ((own < self.low[i]) | (own > self.high[i])).any(axis=1)
@@ -77,6 +78,23 @@ class _Search:
                 extra = np.concatenate([extra + PARTED, 1e6 * outside[:, None]], axis=1)
         error = _lengths(places - ends[:, None]) - bodies.distances[i]
         return places, self.costs[:, None] + self.weights[i] * error**2 + extra
+
+    def _open_places(self, i: int, ends: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Pixels (B, K, 2) for body i after ends (B, 2), and what they cost besides distance."""
+        bodies, line = self.bodies, None
+        if bodies.lines is not None:
+            line = bodies.lines.direction(i, self.ways, bodies.ends)
+        places = self._around(i, ends)
+        if line is not None:
+            on_line = np.rint(ends + line * bodies.distances[i])[:, None] + GRID
+            on_line = np.clip(on_line, self.low[i], self.high[i])
+            places = np.concatenate([places, on_line], axis=1)
+        extra = self.nearness[i] * ((places - self.targets[i]) ** 2).sum(axis=-1)
+        if line is not None:
+            steps = places - ends[:, None]
+            away = line[:, None, 0] * steps[..., 1] - line[:, None, 1] * steps[..., 0]
+            extra += CROOKED * away**2
+        return places, extra
 
     def _around(self, i: int, ends: FloatArray) -> FloatArray:
         """Pixels (B, K, 2) within bounds, about as far from ends (B, 2) as body i is wanted.

@@ -13,6 +13,7 @@ from beatmaps.game_rules import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
 from constraints.bodies import ORIGIN, Bodies
 from constraints.bounds import Bounds
+from constraints.lines import Directions, lines_near
 from constraints.pixel_search import choose_pixels
 from constraints.shapes import SliderShapes
 from constraints.structure import (
@@ -23,12 +24,13 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
-from conventions.arrays import BoolArray, FloatArray
+from conventions.arrays import BoolArray, FloatArray, IntArray
 from conventions.playfield import PLAYFIELD
 
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
+DIRECTION_SAMPLES = 24  # of a slider's path; its first and last piece say which way it faces
 FAR_OFF = 2.0  # px of distance error from which on another way is searched
 REACH = 6  # bodies that may change their places for one that is far off
 NEARNESS = 0.01  # cost, in px of distance error, of a px away from the old place
@@ -44,7 +46,8 @@ class Placement:
     `distances` (T,) px are wanted to the previous data point, None where objects are to stay where
     they were sampled; with `fitted` sliders get their shapes. Points in `kept` (T,) stay where the
     sequence has them. Within `bounds` objects are also where the game draws them after stacking.
-    The structure that is kept is that of the sequence, or of its points at `structure_of` (T, 2).
+    The structure that is kept is that of the sequence, or of its points at `structure_of` (T, 2);
+    with any, what is nearly in line comes onto a line when pixels are chosen.
     """
 
     def __init__(
@@ -189,9 +192,14 @@ class Placement:
             structure = self.structure or clean_structure(self.beatmap, places, samples)
             bodies = samples - places[:, None]
             relations = body_relations(structure, owners, offsets, bodies, fixed[first])
+        tails = offsets[last] + ends[last]
+        lines = None
+        if whole and self.mode != "off":
+            facing = self._directions(xy, first, first == last)
+            lines = lines_near(heads[first], tails, facing)
         return Bodies(
             heads=heads[first],
-            ends=offsets[last] + ends[last],
+            ends=tails,
             low=np.maximum.reduceat(low - offsets, first),
             high=np.minimum.reduceat(high - offsets, first),
             fixed=fixed[first],
@@ -199,7 +207,23 @@ class Placement:
             owners=owners,
             offsets=offsets,
             relations=relations,
+            lines=lines,
         )
+
+    def _directions(self, xy: FloatArray, first: IntArray, alone: BoolArray) -> Directions:
+        """Which ways the bodies face that begin with the objects `first` (M,); stacks, none."""
+        kinds = np.array([hit.kind for hit in self.beatmap.objects])[first]
+        odd = np.array([hit.slides % 2 for hit in self.beatmap.objects])[first] > 0
+        ways = np.full((2, len(self.starts), 2), np.nan)
+        if len(self.shapes.heads):
+            samples = self.shapes.paths.bodies(xy, DIRECTION_SAMPLES)
+            chords = np.stack([samples[:, 1] - samples[:, 0], samples[:, -1] - samples[:, -2]])
+            lengths = np.hypot(chords[..., 0], chords[..., 1])
+            with np.errstate(invalid="ignore"):
+                ways[:, self.sequence.objects[self.shapes.heads]] = chords / lengths[..., None]
+        enters, leaves = ways[:, first]
+        enters[~alone], leaves[~(alone & odd)] = np.nan, np.nan
+        return Directions(alone & (kinds == "circle"), kinds != "spinner", enters, leaves)
 
     def _head_range(
         self, xy: FloatArray, stacking: list[FloatArray]
@@ -246,6 +270,8 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
             if sweep < sweeps // 2:
                 bodies.relations.part_pairs(heads[1:], mobile[1:, 0])
             bodies.relations.meet(heads[1:], mobile[1:, 0])
+        if bodies.lines is not None:
+            bodies.lines.straighten(heads[1:], bodies.ends, mobile[1:, 0])
         for parity in (0, 1):
             half = slice(parity, None, 2)
             first, second = heads[:-1][half], heads[1:][half]  # views

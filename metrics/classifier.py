@@ -26,9 +26,11 @@ COLUMNS = (*FEATURES, *CONTEXT)
 RULED = (
     *("nearest_earlier", "visible_distance", "overlapping"),
     *("repeated_position", "stacked", "return_distance", "third_distance"),
+    *("turning_angle", "flow_into_slider", "flow_out_of_slider", "jump_asymmetry"),
 )
-"""Features that rules change: how far earlier objects are, and whether positions repeat. The
-distances to the second and third object before are included: at a repeated position they are 0."""
+"""Features that rules change: how far earlier objects are, whether positions repeat, and turns,
+of which small ones become none. The distances to the second and third object before are included,
+which are 0 at a repeated position, and the asymmetry of jumps, which is 1 on a line."""
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,8 @@ def _add_result_flags(group: argparse._ArgumentGroup) -> None:
         choices=["keep", "clean", "off"],
         default="keep",
         help="keep: objects that share a place in the map share one again, and those clear of each "
-        "other stay so; clean: whatever is seen together is on one place or clear; off: as the "
-        "network has it",
+        "other stay so; clean: whatever is seen together is on one place or clear; with both, what "
+        "goes on almost straight comes onto a line; off: as the network has it",
     )
     add(
         "--guidance",

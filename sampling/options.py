@@ -36,7 +36,8 @@ class SampleOptions:
     "auto" is the solver that measured best at the default steps for this kind of model. With
     slider_velocity "fit", sliders get the lengths of their paths; write them with "fit", too.
     structure "keep" keeps objects together that share a place in the source, and apart those that
-    are clear of each other; "clean" does so with all that are near. guidance is the weight of
+    are clear of each other; "clean" does so with all that are near; both put what is nearly in line
+    onto a line. guidance is the weight of
     guidance by the model's weak companion; None is the best one, 1 is none.
     """
 
