@@ -46,6 +46,7 @@ def describe(
         "companions": loaded.companions,
         "refiner": models.refiner and models.refiner.sha256,
         "expert": models.expert and models.expert.sha256,
+        "expert_weak": models.expert and models.expert.weak and models.expert.weak.sha256,
         "style": request.style.describe() or None,
         "style_files": [
             beatmap.md5 for path in request.style_files for beatmap in read_beatmaps(path)
@@ -78,6 +79,7 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
             report.get("companions"),
             report["refiner"],
             report.get("expert"),
+            report.get("expert_weak"),
         ],
         "style_files": report["style_files"],
         "request": identity(request_of_report(report["arguments"])),

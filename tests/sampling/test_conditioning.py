@@ -399,6 +399,24 @@ def test_another_expert_beside_a_model_makes_another_run(
     assert run_command(sample.main, *given) == 2
 
 
+def test_another_weak_model_beside_a_named_expert_makes_another_run(
+    trained: Path, low: LoadedModel, small: Path, tmp_path: Path, no_pictures: None
+) -> None:
+    """It guides the expert, and a run of before that knew of none is one without."""
+    expert = tmp_path / "low.safetensors"
+    expert.write_bytes(low.path.read_bytes())
+    given = ("--beatmap", small, "--expert-ckpt", expert)
+    assert remap(trained, tmp_path / "out", *given) == 0
+    (path,) = (tmp_path / "out").rglob("*.result.json")
+    report = read_json(path)
+    before = {name: value for name, value in report.items() if name != "expert_weak"}
+    assert report["expert_weak"] is None and run_key(before) == run_key(report)
+    expert.with_name("low.weak.safetensors").write_bytes(low.path.read_bytes())
+    assert remap(trained, tmp_path / "out", *given) == 2
+    assert remap(trained, tmp_path / "out", *given, "--overwrite") == 0
+    assert read_json(path)["expert_weak"] == low.sha256
+
+
 def test_a_v2_ends_a_run_of_ours(
     trained: Path, v2: Path, small: Path, tmp_path: Path, no_pictures: None
 ) -> None:
