@@ -9,6 +9,7 @@ import pytest
 
 import evaluate
 from beatmaps.osu_file import parse_beatmap
+from checkpoint import load_model
 from metrics import classifier
 from metrics.fidelity import Changes, count_changes
 from metrics.objects import FEATURES
@@ -136,6 +137,7 @@ def test_a_folder_of_two_maps_gives_the_tables(
     assert {name: summary[name] for name in UNCHANGED} == UNCHANGED
     assert summary["object_spacing_error_median"] < 0.7 and summary["centres_off_playfield"] == 0
     assert report["options"]["steps"] == 3 and report["failed"] == []
+    assert report["checkpoint"] == load_model(trained / "model.safetensors").to_dict()
     table = pd.read_csv(output / "evaluation.csv")
     assert sorted(table["file"]) == ["map 31.osu", "map 32.osu"]
     assert table["points"].sum() == summary["points"]
@@ -236,7 +238,6 @@ def test_no_table_and_no_source_is_overwritten(
 
 def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:
     """And two maps of one song with long names are two files."""
-    from checkpoint import load_model
     from sampling.generate import SampleOptions
 
     loaded = load_model(trained / "model.safetensors")
@@ -279,7 +280,6 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
 
 @pytest.mark.skipif(not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder of beatmaps")
 def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
-    from checkpoint import load_model
     from sampling.generate import SampleOptions
 
     assert FOLDER is not None

@@ -390,7 +390,10 @@ def test_another_expert_beside_a_model_makes_another_run(
     assert run_command(sample.main, *given) == run_command(sample.main, *given) == 0
     (report,) = (tmp_path / "out").rglob("*.result.json")
     expert = accompanied.expert
-    assert expert is not None and read_json(report)["companions"] == [None, expert.sha256]
+    described = read_json(report)
+    assert expert is not None and described["companions"] == [None, expert.sha256]
+    named = described["checkpoint"] | {"companions": described["companions"]}
+    assert named == accompanied.to_dict()  # as the report of an evaluation names it
     for below, words in ((20, "expert below 20"), (0, "no expert")):
         assert run_command(sample.main, *given, "--expert-below", below) == 0
         (moved,) = (p for p in (tmp_path / "out").rglob("*.result.json") if words in p.name)
