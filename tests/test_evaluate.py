@@ -9,9 +9,12 @@ import pytest
 
 import evaluate
 from beatmaps.osu_file import parse_beatmap
+from beatmaps.sequence import beatmap_to_sequence
 from checkpoint import load_model
+from constraints.bounds import Bounds
 from metrics import classifier
 from metrics.fidelity import Changes, count_changes
+from metrics.metric import Pair
 from metrics.objects import FEATURES
 from metrics.spacing_metric import SpacingErrors
 from metrics.whole_maps import Speed
@@ -99,6 +102,7 @@ SUMMARY = {
     "raw_all_spacing_error_median",
     "centres_off_playfield",
     "points_off_playfield",
+    "source_points_off_playfield",
     "objects_out_of_bounds_avoidable",
     "paths_too_short_share",
     "paths_of_other_length_share",
@@ -248,6 +252,15 @@ def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> Non
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         p.name for p in tmp_path.glob("*.osu")
     )
+
+
+def test_real_maps_are_measured_beside_remaps() -> None:
+    """One point of four of the map is off the playfield, none of its remap."""
+    circles = "".join(f"{x},100,{1000 + x},1,0\n" for x in (0, 100, 512, 513))
+    before = beatmap_to_sequence(parse_beatmap(beatmap_text(circles).encode(), "made up"))
+    after = before.moved(np.full_like(before.xy, 100.0))
+    row = SpacingErrors().measure(Pair(before, after, before.distances(), Bounds()))
+    assert (row["source_points_off_playfield"], row["points_off_playfield"]) == (0.25, 0)
 
 
 def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
