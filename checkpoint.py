@@ -72,6 +72,10 @@ class LoadedModel:
         """SHA-256 of the weak model and of the expert, for what results depend on."""
         return [None if m is None else m.sha256 for m in (self.weak, self.expert)]
 
+    def to_dict(self) -> dict[str, Any]:
+        """What tells it apart from others in reports: the name of its file, SHA-256, companions."""
+        return {"file": self.path.name, "sha256": self.sha256, "companions": self.companions}
+
     def denoiser(
         self, conditions: Conditions, half_window: int | None = None, *, use_amp: bool = False
     ) -> Denoise:

@@ -647,6 +647,15 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """Width, depth and heads by name: the reference's four, and three that a CPU can train."""
 
+
+def size_name(config: DiTConfig) -> str:
+    """What a model's size is called: its name in `SIZES`, and its blocks if it was given more."""
+    for name, size in SIZES.items():
+        if (config.width, config.heads) == (size["width"], size["heads"]):
+            return name if config.depth == size["depth"] else f"{name}, {config.depth} blocks"
+    return f"DiT of width {config.width}, {config.depth} blocks, {config.heads} heads"
+
+
 REFERENCE_ARCHITECTURE: dict[str, Any] = {
     "coordinate_dim": 128,
     "distance_dim": 128,

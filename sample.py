@@ -19,7 +19,7 @@ from conventions import command_line
 from conventions.errors import naming
 from conventions.precision import amp_warning
 from conventions.ranks import process_group
-from models import SIZES
+from models import size_name
 from sampling import report
 from sampling.check import check_result
 from sampling.flags import NAMES, remap_parser, request_from
@@ -37,10 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
 def check_model(loaded: LoadedModel, size: str | None, num_classes: int | None) -> None:
     """Checks that `--model` and `--num-classes`, if given, are those of the checkpoint."""
     config = loaded.model.config
-    found = {"width": config.width, "depth": config.depth, "heads": config.heads}
-    if size is not None and SIZES[size] != found:
-        name = next((name for name, s in SIZES.items() if s == found), str(found))
-        raise ValueError(f"--model {size}: the checkpoint holds a {name}; leave --model out")
+    if size is not None and size_name(config) != size:
+        raise ValueError(
+            f"--model {size}: the checkpoint holds a {size_name(config)}; leave --model out"
+        )
     if num_classes is not None and num_classes != config.num_classes:
         raise ValueError(
             f"--num-classes {num_classes}: the checkpoint has {config.num_classes}; "

@@ -22,6 +22,7 @@ from conventions.errors import naming
 from conventions.precision import amp_warning
 from conventions.ranks import process_group
 from diffusion.parametrisation import EDM
+from models import size_name
 from training.connecting import connect
 from training.flags import training_options, training_parser
 from training.log import Metrics, start_logging
@@ -64,7 +65,8 @@ def describe(trainer: Trainer, folder: RunFolder | None, identity: dict[str, Any
         for name, (before, now) in folder.differences(identity).items():
             log.warning("--%s was %s, is %s now", name.replace("_", "-"), before, now)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    log.info("%s Parameters: %s on %s", options.model, f"{parameters:,}", trainer.device)
+    size = size_name(trainer.model.config)
+    log.info("%s Parameters: %s on %s", size, f"{parameters:,}", trainer.device)
     log.info("Dataset: %d maps, %d data points", len(loader.rows), loader.num_points)
     log.info("Options: %s", json.dumps(options.plain()))
     if warning := amp_warning(trainer.device, options.use_amp, options.amp_dtype):

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from beatmaps.sequence import Sequence
 from conventions.arrays import FloatArray
-from conventions.playfield import PLAYFIELD
+from conventions.playfield import off_playfield
 
 
 def spacing_errors(
@@ -37,7 +37,7 @@ def measure(source: Sequence, xy: FloatArray, wanted: FloatArray | None = None) 
     Spacing errors in px of all points, of object starts and of inner points; shares of all points
     and of objects' centres that are off the playfield.
     """
-    off = np.any((xy < 0) | (xy > PLAYFIELD), axis=1)
+    off = off_playfield(xy)
     starts = source.object_starts
     result = summarise_errors(spacing_errors(source, xy, wanted), starts)
     result["points_off_playfield"] = float(off.mean())

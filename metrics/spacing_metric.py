@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from conventions.arrays import FloatArray
+from conventions.playfield import off_playfield
 from metrics.metric import Metric, Pair, means_by_points
 from metrics.spacing import measure, spacing_errors, summarise_errors
 
@@ -15,12 +16,14 @@ ERRORS = tuple(
     for what in ("median", "p95")
 )
 OFF = ("points_off_playfield", "centres_off_playfield")
+SOURCE_OFF = "source_points_off_playfield"
 
 
 class SpacingErrors(Metric):
     """Spacing errors and shares off the playfield, as written and before rounding (`raw_`).
 
-    Remaps that were read from files, not sampled, have no raw ones.
+    Remaps that were read from files, not sampled, have no raw ones. Of the maps themselves, to
+    compare with, it has the share of points off the playfield.
     """
 
     name = "spacing"
@@ -29,7 +32,7 @@ class SpacingErrors(Metric):
         for prefix in ("raw_", "")
         for names, unit in ((ERRORS, "px"), (OFF, "share"))
         for name in names
-    }
+    } | {SOURCE_OFF: "share"}
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
@@ -45,7 +48,7 @@ class SpacingErrors(Metric):
                 errors = spacing_errors(pair.before, xy, pair.wanted)
                 self.errors.setdefault(prefix, []).append(errors)
         self.starts.append(pair.before.object_starts)
-        return row
+        return row | {SOURCE_OFF: float(off_playfield(pair.before.xy).mean())}
 
     def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
         """Median and p95 over all data points of all maps, means of the shares."""
@@ -54,4 +57,5 @@ class SpacingErrors(Metric):
         for prefix, errors in self.errors.items():
             found = summarise_errors(np.concatenate(errors), starts)
             result |= {f"{prefix}{name}": value for name, value in found.items()}
-        return result | means_by_points(table, (*(f"raw_{name}" for name in OFF), *OFF))
+        shares = (*(f"raw_{name}" for name in OFF), *OFF, SOURCE_OFF)
+        return result | means_by_points(table, shares)

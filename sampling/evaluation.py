@@ -184,8 +184,7 @@ def evaluate(request: EvaluationRequest, loaded: LoadedModel | None) -> Evaluati
         raise ValueError(f"no beatmap could be evaluated in {request.folder}")
     report: dict[str, Any] = {"options": asdict(request.options)}
     if loaded is not None:
-        used = {"file": loaded.path.name, "sha256": loaded.sha256, "companions": loaded.companions}
-        report = {"checkpoint": used} | report
+        report = {"checkpoint": loaded.to_dict()} | report
     evaluation.publish(request.output, report)
     return evaluation
 

@@ -35,14 +35,19 @@ class Expert:
         return expert_limit(self.loaded.parametrisation, self.below_px)
 
 
-def companion_of(loaded: LoadedModel, begins_px: float) -> Expert | None:
+def companion_of(
+    loaded: LoadedModel, begins_px: float, below_px: float | None = None
+) -> Expert | None:
     """The expert that lies beside a model, for a run that begins at that much noise; None without.
 
-    It is guided by the same weak model if that has its units, and told no style: where it takes
-    over, the style has been decided. So a run that begins below that is the model's own.
+    With `below_px` it takes over as `Expert` says. It is guided by the same weak model if that has
+    its units, and told no style: where it takes over, the style has been decided. So a run that
+    begins below that is the model's own.
     """
     if loaded.expert is None:
         return None
     same_units = loaded.expert.parametrisation.scale == loaded.parametrisation.scale
-    expert = Expert(replace(loaded.expert, weak=loaded.weak if same_units else None))
+    expert = Expert(
+        replace(loaded.expert, weak=loaded.weak if same_units else None), below_px=below_px
+    )
     return expert if begins_px > expert.takes_px else None

@@ -63,7 +63,8 @@ def generate(
     inputs = inputs or MapInputs()
     if inputs.expert is None and options.sampling_steps:
         begins_px = float(noise_levels(loaded, options)[0]) * max(loaded.parametrisation.scale)
-        inputs = replace(inputs, expert=companion_of(loaded, begins_px))
+        companion = companion_of(loaded, begins_px, inputs.companion_below)
+        inputs = replace(inputs, expert=companion)
     check_models(loaded, options, inputs)
     raw, placed = (np.repeat(sequence.xy[None], options.variants, axis=0) for _ in range(2))
     chosen = inputs.chosen

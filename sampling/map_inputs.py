@@ -18,7 +18,8 @@ class MapInputs:
     """Inputs of `generate` that belong to one map.
 
     chosen (M,) marks the objects to remap, None means all; a refiner is another model for the
-    refining iterations, with its own embedding of the style; an expert takes over at low noise.
+    refining iterations, with its own embedding of the style; an expert takes over at low noise. The
+    one beside the model, which is used without another one, does so below `companion_below` px.
     """
 
     chosen: Mask | None = None
@@ -26,6 +27,7 @@ class MapInputs:
     refiner: LoadedModel | None = None
     refiner_style: Style = field(default_factory=Style)
     expert: Expert | None = None
+    companion_below: float | None = None
 
 
 def map_inputs(
@@ -51,6 +53,7 @@ def map_inputs(
         models.refiner,
         style_for(models.refiner or loaded),
         None if expert is None else Expert(expert, style_for(expert), request.expert_below),
+        request.expert_below,
     )
 
 

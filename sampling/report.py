@@ -35,17 +35,19 @@ def describe(
     models: Models, job: Job, request: RemapRequest, arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """All that is needed to repeat the run; `arguments` are the flags that made the request."""
-    loaded = models.sampler
+    checkpoint = models.sampler.to_dict()
+    companions = checkpoint.pop("companions")  # beside it, where reports of before had them
     return {
         "source": {
             "file": job.path.name,
             "md5": job.md5,
             "difficulties": [{"name": b.version, "md5": b.md5} for b in job.beatmaps],
         },
-        "checkpoint": {"file": loaded.path.name, "sha256": loaded.sha256},
-        "companions": loaded.companions,
+        "checkpoint": checkpoint,
+        "companions": companions,
         "refiner": models.refiner and models.refiner.sha256,
         "expert": models.expert and models.expert.sha256,
+        "expert_weak": models.expert and models.expert.weak and models.expert.weak.sha256,
         "style": request.style.describe() or None,
         "style_files": [
             beatmap.md5 for path in request.style_files for beatmap in read_beatmaps(path)
@@ -78,6 +80,7 @@ def run_key(report: dict[str, Any]) -> dict[str, Any]:
             report.get("companions"),
             report["refiner"],
             report.get("expert"),
+            report.get("expert_weak"),
         ],
         "style_files": report["style_files"],
         "request": identity(request_of_report(report["arguments"])),

@@ -49,8 +49,9 @@ class RemapRequest:
     `negative_style` names IDs, mappers and files to keep away from. `refine` only cleans up the
     map's own positions, with strength 0; `refiner` is another model for the refining iterations.
     `beatmap_idx` is the index of beatmap IDs if it does not lie beside the model. `expert` is a
-    model that takes over at low noise, below `expert_below_px`. `max_noise_step` is how many
-    timesteps an osu-diffusion v2 was trained at; `wishes` are conditions for such models.
+    model that takes over at low noise, by default the one beside the model; `expert_below` px of
+    noise is where it does, 0 leaves out the one beside. `max_noise_step` is how many timesteps an
+    osu-diffusion v2 was trained at; `wishes` are conditions for such models.
     """
 
     sources: tuple[Path, ...] = field(default=(EXAMPLE,), metadata=INDIFFERENT)
@@ -83,10 +84,10 @@ class RemapRequest:
                 "{negative_descriptors} works through guidance: give a {cfg_scale} above 1"
             )
         below = self.expert_below
-        if below is not None and not 0 < below < math.inf:
-            raise FieldError("{expert_below} {0:g}: give a number above 0", below)
-        if below is not None and self.expert is None:
-            raise FieldError("{expert_below} says when an expert takes over: give {expert}")
+        if below is not None and not 0 <= below < math.inf:
+            raise FieldError("{expert_below} {0:g}: give 0 or a number above it", below)
+        if below == 0 and self.expert is not None:
+            raise FieldError("{expert_below} 0 leaves an expert out: leave out {expert}, too")
 
     @property
     def unwanted(self) -> StyleMix:
@@ -104,7 +105,8 @@ class RemapRequest:
         words = [f"style {style}"] if style else []
         words += [f"without {' '.join(self.negative_style)}"] if self.negative_style else []
         words += self.wishes.describe()
-        words += [f"finished by {self.expert.stem}"] if self.expert else []
+        moved = _expert_beside(self.expert_below)
+        words += [f"finished by {self.expert.stem}"] if self.expert else moved
         words += [part] if part else []
         edited = options.strength != 1 and not self.refine
         words += [f"strength {options.strength:g}"] if edited else []
@@ -117,3 +119,10 @@ class RemapRequest:
         # Names of files must not become too long, and cutting them must not make them equal.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         return f"{text[: LABEL_LIMIT // 4]} {digest}"
+
+
+def _expert_beside(below_px: float | None) -> list[str]:
+    """Where the expert beside a model takes over, for names of results; none for the default."""
+    if below_px is None:
+        return []
+    return [f"expert below {below_px:g}" if below_px else "no expert"]

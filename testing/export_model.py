@@ -20,6 +20,7 @@ from checkpoint import LoadedModel, export_weights, load_model
 from conventions import command_line
 from conventions.hub import CONFIG, EXPERT, NAME, PREFIX, WEAK, WEIGHTS
 from conventions.whole_files import replacing
+from models import size_name
 
 SHARED = ("model", "steps", "step", "minutes", "maps", "data_points", "distance_dropout")
 """What is told of a model's training; all else in its file could be about somebody's computer."""
@@ -112,7 +113,9 @@ def write_folder(loaded: LoadedModel, card: Card, folder: Path) -> list[Path]:
 
 def facts_of(loaded: LoadedModel) -> dict[str, Any]:
     """What may be told of how a model was trained."""
-    return {name: loaded.metadata[name] for name in SHARED if name in loaded.metadata}
+    facts = {name: loaded.metadata[name] for name in SHARED if name in loaded.metadata}
+    # Exports of before call a model with more blocks by the name of the one without.
+    return facts | ({"model": size_name(loaded.model.config)} if "model" in facts else {})
 
 
 def read_evaluation(path: Path | None) -> dict[str, Any] | None:

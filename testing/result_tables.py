@@ -81,18 +81,16 @@ def stars(report: Report) -> str:
 
 
 def rows(report: Report) -> dict[str, Callable[[Report], str]]:
-    """What the table says in each row; labels name what real maps have.
-
-    Their points off the playfield are in no report; they were counted once, in the 121 maps.
-    """
+    """What the table says in each row; labels name what real maps have."""
     real = {name: entry["real_mean"] for name, entry in report["realism"].items()}
     found = report["summary"]
+    off = f"{found['source_points_off_playfield']:.2%}"
     return {
         "spacing error of object starts, median / p95, written file": error("object", fine),
         "spacing error of inner points, median / p95, written file": error("inner", fine),
         "spacing error of all points before rounding, median / p95": error("raw_all", lambda _: 2),
         OUT: lambda r: f"{r['summary']['objects_drawn_out_of_bounds']:.0f}",
-        "data points off the playfield, control points too (real maps: 0.96%)": share(
+        f"data points off the playfield, control points too (real maps: {off})": share(
             "points_off_playfield", 2
         ),
         f"stacked objects that left their pixel, of {found['stacks']:,.0f}": lambda r: (

@@ -9,8 +9,12 @@ import pytest
 
 import evaluate
 from beatmaps.osu_file import parse_beatmap
+from beatmaps.sequence import beatmap_to_sequence
+from checkpoint import load_model
+from constraints.bounds import Bounds
 from metrics import classifier
 from metrics.fidelity import Changes, count_changes
+from metrics.metric import Pair
 from metrics.objects import FEATURES
 from metrics.spacing_metric import SpacingErrors
 from metrics.whole_maps import Speed
@@ -98,6 +102,7 @@ SUMMARY = {
     "raw_all_spacing_error_median",
     "centres_off_playfield",
     "points_off_playfield",
+    "source_points_off_playfield",
     "objects_out_of_bounds_avoidable",
     "paths_too_short_share",
     "paths_of_other_length_share",
@@ -136,6 +141,7 @@ def test_a_folder_of_two_maps_gives_the_tables(
     assert {name: summary[name] for name in UNCHANGED} == UNCHANGED
     assert summary["object_spacing_error_median"] < 0.7 and summary["centres_off_playfield"] == 0
     assert report["options"]["steps"] == 3 and report["failed"] == []
+    assert report["checkpoint"] == load_model(trained / "model.safetensors").to_dict()
     table = pd.read_csv(output / "evaluation.csv")
     assert sorted(table["file"]) == ["map 31.osu", "map 32.osu"]
     assert table["points"].sum() == summary["points"]
@@ -236,7 +242,6 @@ def test_no_table_and_no_source_is_overwritten(
 
 def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:
     """And two maps of one song with long names are two files."""
-    from checkpoint import load_model
     from sampling.generate import SampleOptions
 
     loaded = load_model(trained / "model.safetensors")
@@ -247,6 +252,15 @@ def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> Non
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         p.name for p in tmp_path.glob("*.osu")
     )
+
+
+def test_real_maps_are_measured_beside_remaps() -> None:
+    """One point of four of the map is off the playfield, none of its remap."""
+    circles = "".join(f"{x},100,{1000 + x},1,0\n" for x in (0, 100, 512, 513))
+    before = beatmap_to_sequence(parse_beatmap(beatmap_text(circles).encode(), "made up"))
+    after = before.moved(np.full_like(before.xy, 100.0))
+    row = SpacingErrors().measure(Pair(before, after, before.distances(), Bounds()))
+    assert (row["source_points_off_playfield"], row["points_off_playfield"]) == (0.25, 0)
 
 
 def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
@@ -279,7 +293,6 @@ def test_shares_are_weighted_and_spacing_is_pooled_over_data_points() -> None:
 
 @pytest.mark.skipif(not FOLDER, reason="OSU_DIFFUSION_BEATMAPS names no folder of beatmaps")
 def test_real_maps_keep_everything_but_coordinates(trained: Path) -> None:
-    from checkpoint import load_model
     from sampling.generate import SampleOptions
 
     assert FOLDER is not None

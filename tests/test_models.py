@@ -28,6 +28,7 @@ from models import (
     rotary_table,
     rotate,
     sinusoidal_embedding,
+    size_name,
 )
 
 FOLDER = os.environ.get("OSU_DIFFUSION_REFERENCE")
@@ -402,6 +403,16 @@ def test_the_sizes_are_those_of_the_dit_paper(
         model = DiT_models[size](architecture="reference", num_classes=1000)
     assert (model.config.width, model.config.depth, model.config.heads) == (width, depth, heads)
     assert count(model) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_is_called_by_its_name_and_by_blocks_if_it_has_more(size: str) -> None:
+    config = tiny_config(**SIZES[size])
+    assert size_name(config) == size
+    assert size_name(replace(config, depth=13)) == f"{size}, 13 blocks"
+    assert size_name(replace(config, width=48, depth=3, heads=3)) == (
+        "DiT of width 48, 3 blocks, 3 heads"
+    )
 
 
 def test_a_builder_lets_options_override_its_size() -> None:

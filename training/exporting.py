@@ -7,6 +7,7 @@ from torch import Tensor
 
 from checkpoint import export_weights, write_class_table
 from datasets.class_tables import save_beatmap_idx
+from models import size_name
 from training.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -15,7 +16,7 @@ log = logging.getLogger("train")
 def export(trainer: Trainer, folder: Path, weights: dict[str, Tensor]) -> None:
     """Writes what sample.py needs into a folder: averaged weights and the tables of classes."""
     metadata = {
-        "model": trainer.options.model,
+        "model": size_name(trainer.model.config),
         "steps": trainer.step,
         "minutes": round(trainer.elapsed / 60, 1),
         "maps": len(trainer.dataset),

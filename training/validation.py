@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conventions.playfield import PLAYFIELD
+from conventions.playfield import PLAYFIELD, off_playfield
 from conventions.point_types import PointType
 from conventions.ranks import Ranks
 from conventions.whole_files import replacing
@@ -112,7 +112,7 @@ class Validation:
         return {
             "spacing_error_median_px": float(np.median(errors)),
             "spacing_error_p95_px": float(np.quantile(errors, 0.95)),
-            "points_off_playfield": float(np.any((xy < 0) | (xy > PLAYFIELD), axis=1).mean()),
+            "points_off_playfield": float(off_playfield(xy).mean()),
         }
 
 

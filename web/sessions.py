@@ -73,7 +73,8 @@ class Run:
     """The results of a run on one difficulty of a file, below `folder`: variants, combinations.
 
     `settings` are the values that the page's controls had, `span` is the passage in ms that cards
-    show, `placement` the figures of the original.
+    show, `placement` the figures of the original; `finder` has measured it for the marks of all
+    variants.
     """
 
     source: Path
@@ -83,6 +84,7 @@ class Run:
     folder: Path
     span: tuple[float, float]
     placement: dict[str, float]
+    finder: MarkFinder
     variants: tuple[Variant, ...]
     shown: int = 0
 
@@ -112,7 +114,7 @@ class Run:
                 outputs = Outputs.plan(job, place, [variant.version], 1, {})
                 outputs.write(job, [[variant.file.read_bytes()]], overwrite=True)
                 archive = outputs.archive
-            marks = MarkFinder(beatmap_to_sequence(before)).find(beatmap_to_sequence(after))
+            marks = self.finder.find(beatmap_to_sequence(after))
             player = player_frame(before, after, song_of(job, before), marks=marks)
             return Look(player, picture, archive)
 
@@ -300,7 +302,8 @@ class Sessions:
             raise
         run = Run(
             *(path, chosen, request, settings or {}, folder),
-            *(span, placement_figures(before), tuple(variants)),
+            *(span, placement_figures(before), MarkFinder(beatmap_to_sequence(before))),
+            tuple(variants),
         )
         visitor.add(run)
         if self._visitors.get(session) is not visitor:

@@ -23,9 +23,10 @@ from sampling import conditioning
 from sampling.experts import Expert, companion_of
 from sampling.flags import NAMES, remap_parser, request_from
 from sampling.generate import generate
-from sampling.loaded_models import Models
+from sampling.loaded_models import Models, load_models
 from sampling.map_inputs import MapInputs, map_inputs
 from sampling.options import SampleOptions
+from sampling.report import run_key
 from sampling.request import RemapRequest
 from sampling.style import Style, embeddings_of
 from tests.conftest import beatmap_text, random_objects, read_json, remap, run_command, run_train
@@ -203,6 +204,40 @@ def test_an_expert_in_other_units_is_not_guided_by_the_models_weak_one(
     assert found is not None and found.loaded.weak is None
 
 
+def test_an_expert_beside_a_model_takes_over_later_but_never_earlier(
+    whole: LoadedModel, low: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap
+) -> None:
+    """As one that is asked for: it does not take what it was not trained at."""
+    sequence = beatmap_to_sequence(beatmap)
+    for below in (20, 200):
+        request = flags("--ckpt", accompanied.path, "--expert-below", below)
+        inputs = map_inputs(load_models(request, torch.device("cpu")), beatmap, request)
+        found = generate(accompanied, sequence, SampleOptions(), inputs=inputs)[0]
+        given = MapInputs(expert=Expert(low, below_px=below))
+        expected = generate(whole, sequence, SampleOptions(), inputs=given)[0]
+        assert np.array_equal(found, expected)
+        trained_at = generate(accompanied, sequence, SampleOptions())[0]
+        assert np.array_equal(found, trained_at) == (below == 200)
+
+
+def test_an_expert_beside_a_model_is_left_out(
+    whole: LoadedModel, accompanied: LoadedModel, beatmap: Beatmap
+) -> None:
+    request = flags("--ckpt", accompanied.path, "--expert-below", 0)
+    models, sequence = load_models(request, torch.device("cpu")), beatmap_to_sequence(beatmap)
+    inputs = map_inputs(models, beatmap, request)
+    found = generate(models.sampler, sequence, SampleOptions(), inputs=inputs)[0]
+    assert np.array_equal(found, generate(whole, sequence, SampleOptions())[0])
+    assert models.sampler.companions == whole.companions
+
+
+@pytest.mark.parametrize("below", [0, 20])
+def test_a_model_without_an_expert_cannot_move_it(whole: LoadedModel, below: float) -> None:
+    message = r"--expert-below .* model\.safetensors has none beside it: give --expert-ckpt"
+    with pytest.raises(ValueError, match=message), naming(NAMES):
+        load_models(flags("--ckpt", whole.path, "--expert-below", below), torch.device("cpu"))
+
+
 def test_an_expert_beside_a_model_must_be_one(accompanied: LoadedModel) -> None:
     beside = accompanied.path.with_name("mine.expert.safetensors")
     beside.write_bytes(accompanied.path.read_bytes())
@@ -322,8 +357,8 @@ def test_what_no_model_can_be_told_is_refused(whole: LoadedModel, beatmap: Beatm
     [
         (("--star-rating", "nan"), "--star-rating nan"),
         (("--circle-size", -1), "--circle-size -1"),
-        (("--expert-below", 30), "give --expert-ckpt"),
-        (("--expert-ckpt", "a", "--expert-below", 0), "give a number above 0"),
+        (("--expert-below", -1), "give 0 or a number above it"),
+        (("--expert-ckpt", "a", "--expert-below", 0), "leave out --expert-ckpt"),
         (("--negative-descriptors", "clean"), "give a --cfg-scale above 1"),
         (("--cfg-scale", 2), "strengthens a style"),
     ],
@@ -355,9 +390,34 @@ def test_another_expert_beside_a_model_makes_another_run(
     assert run_command(sample.main, *given) == run_command(sample.main, *given) == 0
     (report,) = (tmp_path / "out").rglob("*.result.json")
     expert = accompanied.expert
-    assert expert is not None and read_json(report)["companions"] == [None, expert.sha256]
+    described = read_json(report)
+    assert expert is not None and described["companions"] == [None, expert.sha256]
+    named = described["checkpoint"] | {"companions": described["companions"]}
+    assert named == accompanied.to_dict()  # as the report of an evaluation names it
+    for below, words in ((20, "expert below 20"), (0, "no expert")):
+        assert run_command(sample.main, *given, "--expert-below", below) == 0
+        (moved,) = (p for p in (tmp_path / "out").rglob("*.result.json") if words in p.name)
+        assert run_key(read_json(moved)) != run_key(read_json(report))
     accompanied.path.with_name("mine.expert.safetensors").unlink()
     assert run_command(sample.main, *given) == 2
+
+
+def test_another_weak_model_beside_a_named_expert_makes_another_run(
+    trained: Path, low: LoadedModel, small: Path, tmp_path: Path, no_pictures: None
+) -> None:
+    """It guides the expert, and a run of before that knew of none is one without."""
+    expert = tmp_path / "low.safetensors"
+    expert.write_bytes(low.path.read_bytes())
+    given = ("--beatmap", small, "--expert-ckpt", expert)
+    assert remap(trained, tmp_path / "out", *given) == 0
+    (path,) = (tmp_path / "out").rglob("*.result.json")
+    report = read_json(path)
+    before = {name: value for name, value in report.items() if name != "expert_weak"}
+    assert report["expert_weak"] is None and run_key(before) == run_key(report)
+    expert.with_name("low.weak.safetensors").write_bytes(low.path.read_bytes())
+    assert remap(trained, tmp_path / "out", *given) == 2
+    assert remap(trained, tmp_path / "out", *given, "--overwrite") == 0
+    assert read_json(path)["expert_weak"] == low.sha256
 
 
 def test_a_v2_ends_a_run_of_ours(

@@ -106,6 +106,8 @@ def test_where_results_go_does_not_change_them(other: dict[str, Any]) -> None:
         {"wishes": Wishes(star_rating=5)},
         {"wishes": Wishes(("clean",))},
         {"expert": Path("z.pt"), "expert_below": 30.0},
+        {"expert_below": 30.0},
+        {"expert_below": 0.0},
         {"max_noise_step": 1000},
     ],
 )

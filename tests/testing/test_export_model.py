@@ -35,7 +35,8 @@ def test_a_folder_holds_all_and_nothing_private(tmp_path: Path) -> None:
     for name, weight in before.model.state_dict().items():
         torch.testing.assert_close(after.model.state_dict()[name], weight, rtol=0, atol=0)
     assert after.parametrisation == before.parametrisation and after.weak and after.expert
-    assert after.metadata == {"model": "DiT-tiny", "steps": 7, "maps": 3}
+    size = "DiT of width 16, 2 blocks, 2 heads"  # the file itself may say less
+    assert after.metadata == {"model": size, "steps": 7, "maps": 3}
     assert not any(b"somebody" in path.read_bytes() for path in output.iterdir())
     config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
     assert config["architecture"]["width"] == 16 and config["training"]["steps"] == 7

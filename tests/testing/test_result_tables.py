@@ -1,7 +1,9 @@
 """The tables of results are those of the measured files."""
 
+import json
+
 import pytest
-from result_tables import DOCUMENTS, REPORTS, table, with_table
+from result_tables import DOCUMENTS, REPORTS, rows, table, with_table
 
 
 @pytest.mark.parametrize("number", range(len(DOCUMENTS)))
@@ -15,6 +17,13 @@ def test_the_table_has_a_column_for_each_evaluation() -> None:
     lines = table().split("\n")
     assert {line.count(" | ") for line in lines if "---" not in line} == {len(REPORTS)}
     assert lines[1] == "|---|---|---|"
+
+
+def test_what_real_maps_have_is_what_was_measured_of_them() -> None:
+    report = json.loads(REPORTS["default"].read_text(encoding="utf-8"))
+    report["summary"]["source_points_off_playfield"] = 0.125
+    (label,) = (label for label in rows(report) if label.startswith("data points off"))
+    assert "(real maps: 12.50%)" in label
 
 
 def test_a_document_without_a_table_is_said_to_have_none() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import sample
 from checkpoint import load_model, load_training_checkpoint
 from data_loading import PackedDataset
 from diffusion.parametrisation import EDM
@@ -66,7 +67,12 @@ def test_a_run_begins_with_a_smaller_model(
     resumed = run_train(packed.folder, tmp_path / "b", *flags, "--resume", again)
     for name, weight in read_training_state(last(resumed)).model.items():
         assert torch.equal(weight, moved.model[name]), name
-    assert load_model(resumed / "model.safetensors").model.config.depth == 2 * depth
+    exported = load_model(resumed / "model.safetensors")
+    assert exported.model.config.depth == 2 * depth
+    assert exported.metadata["model"] == "DiT-nano, 4 blocks"
+    assert "DiT-nano, 4 blocks Parameters: " in (resumed / "log.txt").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="the checkpoint holds a DiT-nano, 4 blocks; leave"):
+        sample.check_model(exported, "DiT-nano", None)
 
 
 def test_a_checkpoint_of_a_run_grows_as_a_new_run(

@@ -9,8 +9,10 @@ import pytest
 
 from beatmaps.osu_file import BeatmapError, GameModeError, read_beatmap
 from beatmaps.osz import ArchiveError
+from beatmaps.sequence import Sequence
 from checkpoint import LoadedModel, load_model
 from conventions.bundled import EXAMPLE
+from metrics.marks import MarkFinder
 from sampling.conditioning import bundled_names
 from sampling.flags import remap_parser, request_from
 from sampling.loaded_models import Models
@@ -369,6 +371,22 @@ def test_parts_of_variants_are_combined(
         with pytest.raises(ValueError, match=message):
             sessions.combine("one", text, rest)
     assert sessions.visitor("one").run == made
+
+
+def test_a_run_measures_its_source_once_for_the_marks_of_all_variants(
+    sessions: Sessions, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def counting(before: Sequence) -> MarkFinder:
+        measured.append(before.beatmap.version)
+        return MarkFinder(before)
+
+    monkeypatch.setattr("web.sessions.MarkFinder", counting)
+    run = sessions.remap("one", archive, page_request(steps=1, variants=2), not_watching)
+    run = sessions.combine("one", "00:02:000 - 00:03:000 -> 2", 0)
+    players = {run.look(k).player for k in (0, 1, 2, 0)}
+    assert len(players) == 3 and measured == ["Easy"]
 
 
 def test_uploads_are_removed_with_the_last_page_that_has_them(
