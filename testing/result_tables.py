@@ -116,9 +116,6 @@ def rows(report: Report) -> dict[str, Callable[[Report], str]]:
         JUDGE: judged("classifier"),
         "the same without the features that rules act on": judged("classifier", "_without_rules"),
         "judge by bare geometry, windows / whole maps: AUC": judged("geometry_judge"),
-        "seconds for 1,000 data points, one thread": lambda r: (
-            f"{r['summary']['seconds_per_1000_points']:.1f}"
-        ),
     }
 
 
