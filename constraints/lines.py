@@ -14,10 +14,12 @@ STRAIGHT = 0.1
 """rad: circles that turn by less are meant to lie on a line: real maps have many of no turn at all,
 and few from here to 0.2."""
 CURVED = 0.15
-"""rad: circles whose turns in a row add up to more are on a curve."""
+"""rad: circles whose headings differ by more, with small turns in a row, are on a curve."""
 FLOWING = 0.05
 """rad: a step that leaves or enters a slider by less is meant to follow it."""
 SHORTEST = 5.0  # px; over shorter steps no direction is seen
+UNEVEN = 3.0
+"""How many times as long as the other a step may be: of a short one, pixels blur the direction."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,13 @@ class Directions:
     """Which ways M bodies face, as unit vectors (M, 2), NaN for none.
 
     enters: that of a slider's path at its head; leaves: where it goes on to after its end. circles
-    (M,) and placed (M,) mark single circles, and what is no spinner.
+    (M,) marks single circles, placed (M,) what is no spinner, returns (M,) sliders after which the
+    player is back at the head.
     """
 
     circles: BoolArray
     placed: BoolArray
+    returns: BoolArray
     enters: FloatArray
     leaves: FloatArray
 
@@ -38,8 +42,8 @@ class Directions:
 class Lines:
     """Steps between M bodies that are to be straight.
 
-    through (M,) marks bodies that lie on from the two before them; along (M, 2) is the direction of
-    the step to a body from the end of the one before, NaN if any will do.
+    through (M,) marks bodies that continue the line of the two before them; along (M, 2) is the
+    direction of the step to a body from the end of the one before, NaN if any will do.
     """
 
     through: BoolArray
@@ -79,7 +83,10 @@ class Lines:
 def _share_out(
     heads: FloatArray, mobile: FloatArray, bodies: IntArray, weights: FloatArray, away: FloatArray
 ) -> None:
-    """Moves K bodies a line by weights, both (K, L), so that L lines lose their away (L, 2) px."""
+    """Moves the K bodies of each of L lines by their weights, until its error is gone.
+
+    bodies and weights (K, L), errors away (L, 2) px.
+    """
     total = np.maximum((mobile[bodies] * weights**2).sum(axis=0), 1e-6)
     moves = weights[..., None] * (away / total[:, None])
     count = np.maximum(np.bincount(bodies.ravel(), minlength=len(heads)), 1)
@@ -94,17 +101,29 @@ def lines_near(heads: FloatArray, ends: FloatArray, facing: Directions) -> Lines
     through, along = np.zeros(len(heads), dtype=bool), np.full((len(heads), 2), np.nan)
     steps = heads[1:] - (heads + ends)[:-1]
     length = np.hypot(*steps.T)
-    shown = (length >= SHORTEST) & facing.placed[1:] & facing.placed[:-1]
-    turns = _turns(steps[:-1], steps[1:])
-    nearly = shown[:-1] & shown[1:] & facing.circles[1:-1] & (np.abs(turns) < STRAIGHT)
-    runs = np.cumsum(~nearly)  # one number for all of a run
-    bends = np.bincount(runs[nearly], turns[nearly], len(nearly) + 1)
-    through[2:] = nearly & (np.abs(bends[runs]) < CURVED)
+    shown = (length >= SHORTEST) & facing.placed[1:] & facing.placed[:-1] & ~facing.returns[:-1]
+    through[2:] = _straight(steps, length, shown) & facing.circles[1:-1]
     for way in (facing.enters[1:], facing.leaves[:-1]):  # the second has the last word
         with np.errstate(invalid="ignore"):
             follows = shown & (np.abs(_turns(way, steps)) < FLOWING)
         along[1:][follows] = way[follows]
     return Lines(through, along)
+
+
+def _straight(steps: FloatArray, length: FloatArray, shown: BoolArray) -> BoolArray:
+    """(S - 1,) whether each of S steps, after the first, goes straight on and is on no curve."""
+    if len(steps) < 2:
+        return np.zeros(max(len(steps) - 1, 0), dtype=bool)
+    turns = _turns(steps[:-1], steps[1:])
+    nearly = shown[:-1] & shown[1:] & (np.abs(turns) < STRAIGHT)
+    shorter, longer = np.sort(np.stack([length[:-1], length[1:]]), axis=0)
+    nearly &= longer <= UNEVEN * shorter
+    # How far the heading swings within each run of small turns, also there and back.
+    heading = np.append(0.0, np.cumsum(np.where(nearly, turns, 0.0)))
+    begins = np.append(0, np.flatnonzero(~nearly) + 1)
+    swing = np.maximum.reduceat(heading, begins) - np.minimum.reduceat(heading, begins)
+    result: BoolArray = nearly & (swing[np.cumsum(~nearly)] < CURVED)
+    return result
 
 
 def _turns(before: FloatArray, after: FloatArray) -> FloatArray:

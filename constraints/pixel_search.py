@@ -88,12 +88,15 @@ class _Search:
         if line is not None:
             on_line = np.rint(ends + line * bodies.distances[i])[:, None] + GRID
             on_line = np.clip(on_line, self.low[i], self.high[i])
+            again = (on_line[:, :, None] == places[:, None]).all(axis=-1).any(axis=-1)
             places = np.concatenate([places, on_line], axis=1)
         extra = self.nearness[i] * ((places - self.targets[i]) ** 2).sum(axis=-1)
         if line is not None:
             steps = places - ends[:, None]
             away = line[:, None, 0] * steps[..., 1] - line[:, None, 1] * steps[..., 0]
             extra += CROOKED * away**2
+            # The same way twice would take the room of another one.
+            extra[:, -again.shape[1] :][again] = np.inf
         return places, extra
 
     def _around(self, i: int, ends: FloatArray) -> FloatArray:

@@ -24,13 +24,14 @@ from constraints.structure import (
     clean_structure,
     kept_structure,
 )
-from conventions.arrays import BoolArray, FloatArray, IntArray
+from conventions.arrays import BoolArray, FloatArray
 from conventions.playfield import PLAYFIELD
 
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
-DIRECTION_SAMPLES = 24  # of a slider's path; its first and last piece say which way it faces
+DIRECTION_SAMPLES = 24
+"""Of a slider's path: its first and last piece say which way it faces, as in `metrics.objects`."""
 FAR_OFF = 2.0  # px of distance error from which on another way is searched
 REACH = 6  # bodies that may change their places for one that is far off
 NEARNESS = 0.01  # cost, in px of distance error, of a px away from the old place
@@ -47,7 +48,7 @@ class Placement:
     they were sampled; with `fitted` sliders get their shapes. Points in `kept` (T,) stay where the
     sequence has them. Within `bounds` objects are also where the game draws them after stacking.
     The structure that is kept is that of the sequence, or of its points at `structure_of` (T, 2);
-    with any, what is nearly in line comes onto a line when pixels are chosen.
+    with any, and with distances, what is nearly in line comes onto a line when pixels are chosen.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Placement:
         for _ in range(STACKING_PASSES):
             bodies = self._bodies(shaped, xy[self.starts], stacking, whole=True)
             if self.distances is not None:
-                heads = choose_pixels(bodies, _settle(bodies, SETTLING_SWEEPS))
-                heads = _rerouted(bodies, heads)
+                bodies = replace(bodies, heads=_settle(bodies, SETTLING_SWEEPS))
+                if self.mode != "off":
+                    bodies = self._in_line(bodies, shaped)
+                heads = _rerouted(bodies, choose_pixels(bodies, bodies.heads))
             else:
                 heads = np.clip(np.rint(bodies.heads), *bodies.whole_range())
                 heads = np.where(bodies.fixed[:, None], bodies.heads, heads)
@@ -192,14 +195,9 @@ class Placement:
             structure = self.structure or clean_structure(self.beatmap, places, samples)
             bodies = samples - places[:, None]
             relations = body_relations(structure, owners, offsets, bodies, fixed[first])
-        tails = offsets[last] + ends[last]
-        lines = None
-        if whole and self.mode != "off":
-            facing = self._directions(xy, first, first == last)
-            lines = lines_near(heads[first], tails, facing)
         return Bodies(
             heads=heads[first],
-            ends=tails,
+            ends=offsets[last] + ends[last],
             low=np.maximum.reduceat(low - offsets, first),
             high=np.minimum.reduceat(high - offsets, first),
             fixed=fixed[first],
@@ -207,23 +205,34 @@ class Placement:
             owners=owners,
             offsets=offsets,
             relations=relations,
-            lines=lines,
         )
 
-    def _directions(self, xy: FloatArray, first: IntArray, alone: BoolArray) -> Directions:
-        """Which ways the bodies face that begin with the objects `first` (M,); stacks, none."""
-        kinds = np.array([hit.kind for hit in self.beatmap.objects])[first]
-        odd = np.array([hit.slides % 2 for hit in self.beatmap.objects])[first] > 0
+    def _in_line(self, bodies: Bodies, xy: FloatArray) -> Bodies:
+        """Settled bodies, moved onto the lines that they nearly keep; xy (T, 2) has their shapes.
+
+        Looked for among settled bodies, as distances and bounds may bend what was sampled.
+        """
+        first = np.flatnonzero(np.diff(bodies.owners, prepend=-1))
+        alone = np.bincount(bodies.owners) == 1
+        hits = [self.beatmap.objects[i] for i in first]
+        slider = np.array([hit.kind == "slider" for hit in hits])
         ways = np.full((2, len(self.starts), 2), np.nan)
-        if len(self.shapes.heads):
+        if slider.any():
             samples = self.shapes.paths.bodies(xy, DIRECTION_SAMPLES)
             chords = np.stack([samples[:, 1] - samples[:, 0], samples[:, -1] - samples[:, -2]])
             lengths = np.hypot(chords[..., 0], chords[..., 1])
             with np.errstate(invalid="ignore"):
                 ways[:, self.sequence.objects[self.shapes.heads]] = chords / lengths[..., None]
-        enters, leaves = ways[:, first]
-        enters[~alone], leaves[~(alone & odd)] = np.nan, np.nan
-        return Directions(alone & (kinds == "circle"), kinds != "spinner", enters, leaves)
+        enters, leaves = np.where(alone[:, None], ways[:, first], np.nan)
+        facing = Directions(
+            circles=alone & np.array([hit.kind == "circle" for hit in hits]),
+            placed=np.array([hit.kind != "spinner" for hit in hits]),
+            returns=slider & np.array([hit.slides % 2 == 0 for hit in hits]),
+            enters=enters,
+            leaves=leaves,
+        )
+        bodies = replace(bodies, lines=lines_near(bodies.heads, bodies.ends, facing))
+        return replace(bodies, heads=_settle(bodies, SETTLING_SWEEPS))
 
     def _head_range(
         self, xy: FloatArray, stacking: list[FloatArray]
@@ -265,13 +274,14 @@ def _settle(bodies: Bodies, sweeps: int, origin: FloatArray = ORIGIN) -> FloatAr
     mobile = np.concatenate([[0.0], (~bodies.fixed).astype(np.float64)])[:, None]
     low, high = bodies.range()
     for sweep in range(sweeps):
+        # In the second half only distances and twins act, so they are met in the end.
+        early = sweep < sweeps // 2
+        if early and bodies.lines is not None:
+            bodies.lines.straighten(heads[1:], bodies.ends, mobile[1:, 0])
         if bodies.relations is not None:
-            # In the second half only distances and twins act, so they are met in the end.
-            if sweep < sweeps // 2:
+            if early:
                 bodies.relations.part_pairs(heads[1:], mobile[1:, 0])
             bodies.relations.meet(heads[1:], mobile[1:, 0])
-        if bodies.lines is not None:
-            bodies.lines.straighten(heads[1:], bodies.ends, mobile[1:, 0])
         for parity in (0, 1):
             half = slice(parity, None, 2)
             first, second = heads[:-1][half], heads[1:][half]  # views

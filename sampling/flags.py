@@ -346,8 +346,8 @@ def add_expert_flags(add: Callable[..., object]) -> None:
         "--expert-below",
         type=float,
         metavar="PX",
-        help="the noise below which it does, at most what it was trained at; 0: without the one "
-        "beside --ckpt; default: what it was trained at",
+        help="px of noise below which the expert takes over, at most what it was trained at; "
+        "0: without the one beside --ckpt; default: what it was trained at",
     )
     add(
         "--max-noise-step",

@@ -37,8 +37,8 @@ class SampleOptions:
     slider_velocity "fit", sliders get the lengths of their paths; write them with "fit", too.
     structure "keep" keeps objects together that share a place in the source, and apart those that
     are clear of each other; "clean" does so with all that are near; both put what is nearly in line
-    onto a line. guidance is the weight of
-    guidance by the model's weak companion; None is the best one, 1 is none.
+    onto a line. guidance is the weight of guidance by the model's weak companion; None is the best
+    one, 1 is none.
     """
 
     steps: int = DEFAULT_STEPS

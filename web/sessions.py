@@ -297,12 +297,13 @@ class Sessions:
             for k, (version, data, written) in enumerate(sampled):
                 writing(k, len(sampled))
                 variants.append(write_variant(job, folder, span, version, data, written))
+            finder = MarkFinder(beatmap_to_sequence(before))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         run = Run(
             *(path, chosen, request, settings or {}, folder),
-            *(span, placement_figures(before), MarkFinder(beatmap_to_sequence(before))),
+            *(span, placement_figures(before), finder),
             tuple(variants),
         )
         visitor.add(run)

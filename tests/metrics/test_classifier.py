@@ -6,7 +6,16 @@ import pytest
 
 from beatmaps.osu_file import Beatmap, parse_beatmap, read_beatmap
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
-from metrics.classifier import COLUMNS, MIN_WINDOW, WINDOW, available, classify, describe_windows
+from metrics.classifier import (
+    COLUMNS,
+    MIN_WINDOW,
+    RULED,
+    WINDOW,
+    available,
+    classify,
+    describe_windows,
+)
+from metrics.objects import FEATURES
 from metrics.realism import object_features
 from tests.conftest import beatmap_text, needs_maps, real_paths
 
@@ -48,6 +57,11 @@ def maps() -> list[Beatmap]:
 @pytest.fixture(scope="module")
 def sets() -> list[str]:
     return [str(k // MAPS_PER_SET) for k in range(SETS * MAPS_PER_SET)]
+
+
+def test_what_rules_act_on_are_features() -> None:
+    """A misspelt name would leave a feature in sight."""
+    assert set(RULED) <= set(FEATURES) and len(set(RULED)) == len(RULED)
 
 
 def test_like_maps_cannot_be_told_apart(maps: list[Beatmap], sets: list[str]) -> None:
