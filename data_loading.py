@@ -217,9 +217,9 @@ class PackedDataset:
         A set is never split, and its side depends on its identity and the seed alone: adding maps
         does not move it.
         """
-        held_out = np.array(
-            [_unit_hash(f"{seed}/{key}") < fraction for key in set_keys(self.beatmaps)], dtype=bool
-        )
+        keys = set_keys(self.beatmaps)
+        chosen = {key: _unit_hash(f"{seed}/{key}") < fraction for key in set(keys)}
+        held_out = np.array([chosen[key] for key in keys], dtype=bool)
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
@@ -231,8 +231,9 @@ def with_all_columns(beatmaps: pd.DataFrame) -> pd.DataFrame:
 
 def set_keys(beatmaps: pd.DataFrame) -> list[str]:
     """A key for each row's beatmapset: its ID, or artist, title and creator where it has none."""
-    rows = beatmaps[["set_id", "artist", "title", "creator"]].itertuples(index=False)
-    return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in rows]
+    # As lists: iterating over pandas' rows takes six times as long.
+    columns = (beatmaps[name].tolist() for name in ("set_id", "artist", "title", "creator"))
+    return [str(i) if i > 0 else f"{a}/{t}/{c}" for i, a, t, c in zip(*columns, strict=True)]
 
 
 def _float_or_nan(text: str) -> float:

@@ -1,5 +1,6 @@
 """The packed dataset and its windows: what is read back, the order, the shards, beatmap indices."""
 
+import hashlib
 import pickle
 from dataclasses import replace
 from itertools import islice
@@ -172,6 +173,22 @@ def test_a_split_keeps_sets_whole_and_stays_when_maps_are_added(tmp_path: Path) 
     assert train <= more_train and held_out <= more_held_out
     assert set(dataset.split_by_set(0.3, seed=1)[1].tolist()) != held_out
     assert len(dataset.split_by_set(0.0)[1]) == 0
+
+
+def test_a_split_goes_by_the_hash_of_each_set(tmp_path: Path) -> None:
+    """Row by row, whatever is remembered of sets: which maps a run trains on must not change."""
+    table = made_up_table([3] * 60, [k // 3 if k % 2 else -1 for k in range(60)])
+    write_dataset(tmp_path, made_up_points([3] * 60), table, {})
+    dataset = PackedDataset(tmp_path)
+    held_out = []
+    for row, m in enumerate(dataset.beatmaps.to_dict("records")):
+        names = f"{m['artist']}/{m['title']}/{m['creator']}"
+        key = f"5/{m['set_id'] if m['set_id'] > 0 else names}"
+        number = int(hashlib.sha256(key.encode("utf-8")).hexdigest()[:16], 16)
+        if number < 0.3 * 2**64:
+            held_out.append(row)
+    assert 5 < len(held_out) < 40
+    assert dataset.split_by_set(0.3, seed=5)[1].tolist() == held_out
 
 
 # --- the order of windows -------------------------------------------------------------------------
