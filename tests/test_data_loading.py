@@ -222,6 +222,44 @@ def test_the_order_depends_on_seed_and_epoch_alone(dataset: PackedDataset) -> No
     assert not np.array_equal(first.windows(2).rows, other.windows(2).rows)
 
 
+def plain_windows(train: WindowLoader, epoch: int) -> Windows:
+    """The order of windows, array by array and in int64: what runs that go on rely on."""
+    rng = np.random.default_rng([train.seed, epoch])
+    counts = train.dataset.beatmaps["count"].to_numpy()[train.rows]
+    each = -(-np.maximum(counts - train.seq_len, 0) // train.stride) + 1
+    maps = np.repeat(np.arange(len(train.rows)), each)
+    index = np.concatenate([np.arange(n) for n in each])
+    shift = rng.integers(0, train.stride, len(train.rows))
+    last = np.maximum(counts - train.seq_len, 0)[maps]
+    starts = np.clip(index * train.stride - shift[maps], 0, last)
+    order = rng.permutation(len(maps))
+    flips = rng.random((len(maps), 2)) < (0.5 if train.flip else 0.0)
+    turns = similarities(len(maps), train.turn, train.stretch, rng)
+    return Windows(train.rows[maps[order]], starts[order], flips, turns)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seed": 3, "stride": 1, "flip": False},
+        {"rows": np.array([3, 0]), "turn": 20.0, "stretch": 0.2},
+        {"stride": 2**33},
+    ],
+)
+def test_the_order_is_that_of_the_plain_formula(
+    dataset: PackedDataset, options: dict[str, Any]
+) -> None:
+    """Also in another epoch of the same loader; a window is kept in 10 bytes."""
+    train = loader(dataset, **options)
+    for epoch in (0, 1, 12):
+        windows, expected = train.windows(epoch), plain_windows(train, epoch)
+        for name in ("rows", "starts", "flips", "turns"):
+            np.testing.assert_array_equal(getattr(windows, name), getattr(expected, name))
+        kept = windows.rows.nbytes + windows.starts.nbytes + windows.flips.nbytes
+        assert kept == 10 * len(windows.rows)
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_the_batches_of_all_ranks_are_the_global_batch(
     dataset: PackedDataset, world_size: int
