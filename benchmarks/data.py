@@ -1,7 +1,11 @@
-"""Measures the loader in windows per second, also that of the public implementation."""
+"""Measures the loader in windows per second, also that of the public implementation.
+
+And what it takes to open very many maps.
+"""
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import shutil
 import sys
@@ -14,7 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.many_maps import opening_of, write_many_maps
+from benchmarks.sampling import show
 from conventions import command_line
+from conventions.errors import FieldError
 from data_loading import PackedDataset, WindowLoader
 from datasets.pack import open_or_pack
 from datasets.sources import find_beatmaps
@@ -26,7 +33,9 @@ PUBLIC_WINDOWS_PER_SECOND = 450  # of the public implementation's loader, as quo
 class LoaderOptions:
     """The flags of `benchmark.py data`."""
 
-    data_path: Path
+    data_path: Path | None
+    made_up: int | None
+    points: int
     seq_len: int
     stride: int
     global_batch_size: int
@@ -37,7 +46,16 @@ class LoaderOptions:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `benchmark.py data`."""
-    parser.add_argument("--data-path", type=Path, required=True, help="as for train.py")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data-path", type=Path, help="as for train.py; this or --made-up is needed")
+    data.add_argument(
+        "--made-up",
+        type=int,
+        metavar="MAPS",
+        help="instead measure how a training process opens so many made-up maps, which are written "
+        "to a temporary folder",
+    )
+    parser.add_argument("--points", type=int, default=1000, help="data points of a made-up map")
     parser.add_argument("--seq-len", type=int, default=128, help="data points in a window")
     parser.add_argument("--stride", type=int, default=16, help="data points between windows")
     parser.add_argument("--global-batch-size", type=int, default=256, help="windows in a batch")
@@ -53,14 +71,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Windows per second in one process with flips, and of the public implementation."""
+    """`benchmark.py data`: of maps that there are, or of made-up ones."""
     options = command_line.options_of(LoaderOptions, args)
+    if options.made_up is not None:
+        measure_opening(options, options.made_up)
+    elif options.data_path is not None:
+        measure_rates(options, options.data_path)
+    return 0
+
+
+def measure_opening(options: LoaderOptions, made_up: int) -> None:
+    """Prints what a training process takes to open so many made-up maps, stage by stage."""
+    if options.reference is not None:
+        raise FieldError("{reference} reads the .osu files in {data_path}: leave out {made_up}")
     with TemporaryDirectory() as folder:
-        path = options.data_path
+        write_many_maps(Path(folder), made_up, options.points)
+        rows = opening_of(Path(folder), options.seq_len, options.stride, options.global_batch_size)
+    title = f"{made_up:,} made-up maps of {options.points:,} points, batches of "
+    title += f"{options.global_batch_size} windows of {options.seq_len} points"
+    show(title, rows)
+    if math.isnan(rows[-1]["own_memory_mb"]):
+        print("own_memory_mb cannot be read on this system: Linux alone tells it")
+
+
+def measure_rates(options: LoaderOptions, source: Path) -> None:
+    """Prints windows per second in one process with flips, and of the public implementation."""
+    with TemporaryDirectory() as folder:
+        path = source
         if options.reference is not None:
             path = Path(folder) / "maps"
             reference = load_reference(options.reference)
-            copied = copy_maps(options.data_path, path, options.maps, reference)
+            copied = copy_maps(source, path, options.maps, reference)
             print(f"{copied} beatmaps for both loaders")
         rate = loader_rate(open_or_pack(path, Path(folder)), options)
         print(
@@ -77,7 +118,6 @@ def run(args: argparse.Namespace) -> int:
                     f"public implementation, {workers} worker processes: {theirs:,.0f} windows/s; "
                     f"ours is {rate / theirs:.0f} times as fast"
                 )
-    return 0
 
 
 def loader_rate(dataset: PackedDataset, options: LoaderOptions) -> float:

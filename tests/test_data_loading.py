@@ -1,5 +1,6 @@
 """The packed dataset and its windows: what is read back, the order, the shards, beatmap indices."""
 
+import hashlib
 import pickle
 from dataclasses import replace
 from itertools import islice
@@ -174,6 +175,22 @@ def test_a_split_keeps_sets_whole_and_stays_when_maps_are_added(tmp_path: Path) 
     assert len(dataset.split_by_set(0.0)[1]) == 0
 
 
+def test_a_split_goes_by_the_hash_of_each_set(tmp_path: Path) -> None:
+    """Row by row, whatever is remembered of sets: which maps a run trains on must not change."""
+    table = made_up_table([3] * 60, [k // 3 if k % 2 else -1 for k in range(60)])
+    write_dataset(tmp_path, made_up_points([3] * 60), table, {})
+    dataset = PackedDataset(tmp_path)
+    held_out = []
+    for row, m in enumerate(dataset.beatmaps.to_dict("records")):
+        names = f"{m['artist']}/{m['title']}/{m['creator']}"
+        key = f"5/{m['set_id'] if m['set_id'] > 0 else names}"
+        number = int(hashlib.sha256(key.encode("utf-8")).hexdigest()[:16], 16)
+        if number < 0.3 * 2**64:
+            held_out.append(row)
+    assert 5 < len(held_out) < 40
+    assert dataset.split_by_set(0.3, seed=5)[1].tolist() == held_out
+
+
 # --- the order of windows -------------------------------------------------------------------------
 
 
@@ -203,6 +220,44 @@ def test_the_order_depends_on_seed_and_epoch_alone(dataset: PackedDataset) -> No
     assert not np.array_equal(first.windows(2).rows, first.windows(3).rows)
     other = loader(dataset, seed=8)
     assert not np.array_equal(first.windows(2).rows, other.windows(2).rows)
+
+
+def plain_windows(train: WindowLoader, epoch: int) -> Windows:
+    """The order of windows, array by array and in int64: what runs that go on rely on."""
+    rng = np.random.default_rng([train.seed, epoch])
+    counts = train.dataset.beatmaps["count"].to_numpy()[train.rows]
+    each = -(-np.maximum(counts - train.seq_len, 0) // train.stride) + 1
+    maps = np.repeat(np.arange(len(train.rows)), each)
+    index = np.concatenate([np.arange(n) for n in each])
+    shift = rng.integers(0, train.stride, len(train.rows))
+    last = np.maximum(counts - train.seq_len, 0)[maps]
+    starts = np.clip(index * train.stride - shift[maps], 0, last)
+    order = rng.permutation(len(maps))
+    flips = rng.random((len(maps), 2)) < (0.5 if train.flip else 0.0)
+    turns = similarities(len(maps), train.turn, train.stretch, rng)
+    return Windows(train.rows[maps[order]], starts[order], flips, turns)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seed": 3, "stride": 1, "flip": False},
+        {"rows": np.array([3, 0]), "turn": 20.0, "stretch": 0.2},
+        {"stride": 2**33},
+    ],
+)
+def test_the_order_is_that_of_the_plain_formula(
+    dataset: PackedDataset, options: dict[str, Any]
+) -> None:
+    """Also in another epoch of the same loader; a window is kept in 10 bytes."""
+    train = loader(dataset, **options)
+    for epoch in (0, 1, 12):
+        windows, expected = train.windows(epoch), plain_windows(train, epoch)
+        for name in ("rows", "starts", "flips", "turns"):
+            np.testing.assert_array_equal(getattr(windows, name), getattr(expected, name))
+        kept = windows.rows.nbytes + windows.starts.nbytes + windows.flips.nbytes
+        assert kept == 10 * len(windows.rows)
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

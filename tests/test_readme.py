@@ -67,6 +67,7 @@ FASTER = {
     "benchmark.py sample": "--lengths 60 --steps 1 --repeats 1 --limit 1 --threads 1 --device cpu",
     "benchmark.py gpu": "--tiny --sections device --device cpu",
     "benchmark.py data": "--seq-len 32 --global-batch-size 2 --seconds 0.1",
+    "benchmark.py --made-up": "--made-up 30 --points 50",
     "benchmark.py train": "--seq-len 32 --global-batch-size 2 --steps 1 --device cpu",
     "testing/create_beatmap_dataframe.py": "--num-workers 1",
     "testing/embedding_svm.py": "--permutations 1 --tags 1 --folds 2 --min-songs 40",
