@@ -105,7 +105,7 @@ def lines_near(heads: FloatArray, ends: FloatArray, facing: Directions) -> Lines
     through[2:] = _straight(steps, length, shown) & facing.circles[1:-1]
     for way in (facing.enters[1:], facing.leaves[:-1]):  # the second has the last word
         with np.errstate(invalid="ignore"):
-            follows = shown & (np.abs(_turns(way, steps)) < FLOWING)
+            follows = shown & (np.abs(signed_turn(way, steps)) < FLOWING)
         along[1:][follows] = way[follows]
     return Lines(through, along)
 
@@ -114,7 +114,7 @@ def _straight(steps: FloatArray, length: FloatArray, shown: BoolArray) -> BoolAr
     """(S - 1,) whether each of S steps, after the first, goes straight on and is on no curve."""
     if len(steps) < 2:
         return np.zeros(max(len(steps) - 1, 0), dtype=bool)
-    turns = _turns(steps[:-1], steps[1:])
+    turns = signed_turn(steps[:-1], steps[1:])
     nearly = shown[:-1] & shown[1:] & (np.abs(turns) < STRAIGHT)
     shorter, longer = np.sort(np.stack([length[:-1], length[1:]]), axis=0)
     nearly &= longer <= UNEVEN * shorter
@@ -126,7 +126,8 @@ def _straight(steps: FloatArray, length: FloatArray, shown: BoolArray) -> BoolAr
     return result
 
 
-def _turns(before: FloatArray, after: FloatArray) -> FloatArray:
-    """Signed angles (...) from `before` to `after` (..., 2)."""
+def signed_turn(before: FloatArray, after: FloatArray) -> FloatArray:
+    """Signed angle (...) in (-pi, pi] from `before` to `after` (..., 2); NaN for a zero vector."""
     cross = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
-    return np.arctan2(cross, (before * after).sum(axis=-1))
+    dot = (before * after).sum(axis=-1)
+    return np.where((cross == 0) & (dot == 0), np.nan, np.arctan2(cross, dot))

@@ -13,6 +13,7 @@ from beatmaps.game_rules import STACK_DISTANCE, circle_radius, preempt, stack_sh
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PointType, Sequence
 from constraints.bounds import Bounds
+from constraints.lines import signed_turn
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
 
@@ -144,13 +145,6 @@ def _length(vectors: FloatArray) -> FloatArray:
     return np.hypot(vectors[..., 0], vectors[..., 1])
 
 
-def _turn(before: FloatArray, after: FloatArray) -> FloatArray:
-    """Signed angle (...) in (-pi, pi] from `before` to `after` (..., 2); NaN for a zero vector."""
-    cross = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
-    dot = (before * after).sum(axis=-1)
-    return np.where((cross == 0) & (dot == 0), np.nan, np.arctan2(cross, dot))
-
-
 def _movement(objects: _Objects) -> dict[str, FloatArray]:
     """Spacing and the angles between one step and the next.
 
@@ -169,7 +163,7 @@ def _movement(objects: _Objects) -> dict[str, FloatArray]:
     steps[~(spacing >= MIN_STEP)] = np.nan  # no direction that a player sees
     following = np.full_like(steps, np.nan)
     following[:-1] = steps[1:]
-    turn = np.where(objects.is_circle, _turn(steps, following), np.nan)
+    turn = np.where(objects.is_circle, signed_turn(steps, following), np.nan)
     last_turn = _earlier(turn, 1)
     has_sense = np.abs(np.abs(last_turn) - np.pi / 2) <= np.pi / 2 - MIN_TURN
     sense = np.where(has_sense, np.sign(last_turn), np.nan)
@@ -182,8 +176,8 @@ def _movement(objects: _Objects) -> dict[str, FloatArray]:
         "turning_angle": np.abs(turn),
         "relative_turn": turn * sense,
         # A circle's body has no direction.
-        "flow_into_slider": np.abs(_turn(steps, enter)),
-        "flow_out_of_slider": np.abs(_turn(leave, following)),
+        "flow_into_slider": np.abs(signed_turn(steps, enter)),
+        "flow_out_of_slider": np.abs(signed_turn(leave, following)),
         "jump_asymmetry": asymmetry,
     }
 
@@ -244,7 +238,7 @@ def _slider_shapes(objects: _Objects) -> dict[str, FloatArray]:
     `chord_over_length` is the bounded form of length over chord.
     """
     chords = np.diff(objects.bodies, axis=1)  # (M, B - 1, 2)
-    turns = np.nan_to_num(_turn(chords[:, :-1], chords[:, 1:]))
+    turns = np.nan_to_num(signed_turn(chords[:, :-1], chords[:, 1:]))
     total, signed = np.abs(turns).sum(axis=1), np.abs(turns.sum(axis=1))
     length = _length(chords).sum(axis=1)
     chord = _length(objects.bodies[:, -1] - objects.bodies[:, 0])
@@ -265,7 +259,7 @@ def _anchor_turning(sequence: Sequence, count: int) -> FloatArray:
     polygon &= sequence.types != PointType.SPINNER
     xy, owner = sequence.xy[polygon], sequence.objects[polygon]
     chords = np.diff(xy, axis=0)
-    turns = np.abs(_turn(chords[:-1], chords[1:]))
+    turns = np.abs(signed_turn(chords[:-1], chords[1:]))
     same = (owner[2:] == owner[:-2]) & ~np.isnan(turns)
     sums = np.bincount(owner[1:-1][same], turns[same], count)
     numbers = np.bincount(owner[1:-1][same], minlength=count)
