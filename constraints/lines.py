@@ -18,6 +18,8 @@ CURVED = 0.15
 FLOWING = 0.05
 """rad: a step that leaves or enters a slider by less is meant to follow it."""
 SHORTEST = 5.0  # px; over shorter steps no direction is seen
+DIRECTION_SAMPLES = 24
+"""Of a slider's path: its first and last piece say which way it faces."""
 UNEVEN = 3.0
 """How many times as long as the other a step may be: of a short one, pixels blur the direction."""
 

@@ -13,7 +13,7 @@ from beatmaps.game_rules import stack_shifts
 from beatmaps.sequence import END, Sequence, separate
 from constraints.bodies import ORIGIN, Bodies
 from constraints.bounds import Bounds
-from constraints.lines import Directions, lines_near
+from constraints.lines import DIRECTION_SAMPLES, Directions, lines_near
 from constraints.pixel_search import choose_pixels
 from constraints.shapes import SliderShapes
 from constraints.structure import (
@@ -30,8 +30,6 @@ from conventions.playfield import PLAYFIELD
 FITS = 6
 SETTLING_SWEEPS = 60
 STACKING_PASSES = 4
-DIRECTION_SAMPLES = 24
-"""Of a slider's path: its first and last piece say which way it faces, as in `metrics.objects`."""
 FAR_OFF = 2.0  # px of distance error from which on another way is searched
 REACH = 6  # bodies that may change their places for one that is far off
 NEARNESS = 0.01  # cost, in px of distance error, of a px away from the old place

@@ -13,11 +13,10 @@ from beatmaps.game_rules import STACK_DISTANCE, circle_radius, preempt, stack_sh
 from beatmaps.osu_file import Beatmap
 from beatmaps.sequence import END, PointType, Sequence
 from constraints.bounds import Bounds
-from constraints.lines import signed_turn
+from constraints.lines import DIRECTION_SAMPLES, signed_turn
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD
 
-BODY_SAMPLES = 24
 MIN_STEP = 5.0  # px; shorter steps have no direction that a player sees
 MIN_TURN = 0.05  # rad; on whole pixels, less is going straight on
 MAX_GAP = 4.0  # beats; over a longer gap two objects are not one movement
@@ -113,9 +112,9 @@ def _objects(sequence: Sequence) -> _Objects:
     heads = sequence.xy[np.flatnonzero(sequence.object_starts)].copy()
     kinds = np.array([hit.kind for hit in beatmap.objects], dtype=object)
     heads[kinds == "spinner"] = np.nan
-    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
+    bodies = np.repeat(heads[:, None], DIRECTION_SAMPLES, axis=1)
     if len(sliders):
-        bodies[sliders] = sequence.paths.bodies(sequence.xy, BODY_SAMPLES)
+        bodies[sliders] = sequence.paths.bodies(sequence.xy, DIRECTION_SAMPLES)
     even = np.array([hit.slides % 2 == 0 for hit in beatmap.objects])
     times = np.array([hit.time for hit in beatmap.objects])
     end_times = np.array([hit.end_time for hit in beatmap.objects])
