@@ -110,13 +110,17 @@ class Placement:
         return placed
 
     def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
-        """xy (T, 2) with objects on one place or clear of each other; ignores their distances."""
+        """xy (T, 2) with objects on one place or clear of each other; ignores their distances.
+
+        At much noise a slider's body is a guess: only heads are moved out of the way.
+        """
         bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False)
         assert bodies.relations is not None
+        relations = bodies.relations.heads_only()
         heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
         for _ in range(sweeps):
-            bodies.relations.part_pairs(heads, mobile)
-            bodies.relations.meet(heads, mobile)
+            relations.part_pairs(heads, mobile)
+            relations.meet(heads, mobile)
         return self._moved(xy, bodies, heads)
 
     def _samples(self, xy: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ Mappers put an object where an earlier one was, or clear of all that is still on
 in between looks like clutter. A remap keeps for every pair of objects which of the two it was.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,13 +33,14 @@ class Structure:
     """Relations between the O objects of a map, by their indices.
 
     twins (O,): the latest object at the same place, from two objects before on; -1 for none.
-    earlier, later (P,): objects seen together, of which the later one's head shall be at least
-    `clear` (P,) px away from the earlier one's body.
+    earlier, later (P,): objects seen together, of which a point of the later one's body, the sample
+    `points` (P,), 0 for the head, shall be at least `clear` (P,) px away from the earlier one's.
     """
 
     twins: IntArray
     earlier: IntArray
     later: IntArray
+    points: IntArray
     clear: FloatArray
 
 
@@ -76,11 +77,13 @@ def _structure(
     objects = beatmap.objects
     count = len(objects)
     placed = np.array([hit.kind != "spinner" for hit in objects])
+    long = np.array([hit.kind == "slider" for hit in objects])
     times = np.array([hit.time for hit in objects])
     end_times = np.array([hit.end_time for hit in objects])
     lead = preempt(beatmap.approach_rate)
+    diameter = 2 * circle_radius(beatmap.circle_size)
     twins = np.full(count, -1, dtype=np.intp)
-    pairs: list[IntArray] = []  # (seen, 2)
+    pairs: list[IntArray] = []  # (seen, 3)
     clear: list[FloatArray] = []  # (seen,) px
     for lag in range(2, min(LOOK_BACK, count - 1) + 1):
         later = np.arange(lag, count)
@@ -89,15 +92,26 @@ def _structure(
         twin = both & (np.hypot(*(heads[later] - heads[earlier]).T) < same) & (twins[later] < 0)
         twins[later[twin]] = earlier[twin]
         seen = both & ~twin & (end_times[earlier] > times[later] - lead)
-        away = np.hypot(*np.moveaxis(heads[later, None] - bodies[earlier], -1, 0)).min(axis=1)
-        chosen = seen & (away >= max(apart, same))
-        pairs.append(np.stack([earlier[chosen], later[chosen]], axis=1))
+        away = _nearest(heads[later, None], bodies[earlier])
+        chosen = np.flatnonzero(seen & (away >= max(apart, same)))
+        pairs.append(np.stack([earlier[chosen], later[chosen], 0 * chosen], axis=1))
         clear.append(away[chosen])
-    nothing = np.empty((0, 2), dtype=np.intp)
-    earlier, later = np.concatenate([nothing, *pairs]).T
-    diameter = 2 * circle_radius(beatmap.circle_size)
+        chosen = np.flatnonzero(seen & long[later])
+        away = _nearest(bodies[later[chosen], 1:], bodies[earlier[chosen]])
+        chosen = chosen[away >= max(apart, same)]
+        for point in range(1, bodies.shape[1]):
+            pairs.append(np.stack([earlier[chosen], later[chosen], 0 * chosen + point], axis=1))
+            clear.append(np.full(len(chosen), diameter))
+    nothing = np.empty((0, 3), dtype=np.intp)
+    earlier, later, points = np.concatenate([nothing, *pairs]).T
     away = np.clip(np.concatenate([np.empty(0), *clear]), diameter, upto * diameter)
-    return Structure(twins, earlier, later, CLEARANCE * away)
+    return Structure(twins, earlier, later, points, CLEARANCE * away)
+
+
+def _nearest(some: FloatArray, others: FloatArray) -> FloatArray:
+    """(P,) px between the nearest of each `some` (P, S, 2) and `others` (P, samples, 2)."""
+    offsets = some[:, :, None] - others[:, None]
+    return np.sqrt((offsets**2).sum(axis=-1).min(axis=(1, 2)))
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,9 @@ class BodyRelations:
 
     twins (M,): an earlier body from which this one has a fixed offset, shifts (M, 2) px, or -1;
     groups (M,): the first body of each connected group, group_shifts (M, 2) px from its head.
-    earlier, later (P,) bodies to be kept apart: the point of `later` at `heads` (P, 2) px from its
-    head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2).
+    earlier, later (P,) bodies to be kept apart: the point of `later` at `points` (P, 2) px from its
+    head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2). of_heads (P,) marks
+    points that are heads of objects.
     """
 
     twins: IntArray
@@ -116,9 +131,15 @@ class BodyRelations:
     group_shifts: FloatArray
     earlier: IntArray
     later: IntArray
-    heads: FloatArray
+    points: FloatArray
     bodies: FloatArray
     clear: FloatArray
+    of_heads: BoolArray
+
+    def heads_only(self) -> "BodyRelations":
+        """The same, but only heads are kept apart from earlier bodies."""
+        names = ("earlier", "later", "points", "bodies", "clear", "of_heads")
+        return replace(self, **{name: getattr(self, name)[self.of_heads] for name in names})
 
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves twins together, to their mean; heads (M, 2), in place.
@@ -147,7 +168,7 @@ class BodyRelations:
         a, b = self.earlier, self.later
         if not len(a):
             return
-        place = heads[b] + self.heads
+        place = heads[b] + self.points
         points = heads[a][:, None] + self.bodies
         offset = place[:, None] - points  # (P, samples, 2)
         squares = (offset**2).sum(axis=-1)
@@ -208,7 +229,8 @@ def body_relations(
         group_shifts,
         a[wanted],
         b[wanted],
-        offsets[later],
+        offsets[later] + bodies[later, structure.points[wanted]],
         offsets[earlier][:, None] + bodies[earlier],
         structure.clear[wanted],
+        structure.points[wanted] == 0,
     )

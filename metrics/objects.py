@@ -230,6 +230,26 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
     }
 
 
+def crossing_sliders(sequence: Sequence) -> NDArray[np.bool_]:
+    """(M,) sliders whose body lies over an object that is still seen when they appear.
+
+    Over means nearer than a diameter, all along both bodies. Where the head is as near, it is the
+    head that overlaps, not the body, and the object just before a slider does not count.
+    """
+    objects = _objects(sequence)
+    diameter = 2 * circle_radius(sequence.beatmap.circle_size)
+    lead = preempt(sequence.beatmap.approach_rate)
+    crossing, overlapping = np.zeros((2, len(objects.heads)), dtype=bool)
+    for lag in range(2, LOOK_BACK + 1):
+        seen = _earlier(objects.end_times, lag) > objects.times - lead
+        earlier = _earlier(objects.bodies, lag)
+        overlapping |= seen & (_length(objects.heads[:, None] - earlier).min(axis=1) < diameter)
+        mine = np.flatnonzero(seen & objects.is_slider)
+        gaps = _length(objects.bodies[mine, :, None] - earlier[mine, None])
+        crossing[mine] |= gaps.min(axis=(1, 2)) < diameter
+    return crossing & ~overlapping
+
+
 def _slider_shapes(objects: _Objects) -> dict[str, FloatArray]:
     """Shape of the played path: total and sharpest turning, one-sidedness, straightness.
 

@@ -1,7 +1,7 @@
 """All metrics, in the order in which they are reported. To add one, name its class here."""
 
 from metrics.classifier import Classifier
-from metrics.fidelity import Changes, Faults, OutOfBounds
+from metrics.fidelity import Changes, Crossings, Faults, OutOfBounds
 from metrics.geometry_judge import GeometryJudge
 from metrics.metric import Metric
 from metrics.realism_metric import RealismDistances
@@ -13,6 +13,7 @@ METRICS: tuple[type[Metric], ...] = (
     Changes,
     OutOfBounds,
     Faults,
+    Crossings,
     StarRatings,
     Speed,
     RealismDistances,

@@ -108,6 +108,28 @@ def test_a_slider_is_seen_until_it_ends_and_in_the_way_all_along_its_body() -> N
     assert (0, 2) in pairs(as_circles)
 
 
+def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_head_alone() -> None:
+    """It appears beside a circle, 100 px away; to the left it leads under that, not downwards."""
+    lines = "160,200,1000,1,0\n400,50,1200,1,0\n260,200,1400,2,0,L|{}:{},1,140"
+    for (x, y), points in (((120, 200), [0]), ((260, 340), [0, 1, 2, 3, 4])):
+        beatmap = with_rate(lines.format(x, y), 8)
+        heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
+        bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
+        bodies[2] = np.linspace(heads[2], (x, y), BODY_SAMPLES)
+        found = kept_structure(beatmap, heads, bodies)
+        assert pairs(found) == {(0, 2)}
+        assert found.points.tolist() == points
+        # All along its body there need be no more room than one diameter.
+        np.testing.assert_allclose(found.clear[1:], CLEARANCE * DIAMETER)
+    relations = relations_of(found, 3, (0, 1), bodies - heads[:, None])
+    heads[2] = (220, 30)  # its end is 67 px away now, the rest of it more
+    relations.heads_only().part_pairs(heads, np.array([0.0, 0, 1]))
+    assert heads[2].tolist() == [220, 30]
+    relations.part_pairs(heads, np.array([0.0, 0, 1]))
+    end = heads[2] + (0, 140) - heads[0]
+    np.testing.assert_allclose(end, np.array([60, -30]) / np.hypot(60, 30) * CLEARANCE * DIAMETER)
+
+
 def test_spinners_are_neither_twins_nor_in_the_way() -> None:
     lines = "256,192,1000,12,0,1100,0:0:0:0:\n100,100,1200,1,0\n256,192,1400,1,0\n400,300,1600,1,0"
     found = structure_of(with_rate(lines, 5))
@@ -146,11 +168,12 @@ def relations_of(
 
 def twins_only(twins: list[int]) -> Structure:
     nothing = np.empty(0, dtype=np.intp)
-    return Structure(np.array(twins), nothing, nothing, np.empty(0))
+    return Structure(np.array(twins), nothing, nothing, nothing, np.empty(0))
 
 
 def pair_only(clear: float = 75.0) -> Structure:
-    return Structure(np.array([-1, -1]), np.array([0]), np.array([1]), np.array([clear]))
+    one = np.array([0])
+    return Structure(np.array([-1, -1]), one, np.array([1]), one, np.array([clear]))
 
 
 def test_twins_meet_where_they_are_on_average() -> None:
@@ -215,7 +238,11 @@ def test_a_pair_that_is_clear_stays_and_one_on_a_point_is_parted() -> None:
 def test_how_a_distance_is_rounded_does_not_hold_others_back(rounded: float) -> None:
     """The first two are as far apart as they shall be, the last two 15 px too near."""
     structure = Structure(
-        np.full(3, -1), np.array([0, 1]), np.array([1, 2]), np.array([75.0, 75.0])
+        np.full(3, -1),
+        np.array([0, 1]),
+        np.array([1, 2]),
+        np.array([0, 0]),
+        np.array([75.0, 75.0]),
     )
     heads = np.array([[100.0, 100], [175 + rounded, 100], [235, 100]])
     relations_of(structure, 3, (2,)).part_pairs(heads, np.array([1.0, 1, 0]))
@@ -238,6 +265,7 @@ def test_what_cannot_move_or_hangs_together_is_not_parted() -> None:
         twins_only([-1, 0, 1]),
         earlier=np.array([0]),
         later=np.array([2]),
+        points=np.array([0]),
         clear=np.array([75.0]),
     )
     assert len(relations_of(structure, 3).earlier) == 0

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from beatmaps.osu_file import parse_beatmap, read_beatmap
-from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
-from metrics.objects import FEATURES
+from beatmaps.sequence import Sequence, apply_coordinates, beatmap_to_sequence
+from metrics.objects import FEATURES, crossing_sliders
 from metrics.realism import (
     Collection,
     binned_wasserstein,
@@ -23,11 +23,20 @@ from metrics.realism import (
 from tests.conftest import beatmap_text, needs_maps, random_objects, real_paths
 
 
-def features_of(lines: str, mirrored: bool = False) -> pd.DataFrame:
-    """Features of a small map: circle size 4, a beat of 500 ms, approach rate as in the file."""
+def sequence_of(lines: str) -> Sequence:
+    """A small map: circle size 4, a beat of 500 ms, approach rate 9."""
     text = beatmap_text(lines).replace("CircleSize:4", "CircleSize:4\nApproachRate:9")
-    beatmap = parse_beatmap(text.encode(), "a")
-    sequence = beatmap_to_sequence(beatmap)
+    return beatmap_to_sequence(parse_beatmap(text.encode(), "a"))
+
+
+def crossing(lines: str) -> list[bool]:
+    found: list[bool] = crossing_sliders(sequence_of(lines)).tolist()
+    return found
+
+
+def features_of(lines: str, mirrored: bool = False) -> pd.DataFrame:
+    """Features of a small map, perhaps mirrored left to right."""
+    sequence = sequence_of(lines)
     if mirrored:
         data = apply_coordinates(sequence, (512, 0) + sequence.xy * (-1, 1))
         beatmap = parse_beatmap(data, "b")
@@ -114,6 +123,20 @@ def test_what_is_on_screen_together_overlaps_or_stacks() -> None:
     # A second apart nothing is seen together.
     apart = features_of(circles(*places, gap=1000))
     assert apart[["overlapping", "visible_distance", "stacked"]].isna().all(axis=None)
+
+
+def test_a_slider_crosses_what_is_still_seen_and_not_under_its_head() -> None:
+    """The circle is seen until 1000; the slider appears 600 ms before its time."""
+    for time, x, length, expected in (
+        (1500, 250, 140, True),
+        (1500, 250, 60, False),  # it ends before
+        (1500, 150, 140, False),  # its head overlaps the circle
+        (1700, 250, 140, False),  # the circle is gone
+    ):
+        slider = f"{x},100,{time},2,0,L|{x - length}:100,1,{length}"
+        assert crossing(f"100,100,1000,1,0\n400,300,1200,1,0\n{slider}") == [False, False, expected]
+    # The object just before does not count.
+    assert crossing("100,100,1000,1,0\n250,100,1300,2,0,L|110:100,1,140") == [False, False]
 
 
 def test_spinners_and_long_gaps_have_no_movement() -> None:
