@@ -72,7 +72,8 @@ def _structure(
 
     Clear objects keep their distance, but at least one and at most `upto` diameters.
 
-    The object just before is left out, because the spacing decides how far away it is.
+    How far away the object just before ends is decided by the spacing. So it counts where that is
+    a diameter or more, and one of the two is a slider, which may come back.
     """
     objects = beatmap.objects
     count = len(objects)
@@ -85,11 +86,15 @@ def _structure(
     twins = np.full(count, -1, dtype=np.intp)
     pairs: list[IntArray] = []  # (seen, 3)
     clear: list[FloatArray] = []  # (seen,) px
-    for lag in range(2, min(LOOK_BACK, count - 1) + 1):
+    for lag in range(1, min(LOOK_BACK, count - 1) + 1):
         later = np.arange(lag, count)
         earlier = later - lag
         both = placed[later] & placed[earlier]
+        if lag == 1:
+            both &= long[later] | long[earlier]
+            both &= np.hypot(*(heads[later] - bodies[earlier, -1]).T) >= diameter
         twin = both & (np.hypot(*(heads[later] - heads[earlier]).T) < same) & (twins[later] < 0)
+        twin &= lag > 1
         twins[later[twin]] = earlier[twin]
         seen = both & ~twin & (end_times[earlier] > times[later] - lead)
         away = _nearest(heads[later, None], bodies[earlier])

@@ -13,7 +13,7 @@ from constraints.bounds import Bounds
 from conventions.arrays import FloatArray
 from conventions.playfield import PLAYFIELD_CENTRE
 from metrics.metric import Metric, Pair, sums
-from metrics.objects import crossing_sliders, out_of_bounds
+from metrics.objects import crossing_objects, out_of_bounds
 
 TOLERANCE = 1e-3  # px
 RATIO_TOLERANCE = 0.05
@@ -200,26 +200,24 @@ class Faults(Metric):
 
 
 class Crossings(Metric):
-    """Sliders that lie over an object that is still seen, in the map and in its remap."""
+    """Objects that sliders' bodies bring into each other's way, in the map and in its remap."""
 
     name = "crossings"
     columns: ClassVar = {
-        "source_sliders_crossing": "sliders",
-        "sliders_crossing": "sliders",
-        "sliders_placed": "sliders",
+        "objects": "objects",
+        "source_objects_crossing": "objects",
+        "objects_crossing": "objects",
     }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         return {
-            "source_sliders_crossing": int(crossing_sliders(pair.before).sum()),
-            "sliders_crossing": int(crossing_sliders(pair.after).sum()),
-            "sliders_placed": len(pair.before.topology.sliders),
+            "objects": len(pair.before.beatmap.objects),
+            "source_objects_crossing": int(crossing_objects(pair.before).sum()),
+            "objects_crossing": int(crossing_objects(pair.after).sum()),
         }
 
     def summarise(self, table: pd.DataFrame) -> dict[str, Any]:
-        """Shares of all sliders."""
-        if not table["sliders_placed"].sum():
-            return {}
-        shares = table[["source_sliders_crossing", "sliders_crossing"]].sum()
-        shares = shares / table["sliders_placed"].sum()
+        """Shares of all objects."""
+        shares = table[["source_objects_crossing", "objects_crossing"]].sum()
+        shares = shares / table["objects"].sum()
         return {f"{name}_share": float(share) for name, share in shares.items()}

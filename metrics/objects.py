@@ -230,20 +230,27 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
     }
 
 
-def crossing_sliders(sequence: Sequence) -> NDArray[np.bool_]:
-    """(M,) sliders whose body lies over an object that is still seen when they appear.
+def crossing_objects(sequence: Sequence) -> NDArray[np.bool_]:
+    """(M,) objects that a slider's body brings into each other's way, where heads and ends do not.
 
-    Over means nearer than a diameter, all along both bodies. Where the head is as near, it is the
-    head that overlaps, not the body, and the object just before a slider does not count.
+    A slider's body lies over an object that is still seen when it appears (nearer than a diameter,
+    all along both bodies), its head does not; or the slider just before an object comes back to
+    its head. Neighbours count where the one ends a diameter or more from the other's head.
     """
     objects = _objects(sequence)
     diameter = 2 * circle_radius(sequence.beatmap.circle_size)
     lead = preempt(sequence.beatmap.approach_rate)
     crossing, overlapping = np.zeros((2, len(objects.heads)), dtype=bool)
-    for lag in range(2, LOOK_BACK + 1):
+    for lag in range(1, LOOK_BACK + 1):
         seen = _earlier(objects.end_times, lag) > objects.times - lead
         earlier = _earlier(objects.bodies, lag)
-        overlapping |= seen & (_length(objects.heads[:, None] - earlier).min(axis=1) < diameter)
+        if lag == 1:
+            seen &= _length(objects.heads - earlier[:, -1]) >= diameter
+        over = seen & (_length(objects.heads[:, None] - earlier).min(axis=1) < diameter)
+        if lag == 1:
+            crossing |= over
+        else:
+            overlapping |= over
         mine = np.flatnonzero(seen & objects.is_slider)
         gaps = _length(objects.bodies[mine, :, None] - earlier[mine, None])
         crossing[mine] |= gaps.min(axis=(1, 2)) < diameter

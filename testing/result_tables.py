@@ -85,7 +85,7 @@ def rows(report: Report) -> dict[str, Callable[[Report], str]]:
     real = {name: entry["real_mean"] for name, entry in report["realism"].items()}
     found = report["summary"]
     off = f"{found['source_points_off_playfield']:.2%}"
-    over = f"{found['source_sliders_crossing_share']:.1%}"
+    over = f"{found['source_objects_crossing_share']:.1%}"
     return {
         "spacing error of object starts, median / p95, written file": error("object", fine),
         "spacing error of inner points, median / p95, written file": error("inner", fine),
@@ -108,8 +108,8 @@ def rows(report: Report) -> dict[str, Callable[[Report], str]]:
         f"objects that overlap another that is still seen (real maps: {real['overlapping']:.1%})": (
             mean("overlapping")
         ),
-        f"sliders whose body lies over an object that is still seen (real maps: {over})": share(
-            "sliders_crossing_share", 1
+        f"objects in each other's way by a slider's body alone (real maps: {over})": share(
+            "objects_crossing_share", 1
         ),
         f"objects on the place of an earlier one (real maps: {real['repeated_position']:.1%})": (
             mean("repeated_position")

@@ -95,7 +95,10 @@ def test_how_far_back_objects_are_seen_is_a_matter_of_the_approach_rate(
 
 
 def test_a_slider_is_seen_until_it_ends_and_in_the_way_all_along_its_body() -> None:
-    """Its head is 140 px away, its end is under the circle; it lasts 500 ms."""
+    """Its head is 140 px away, its end is under the circle; it lasts 500 ms.
+
+    To the one just after it counts as well, for that is a diameter or more from its end.
+    """
     lines = "300,200,1000,2,0,L|160:200,1,140\n400,50,1900,1,0\n160,200,2000,1,0\n160,290,2200,1,0"
     beatmap = with_rate(lines, 8)
     heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
@@ -103,7 +106,7 @@ def test_a_slider_is_seen_until_it_ends_and_in_the_way_all_along_its_body() -> N
     bodies[0, :, 0] = np.linspace(300, 160, BODY_SAMPLES)
     found = kept_structure(beatmap, heads, bodies)
     # It ends at 1500, 700 ms before the last one; that is 90 px below it. (0, 2) overlap.
-    assert pairs(found) == {(0, 3), (1, 3)}
+    assert pairs(found) == {(0, 1), (0, 3), (1, 3)}
     as_circles = kept_structure(beatmap, heads, np.repeat(heads[:, None], BODY_SAMPLES, axis=1))
     assert (0, 2) in pairs(as_circles)
 
@@ -117,10 +120,10 @@ def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_hea
         bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
         bodies[2] = np.linspace(heads[2], (x, y), BODY_SAMPLES)
         found = kept_structure(beatmap, heads, bodies)
-        assert pairs(found) == {(0, 2)}
-        assert found.points.tolist() == points
+        assert pairs(found) == {(0, 2), (1, 2)}
+        assert found.points[found.earlier == 0].tolist() == points
         # All along its body there need be no more room than one diameter.
-        np.testing.assert_allclose(found.clear[1:], CLEARANCE * DIAMETER)
+        np.testing.assert_allclose(found.clear[found.points > 0], CLEARANCE * DIAMETER)
     relations = relations_of(found, 3, (0, 1), bodies - heads[:, None])
     heads[2] = (220, 30)  # its end is 67 px away now, the rest of it more
     relations.heads_only().part_pairs(heads, np.array([0.0, 0, 1]))
@@ -128,6 +131,29 @@ def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_hea
     relations.part_pairs(heads, np.array([0.0, 0, 1]))
     end = heads[2] + (0, 140) - heads[0]
     np.testing.assert_allclose(end, np.array([60, -30]) / np.hypot(60, 30) * CLEARANCE * DIAMETER)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("250,100,1000,2,0,L|110:100,1,140\n110,240,1500,1,0", [0]),
+        ("250,100,1000,2,0,L|110:100,1,140\n110,160,1500,1,0", []),  # nearer, by its spacing
+        ("110,240,1000,1,0\n250,100,1200,2,0,L|110:100,1,140", [0, 1, 2, 3, 4]),
+        ("110,240,1000,1,0\n250,240,1200,1,0", []),  # circles are as far apart as their spacing
+    ],
+)
+def test_neighbours_count_where_a_slider_may_come_back(
+    lines: str, expected: list[int], clean: bool
+) -> None:
+    beatmap = with_rate(lines, 8)
+    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
+    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
+    for k, hit in enumerate(beatmap.objects):
+        if hit.kind == "slider":
+            bodies[k] = np.linspace((250, 100), (110, 100), BODY_SAMPLES)
+    found = (clean_structure if clean else kept_structure)(beatmap, heads, bodies)
+    assert found.points.tolist() == expected
 
 
 def test_spinners_are_neither_twins_nor_in_the_way() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from beatmaps.osu_file import parse_beatmap, read_beatmap
 from beatmaps.sequence import Sequence, apply_coordinates, beatmap_to_sequence
-from metrics.objects import FEATURES, crossing_sliders
+from metrics.objects import FEATURES, crossing_objects
 from metrics.realism import (
     Collection,
     binned_wasserstein,
@@ -30,7 +30,7 @@ def sequence_of(lines: str) -> Sequence:
 
 
 def crossing(lines: str) -> list[bool]:
-    found: list[bool] = crossing_sliders(sequence_of(lines)).tolist()
+    found: list[bool] = crossing_objects(sequence_of(lines)).tolist()
     return found
 
 
@@ -135,8 +135,18 @@ def test_a_slider_crosses_what_is_still_seen_and_not_under_its_head() -> None:
     ):
         slider = f"{x},100,{time},2,0,L|{x - length}:100,1,{length}"
         assert crossing(f"100,100,1000,1,0\n400,300,1200,1,0\n{slider}") == [False, False, expected]
-    # The object just before does not count.
-    assert crossing("100,100,1000,1,0\n250,100,1300,2,0,L|110:100,1,140") == [False, False]
+
+
+def test_a_slider_comes_back_to_its_neighbours() -> None:
+    """A diameter is 73 px; the object just before counts where it ends as far away."""
+    for lines, expected in (
+        ("100,100,1000,1,0\n250,100,1300,2,0,L|110:100,1,140", True),
+        ("160,100,1000,1,0\n200,100,1300,2,0,L|60:100,1,140", False),  # only 40 px away
+        ("250,100,1000,2,0,L|110:100,1,140\n200,130,1500,1,0", True),
+        ("250,100,1000,2,0,L|110:100,1,140\n120,130,1500,1,0", False),  # beside its end
+        ("250,100,1000,2,0,L|110:100,1,140\n200,200,1500,1,0", False),
+    ):
+        assert crossing(lines) == [False, expected]
 
 
 def test_spinners_and_long_gaps_have_no_movement() -> None:

@@ -22,10 +22,10 @@ def test_the_table_has_a_column_for_each_evaluation() -> None:
 def test_what_real_maps_have_is_what_was_measured_of_them() -> None:
     report = json.loads(REPORTS["default"].read_text(encoding="utf-8"))
     report["summary"]["source_points_off_playfield"] = 0.125
-    report["summary"]["source_sliders_crossing_share"] = 0.25
+    report["summary"]["source_objects_crossing_share"] = 0.25
     (label,) = (label for label in rows(report) if label.startswith("data points off"))
     assert "(real maps: 12.50%)" in label
-    (label,) = (label for label in rows(report) if label.startswith("sliders whose body"))
+    (label,) = (label for label in rows(report) if label.startswith("objects in each other"))
     assert "(real maps: 25.0%)" in label
 
 
