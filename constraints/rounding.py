@@ -73,7 +73,8 @@ class Placement:
         if structure == "keep":
             xy = sequence.xy if structure_of is None else structure_of
             samples = self._samples(xy)
-            self.structure = kept_structure(self.beatmap, xy[self.starts], samples)
+            places = xy[self.starts]
+            self.structure = kept_structure(self.beatmap, places, samples, self.distances)
 
     def settle(self, xy: FloatArray, fits: int, sweeps: int) -> FloatArray:
         """xy (T, 2) with slider shapes fitted and objects moved to their distances and bounds."""
@@ -112,11 +113,11 @@ class Placement:
     def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
         """xy (T, 2) with objects on one place or clear of each other; ignores their distances.
 
-        At much noise a slider's body is a guess: only heads are moved out of the way.
+        This is for much noise: see `BodyRelations.at_much_noise`.
         """
         bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False)
         assert bodies.relations is not None
-        relations = bodies.relations.heads_only()
+        relations = bodies.relations.at_much_noise()
         heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
         for _ in range(sweeps):
             relations.part_pairs(heads, mobile)
@@ -194,7 +195,9 @@ class Placement:
         relations = None
         if self.mode != "off":
             places, samples = xy[self.starts], self._samples(xy)
-            structure = self.structure or clean_structure(self.beatmap, places, samples)
+            structure = self.structure or clean_structure(
+                self.beatmap, places, samples, self.distances
+            )
             bodies = samples - places[:, None]
             relations = body_relations(structure, owners, offsets, bodies, fixed[first])
         return Bodies(

@@ -33,8 +33,8 @@ class Structure:
     """Relations between the O objects of a map, by their indices.
 
     twins (O,): the latest object at the same place, from two objects before on; -1 for none.
-    earlier, later (P,): objects seen together, of which a point of the later one's body, the sample
-    `points` (P,), 0 for the head, shall be at least `clear` (P,) px away from the earlier one's.
+    earlier, later (P,): objects seen together. Sample `points` (P,) of the later one's body, 0 for
+    the head, shall be at least `clear` (P,) px away from the earlier one's body.
     """
 
     twins: IntArray
@@ -44,36 +44,47 @@ class Structure:
     clear: FloatArray
 
 
-def kept_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
-    """The relations that a map has at heads (O, 2) px and bodies (O, samples, 2) px."""
+def kept_structure(
+    beatmap: Beatmap, heads: FloatArray, bodies: FloatArray, spacing: FloatArray | None = None
+) -> Structure:
+    """The relations that a map has at heads (O, 2) px and bodies (O, samples, 2) px.
+
+    `spacing` (O,) px is wanted from the end of each object's predecessor, by default what it is.
+    """
     diameter = 2 * circle_radius(beatmap.circle_size)
-    return _structure(beatmap, heads, bodies, same=SAME_PLACE, apart=diameter, upto=NEARBY)
+    return _structure(beatmap, heads, bodies, spacing, same=SAME_PLACE, apart=diameter, upto=NEARBY)
 
 
-def clean_structure(beatmap: Beatmap, heads: FloatArray, bodies: FloatArray) -> Structure:
+def clean_structure(
+    beatmap: Beatmap, heads: FloatArray, bodies: FloatArray, spacing: FloatArray | None = None
+) -> Structure:
     """The relations that objects near heads (O, 2) px and bodies (O, samples, 2) px should have.
 
     Those that nearly share a place shall share it; all others that are seen together, be clear.
+    `spacing` is as in `kept_structure`.
     """
     diameter = 2 * circle_radius(beatmap.circle_size)
-    return _structure(beatmap, heads, bodies, same=MERGED * diameter, apart=0.0, upto=1.0)
+    return _structure(beatmap, heads, bodies, spacing, same=MERGED * diameter, apart=0.0, upto=1.0)
 
 
 def _structure(
     beatmap: Beatmap,
     heads: FloatArray,
     bodies: FloatArray,
+    spacing: FloatArray | None,
     *,
     same: float,
     apart: float,
     upto: float,
 ) -> Structure:
-    """Objects less than `same` px apart share a place, those at least `apart` stay clear.
+    """Objects whose heads are less than `same` px apart share a place.
 
-    Clear objects keep their distance, but at least one and at most `upto` diameters.
+    A head at least `apart` px from an earlier body stays clear of it, as far away as it is, but at
+    least one and at most `upto` diameters. If the rest of its slider is at least `apart` px away,
+    too, that stays clear by one diameter.
 
-    How far away the object just before ends is decided by the spacing. So it counts where that is
-    a diameter or more, and one of the two is a slider, which may come back.
+    The object just before counts only if it or this one is a slider and the spacing between them a
+    diameter or more: nearer ones are the spacing's, and so is how far away they are at most.
     """
     objects = beatmap.objects
     count = len(objects)
@@ -83,6 +94,8 @@ def _structure(
     end_times = np.array([hit.end_time for hit in objects])
     lead = preempt(beatmap.approach_rate)
     diameter = 2 * circle_radius(beatmap.circle_size)
+    if spacing is None:
+        spacing = np.append(0.0, np.hypot(*(heads[1:] - bodies[:-1, -1]).T))
     twins = np.full(count, -1, dtype=np.intp)
     pairs: list[IntArray] = []  # (seen, 3)
     clear: list[FloatArray] = []  # (seen,) px
@@ -90,27 +103,26 @@ def _structure(
         later = np.arange(lag, count)
         earlier = later - lag
         both = placed[later] & placed[earlier]
-        if lag == 1:
-            both &= long[later] | long[earlier]
-            both &= np.hypot(*(heads[later] - bodies[earlier, -1]).T) >= diameter
         twin = both & (np.hypot(*(heads[later] - heads[earlier]).T) < same) & (twins[later] < 0)
         twin &= lag > 1
         twins[later[twin]] = earlier[twin]
         seen = both & ~twin & (end_times[earlier] > times[later] - lead)
+        if lag == 1:
+            seen &= (long[later] | long[earlier]) & (spacing[later] >= diameter)
         away = _nearest(heads[later, None], bodies[earlier])
-        chosen = np.flatnonzero(seen & (away >= max(apart, same)))
-        pairs.append(np.stack([earlier[chosen], later[chosen], 0 * chosen], axis=1))
-        clear.append(away[chosen])
-        chosen = np.flatnonzero(seen & long[later])
-        away = _nearest(bodies[later[chosen], 1:], bodies[earlier[chosen]])
-        chosen = chosen[away >= max(apart, same)]
-        for point in range(1, bodies.shape[1]):
-            pairs.append(np.stack([earlier[chosen], later[chosen], 0 * chosen + point], axis=1))
-            clear.append(np.full(len(chosen), diameter))
+        heads_clear = np.flatnonzero(seen & (away >= max(apart, same)))
+        wanted = CLEARANCE * np.clip(away, diameter, upto * diameter)
+        along = heads_clear[long[later[heads_clear]]]
+        rest = _nearest(bodies[later[along], 1:], bodies[earlier[along]])
+        along = along[rest >= apart]
+        for point in range(bodies.shape[1]):
+            rows = along if point else heads_clear
+            pairs.append(np.stack([earlier[rows], later[rows], 0 * rows + point], axis=1))
+            need = np.full(len(rows), CLEARANCE * diameter) if point else wanted[rows]
+            clear.append(np.minimum(need, spacing[later[rows]]) if lag == 1 else need)
     nothing = np.empty((0, 3), dtype=np.intp)
     earlier, later, points = np.concatenate([nothing, *pairs]).T
-    away = np.clip(np.concatenate([np.empty(0), *clear]), diameter, upto * diameter)
-    return Structure(twins, earlier, later, points, CLEARANCE * away)
+    return Structure(twins, earlier, later, points, np.concatenate([np.empty(0), *clear]))
 
 
 def _nearest(some: FloatArray, others: FloatArray) -> FloatArray:
@@ -126,8 +138,8 @@ class BodyRelations:
     twins (M,): an earlier body from which this one has a fixed offset, shifts (M, 2) px, or -1;
     groups (M,): the first body of each connected group, group_shifts (M, 2) px from its head.
     earlier, later (P,) bodies to be kept apart: the point of `later` at `points` (P, 2) px from its
-    head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2). of_heads (P,) marks
-    points that are heads of objects.
+    head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2), which are all within
+    `reach` (P,) px of `centres` (P, 2). early (P,) marks pairs that count at much noise already.
     """
 
     twins: IntArray
@@ -138,13 +150,18 @@ class BodyRelations:
     later: IntArray
     points: FloatArray
     bodies: FloatArray
+    centres: FloatArray
+    reach: FloatArray
     clear: FloatArray
-    of_heads: BoolArray
+    early: BoolArray
 
-    def heads_only(self) -> "BodyRelations":
-        """The same, but only heads are kept apart from earlier bodies."""
-        names = ("earlier", "later", "points", "bodies", "clear", "of_heads")
-        return replace(self, **{name: getattr(self, name)[self.of_heads] for name in names})
+    def at_much_noise(self) -> "BodyRelations":
+        """The same, but only heads are kept clear of earlier bodies, from two objects before on.
+
+        Where sliders go, and how far away neighbours are, is not decided there.
+        """
+        chosen = {name: getattr(self, name)[self.early] for name in PAIRWISE}
+        return replace(self, **chosen)
 
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves twins together, to their mean; heads (M, 2), in place.
@@ -168,36 +185,40 @@ class BodyRelations:
     def part_pairs(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves bodies out of those that they should be clear of; heads (M, 2), in place.
 
-        All pairs at once: each body moves by the mean of what its pairs need.
+        All pairs of bodies at once, each where it is nearest: a body moves by the mean of what its
+        pairs need.
         """
-        a, b = self.earlier, self.later
-        if not len(a):
+        # Most are so far apart that their middles show it.
+        between = heads[self.later] + self.points - heads[self.earlier] - self.centres
+        near = np.flatnonzero(np.hypot(*between.T) < self.reach + self.clear)
+        if not len(near):
             return
-        place = heads[b] + self.points
-        points = heads[a][:, None] + self.bodies
-        offset = place[:, None] - points  # (P, samples, 2)
-        squares = (offset**2).sum(axis=-1)
-        nearest = squares.argmin(axis=1)
-        near = np.maximum(self.clear - NEARLY_CLEAR, 0.0)
-        rows = np.flatnonzero(squares[np.arange(len(a)), nearest] < near**2)
-        if not len(rows):
-            return
-        a, b, offset = a[rows], b[rows], offset[rows, nearest[rows]]
-        length = np.sqrt(squares[rows, nearest[rows]])
+        a, b, clear = self.earlier[near], self.later[near], self.clear[near]
+        places = (heads[b] + self.points[near] - heads[a])[:, None]
+        offsets = places - self.bodies[near]  # (near, samples, 2)
+        nearest = (offsets**2).sum(axis=-1).argmin(axis=1)
+        offset = offsets[np.arange(len(near)), nearest]
+        length = np.hypot(*offset.T)
+        rows = np.flatnonzero(length < clear - NEARLY_CLEAR)
+        # Of each pair of bodies that which is furthest in.
+        rows = rows[np.lexsort([(length - clear)[rows], b[rows], a[rows]])]
+        rows = rows[(np.diff(a[rows], prepend=-1) != 0) | (np.diff(b[rows], prepend=-1) != 0)]
+        a, b, offset, length, clear = (x[rows] for x in (a, b, offset, length, clear))
         # At distance 0 there is no direction to move in; any fixed direction does.
         direction = np.where(
             length[:, None] > 1e-6, offset / np.maximum(length, 1e-6)[:, None], (0.6, 0.8)
         )
-        move = (
-            direction
-            * ((self.clear[rows] - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
-        )
+        move = direction * ((clear - length) / np.maximum(mobile[a] + mobile[b], 1.0))[:, None]
         bodies = np.concatenate([a, b])
         moves = np.concatenate([-move, move])
         count = np.bincount(bodies, minlength=len(heads))
         for axis in (0, 1):
             total = np.bincount(bodies, moves[:, axis], len(heads))
             heads[:, axis] += mobile * total / np.maximum(count, 1)
+
+
+PAIRWISE = ("earlier", "later", "points", "bodies", "centres", "reach", "clear", "early")
+"""What `BodyRelations` has of each pair."""
 
 
 def body_relations(
@@ -227,15 +248,20 @@ def body_relations(
     a, b = owners[structure.earlier], owners[structure.later]
     wanted = (a != b) & ~(fixed[a] & fixed[b]) & (groups[a] != groups[b])
     earlier, later = structure.earlier[wanted], structure.later[wanted]
+    points = structure.points[wanted]
+    centres = bodies.mean(axis=1)
+    reach = np.hypot(*np.moveaxis(bodies - centres[:, None], -1, 0)).max(axis=1)
     return BodyRelations(
-        twins,
-        shifts,
-        groups,
-        group_shifts,
-        a[wanted],
-        b[wanted],
-        offsets[later] + bodies[later, structure.points[wanted]],
-        offsets[earlier][:, None] + bodies[earlier],
-        structure.clear[wanted],
-        structure.points[wanted] == 0,
+        twins=twins,
+        shifts=shifts,
+        groups=groups,
+        group_shifts=group_shifts,
+        earlier=a[wanted],
+        later=b[wanted],
+        points=offsets[later] + bodies[later, points],
+        bodies=offsets[earlier][:, None] + bodies[earlier],
+        centres=offsets[earlier] + centres[earlier],
+        reach=reach[earlier],
+        clear=structure.clear[wanted],
+        early=(points == 0) & (later - earlier > 1),
     )

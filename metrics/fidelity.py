@@ -200,7 +200,7 @@ class Faults(Metric):
 
 
 class Crossings(Metric):
-    """Objects that sliders' bodies bring into each other's way, in the map and in its remap."""
+    """Objects that cross a visible one by a slider's body alone, in the map and in its remap."""
 
     name = "crossings"
     columns: ClassVar = {

@@ -231,30 +231,28 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
 
 
 def crossing_objects(sequence: Sequence) -> NDArray[np.bool_]:
-    """(M,) objects that a slider's body brings into each other's way, where heads and ends do not.
+    """(M,) objects that cross an earlier one that is still seen, by a slider's body alone.
 
-    A slider's body lies over an object that is still seen when it appears (nearer than a diameter,
-    all along both bodies), its head does not; or the slider just before an object comes back to
-    its head. Neighbours count where the one ends a diameter or more from the other's head.
+    A slider's body is nearer than a diameter to the earlier object's, all along both, while its
+    head is not; or an object lies on the slider just before it. Neighbours count where the one
+    ends, and its path ends, a diameter or more from the other's head.
     """
     objects = _objects(sequence)
     diameter = 2 * circle_radius(sequence.beatmap.circle_size)
     lead = preempt(sequence.beatmap.approach_rate)
-    crossing, overlapping = np.zeros((2, len(objects.heads)), dtype=bool)
+    crossing = np.zeros(len(objects.heads), dtype=bool)
     for lag in range(1, LOOK_BACK + 1):
         seen = _earlier(objects.end_times, lag) > objects.times - lead
         earlier = _earlier(objects.bodies, lag)
         if lag == 1:
-            seen &= _length(objects.heads - earlier[:, -1]) >= diameter
+            for end in (earlier[:, -1], _earlier(objects.ends, 1)):
+                seen &= _length(objects.heads - end) >= diameter
         over = seen & (_length(objects.heads[:, None] - earlier).min(axis=1) < diameter)
-        if lag == 1:
-            crossing |= over
-        else:
-            overlapping |= over
-        mine = np.flatnonzero(seen & objects.is_slider)
+        crossing |= over & (lag == 1)
+        mine = np.flatnonzero(seen & objects.is_slider & ~over)
         gaps = _length(objects.bodies[mine, :, None] - earlier[mine, None])
         crossing[mine] |= gaps.min(axis=(1, 2)) < diameter
-    return crossing & ~overlapping
+    return crossing
 
 
 def _slider_shapes(objects: _Objects) -> dict[str, FloatArray]:

@@ -108,7 +108,7 @@ def rows(report: Report) -> dict[str, Callable[[Report], str]]:
         f"objects that overlap another that is still seen (real maps: {real['overlapping']:.1%})": (
             mean("overlapping")
         ),
-        f"objects in each other's way by a slider's body alone (real maps: {over})": share(
+        f"objects that cross a visible one by a slider's body alone (real maps: {over})": share(
             "objects_crossing_share", 1
         ),
         f"objects on the place of an earlier one (real maps: {real['repeated_position']:.1%})": (

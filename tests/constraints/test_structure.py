@@ -126,7 +126,7 @@ def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_hea
         np.testing.assert_allclose(found.clear[found.points > 0], CLEARANCE * DIAMETER)
     relations = relations_of(found, 3, (0, 1), bodies - heads[:, None])
     heads[2] = (220, 30)  # its end is 67 px away now, the rest of it more
-    relations.heads_only().part_pairs(heads, np.array([0.0, 0, 1]))
+    relations.at_much_noise().part_pairs(heads, np.array([0.0, 0, 1]))
     assert heads[2].tolist() == [220, 30]
     relations.part_pairs(heads, np.array([0.0, 0, 1]))
     end = heads[2] + (0, 140) - heads[0]

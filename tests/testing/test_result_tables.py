@@ -25,7 +25,7 @@ def test_what_real_maps_have_is_what_was_measured_of_them() -> None:
     report["summary"]["source_objects_crossing_share"] = 0.25
     (label,) = (label for label in rows(report) if label.startswith("data points off"))
     assert "(real maps: 12.50%)" in label
-    (label,) = (label for label in rows(report) if label.startswith("objects in each other"))
+    (label,) = (label for label in rows(report) if label.startswith("objects that cross"))
     assert "(real maps: 25.0%)" in label
 
 
