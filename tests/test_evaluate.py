@@ -104,6 +104,8 @@ SUMMARY = {
     "points_off_playfield",
     "source_points_off_playfield",
     "objects_out_of_bounds_avoidable",
+    "source_objects_crossing_share",
+    "objects_crossing_share",
     "paths_too_short_share",
     "paths_of_other_length_share",
     "denoising_rmse_at_30_px",

@@ -156,6 +156,71 @@ def test_neighbours_count_where_a_slider_may_come_back(
     assert found.points.tolist() == expected
 
 
+NEIGHBOURS = (
+    "100,192,1000,1,0\n180,192,1200,2,0,L|320:192,1,140\n400,192,1800,1,0",  # 80 px, twice
+    [(100, 192), (180, 192), (400, 192)],
+)
+
+
+def row_of_neighbours() -> tuple[Beatmap, FloatArray, FloatArray]:
+    """A circle, a slider and a circle in a row, from each to the next 80 px, 1.1 diameters."""
+    beatmap = with_rate(NEIGHBOURS[0], 8)
+    heads = np.array(NEIGHBOURS[1], dtype=np.float64)
+    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
+    bodies[1] = np.linspace((180, 192), (320, 192), BODY_SAMPLES)
+    return beatmap, heads, bodies
+
+
+def test_neighbours_are_asked_for_no_more_room_than_their_spacing() -> None:
+    beatmap, heads, bodies = row_of_neighbours()
+    found = kept_structure(beatmap, heads, bodies)
+    neighbours = found.later - found.earlier == 1
+    assert neighbours.sum() == BODY_SAMPLES + 1
+    assert found.clear[neighbours].max() <= 80 < CLEARANCE * 80
+    relations = relations_of(found, 3, bodies=bodies - heads[:, None])
+    moved = heads.copy()
+    relations.part_pairs(moved, np.ones(3))
+    assert (moved == heads).all()
+
+
+@pytest.mark.parametrize(("spacing", "expected"), [(70.0, 0), (75.0, BODY_SAMPLES + 1)])
+def test_neighbours_that_shall_be_nearer_than_a_diameter_are_the_spacings(
+    spacing: float, expected: int
+) -> None:
+    """As with `--spacing scale`, which asks for less than the source has."""
+    found = kept_structure(*row_of_neighbours(), np.full(3, spacing))
+    neighbours = found.later - found.earlier == 1
+    assert neighbours.sum() == expected
+    assert (found.clear[neighbours] <= spacing).all()
+
+
+def test_cleaning_leaves_a_slider_on_the_end_of_another() -> None:
+    lines = "100,100,1000,2,0,L|240:100,1,140\n400,300,1500,1,0\n240,100,1800,2,0,L|340:100,1,100"
+    beatmap = with_rate(lines, 5)
+    heads = np.array([(100, 100), (400, 300), (240, 100)], dtype=np.float64)
+    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
+    bodies[0, :, 0] = np.linspace(100, 240, BODY_SAMPLES)
+    bodies[2, :, 0] = np.linspace(240, 340, BODY_SAMPLES)
+    found = clean_structure(beatmap, heads, bodies)
+    assert (0, 2) not in pairs(found)
+    # From 40 px above it on, all of its body is to be clear.
+    found = clean_structure(beatmap, heads - (0, 40) * (np.arange(3) == 2)[:, None], bodies - 0)
+    assert (0, 2) in pairs(found)
+
+
+def test_of_points_of_one_slider_the_one_furthest_in_counts_alone() -> None:
+    """Its end lies 50 px from a circle that stays, the rest is further away: 25 px are wanted."""
+    bodies = np.zeros((2, BODY_SAMPLES, 2))
+    bodies[1, :, 0] = np.linspace(0, -40, BODY_SAMPLES)
+    one = np.ones(BODY_SAMPLES, dtype=np.intp)
+    structure = Structure(
+        np.array([-1, -1]), 0 * one, one, np.arange(BODY_SAMPLES), np.full(BODY_SAMPLES, 75.0)
+    )
+    heads = np.array([[100.0, 100], [190, 100]])
+    relations_of(structure, 2, (0,), bodies).part_pairs(heads, np.array([0.0, 1]))
+    np.testing.assert_allclose(heads, [[100, 100], [215, 100]])
+
+
 def test_spinners_are_neither_twins_nor_in_the_way() -> None:
     lines = "256,192,1000,12,0,1100,0:0:0:0:\n100,100,1200,1,0\n256,192,1400,1,0\n400,300,1600,1,0"
     found = structure_of(with_rate(lines, 5))
@@ -366,6 +431,23 @@ def test_objects_that_cross_while_they_are_seen_are_clear_again(angle: float) ->
     assert errors(sequence, placed).max() < 1
     plain = placement_of(beatmap, "off")[0].place(sampled)
     assert np.hypot(*(plain[2] - plain[0])) < DIAMETER
+
+
+@pytest.mark.parametrize("neighbour", [False, True])
+def test_sliders_that_cross_what_is_seen_are_clear_again(neighbour: bool) -> None:
+    """They lead away from the circle in the source, and over it where they were sampled."""
+    far = "" if neighbour else "256,340,1150,1,0\n"
+    lines = f"160,192,1000,1,0\n{far}300,192,1300,2,0,L|440:192,1,140"
+    placement, sequence = placement_of(with_rate(lines, 8), "keep")
+    sampled = sequence.xy.copy()
+    sampled[-2:] = (170, 200)  # its last anchor and its end
+    for _ in range(12):  # as often as in sampling
+        sampled = placement.settle(sampled, 2, 10)
+    placed = placement.place(sampled)
+    along = np.linspace(placed[-3], placed[-1], 50)
+    # Up to what five samples of the body and whole pixels leave open.
+    assert np.hypot(*(along - placed[0]).T).min() > DIAMETER - 2
+    assert errors(sequence, placed).max() < 1
 
 
 def test_cleaning_decides_by_what_was_sampled() -> None:

@@ -1,11 +1,13 @@
 """Counts of what a remap spoils, on maps spoilt by hand."""
 
 import numpy as np
+import pandas as pd
 
 from beatmaps.osu_file import Beatmap, parse_beatmap
 from beatmaps.sequence import Sequence, beatmap_to_sequence
 from constraints.bounds import Bounds
-from metrics.fidelity import count_faults, list_out_of_bounds
+from metrics.fidelity import Crossings, count_faults, list_out_of_bounds
+from metrics.metric import Pair
 from metrics.objects import out_of_bounds
 from tests.conftest import beatmap_text
 
@@ -75,6 +77,20 @@ def test_maps_without_sliders_or_of_one_object() -> None:
     faults = count_faults(sequence, sequence.xy)
     assert not any(faults.values())
     assert out_of_bounds(sequence, sequence.xy, Bounds())[0].tolist() == [0]
+
+
+def test_objects_that_cross_others_are_counted_in_the_map_and_in_its_remap() -> None:
+    """A slider that leads away from a circle is turned over it; a second map has none to cross."""
+    text = "100,200,1000,1,0\n250,200,1300,2,0,L|390:200,1,140"
+    before = beatmap_to_sequence(parse_beatmap(beatmap_text(text).encode(), "a"))
+    xy = before.xy.copy()
+    xy[-2:] = (110, 200)
+    rows = []
+    for after in (before.moved(xy), before):
+        rows.append(Crossings().measure(Pair(before, after, before.distances(), Bounds())))
+    assert rows[0] == {"objects": 2, "source_objects_crossing": 0, "objects_crossing": 1}
+    found = Crossings().summarise(pd.DataFrame(rows))
+    assert found == {"source_objects_crossing_share": 0, "objects_crossing_share": 0.25}
 
 
 def test_what_is_out_of_bounds_is_listed_and_what_cannot_stay_in_them_said() -> None:

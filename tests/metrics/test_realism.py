@@ -137,6 +137,12 @@ def test_a_slider_crosses_what_is_still_seen_and_not_under_its_head() -> None:
         assert crossing(f"100,100,1000,1,0\n400,300,1200,1,0\n{slider}") == [False, False, expected]
 
 
+def test_a_slider_that_overlaps_one_object_may_cross_another() -> None:
+    lines = "100,100,1000,1,0\n300,{},1100,1,0\n400,100,1200,1,0\n280,270,1300,2,0,L|120:110,1,226"
+    for y in (300, 380):  # under its head, and not
+        assert crossing(lines.format(y)) == [False, False, False, True]
+
+
 def test_a_slider_comes_back_to_its_neighbours() -> None:
     """A diameter is 73 px; the object just before counts where it ends as far away."""
     for lines, expected in (
@@ -145,6 +151,7 @@ def test_a_slider_comes_back_to_its_neighbours() -> None:
         ("250,100,1000,2,0,L|110:100,1,140\n200,130,1500,1,0", True),
         ("250,100,1000,2,0,L|110:100,1,140\n120,130,1500,1,0", False),  # beside its end
         ("250,100,1000,2,0,L|110:100,1,140\n200,200,1500,1,0", False),
+        ("250,100,1000,2,0,L|110:100,2,140\n250,140,1900,1,0", False),  # it is played back there
     ):
         assert crossing(lines) == [False, expected]
 
