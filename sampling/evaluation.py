@@ -28,7 +28,7 @@ from metrics.metric import Pair
 from metrics.registry import METRICS
 from sampling.loaded_models import Models
 from sampling.options import SampleOptions
-from sampling.remap import remap
+from sampling.remap import remap, to_remap
 from sampling.request import RemapRequest
 
 TABLE, REPORT = "evaluation.csv", "evaluation.json"
@@ -96,8 +96,8 @@ class Evaluation:
         beatmap = read_beatmap(path)
         request = RemapRequest(options=self.options)
         (made,) = remap(Models(loaded), beatmap, [f"{beatmap.version} (AI remap)"], request)
-        before, after = (beatmap_to_sequence(b) for b in (beatmap, made.beatmap))
-        self._measure(path, before, after, made.raw, made.seconds)
+        before, _ = to_remap(beatmap, self.options, None)
+        self._measure(path, before, beatmap_to_sequence(made.beatmap), made.raw, made.seconds)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_new_file(output, made.data, overwrite=overwrite)
@@ -107,7 +107,8 @@ class Evaluation:
 
         Raises BeatmapError if it is not a remap of the beatmap at `path`.
         """
-        sequence, after = (beatmap_to_sequence(read_beatmap(p)) for p in (path, remap_path))
+        sequence, _ = to_remap(read_beatmap(path), self.options, None)
+        after = beatmap_to_sequence(read_beatmap(remap_path))
         changes = count_changes(sequence.beatmap, after.beatmap)
         names = ("objects_lost", "objects_moved_in_time", "objects_of_other_kind")
         if any(changes[name] for name in names) or len(after) != len(sequence):

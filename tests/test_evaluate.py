@@ -1,5 +1,6 @@
 """Evaluation: tampering is noticed, the tables of a folder are complete."""
 
+import json
 import os
 from pathlib import Path
 
@@ -240,6 +241,24 @@ def test_no_table_and_no_source_is_overwritten(
     assert (out / "evaluation.csv").read_bytes() == table
     assert run_command(evaluate.main, songs, *flags, out, "--overwrite") == 0
     assert {path: path.read_bytes() for path in songs.rglob("*.osu")} == before
+
+
+def test_maps_of_rhythm_alone_are_measured_with_the_shapes_that_sampling_gave_them(
+    tmp_path: Path, trained: Path
+) -> None:
+    """A slider of 180 px with all its points in one place, which gets an inner anchor."""
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs.mkdir()
+    text = "256,192,1000,2,0,L|256:192,1,180\n256,192,2000,1,0\n256,192,2300,1,0"
+    (songs / "rhythm.osu").write_text(beatmap_text(text), encoding="utf-8")
+    flags: tuple[object, ...] = ("--spacing", "snap:120", "--device", "cpu", "--output")
+    sampled = ("--ckpt", trained / "model.safetensors", "--num-sampling-steps", "1", "--save-maps")
+    assert run_command(evaluate.main, songs, *sampled, *flags, out) == 0
+    assert run_command(evaluate.main, songs, "--remaps", out, *flags, tmp_path / "again") == 0
+    for folder in (out, tmp_path / "again"):
+        found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        assert found["failed"] == [] and found["summary"]["points"] == 6
+        assert found["summary"]["other_bytes_changed"] == 0
 
 
 def test_a_long_file_name_keeps_its_ending(tmp_path: Path, trained: Path) -> None:
