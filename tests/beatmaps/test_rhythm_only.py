@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beatmaps.osu_file import parse_beatmap
-from beatmaps.rhythm_only import is_shapeless, with_shapes
+from beatmaps.rhythm_only import BENT, is_shapeless, with_shapes
 from beatmaps.sequence import apply_coordinates, beatmap_to_sequence
 from tests.conftest import beatmap_text
 
@@ -26,7 +26,7 @@ def test_only_curves_of_shapeless_sliders_change() -> None:
     assert [is_shapeless(hit) for hit in beatmap.objects] == [False, True, True, False, False]
     shaped = with_shapes(beatmap, everything(5))
     expected = beatmap.raw.replace(b"L|256:192,1,40", b"L|296:192,1,40")
-    expected = expected.replace(b"P|256:192|256:192", b"B|326:192|396:192")
+    expected = expected.replace(b"P|256:192|256:192", b"B|322:232|389:192")
     assert shaped.raw == expected
     assert with_shapes(shaped, everything(5)) is shaped
 
@@ -56,3 +56,14 @@ def test_they_last_as_long_as_they_say_and_can_be_placed() -> None:
     moved = sequence.xy + np.arange(len(sequence))[:, None]
     again = parse_beatmap(apply_coordinates(sequence, moved), "b")
     assert [hit.kind for hit in again.objects] == [hit.kind for hit in beatmap.objects]
+
+
+@pytest.mark.parametrize("length", [60, 61.5, 100, 233.3, 777])
+def test_a_curve_is_as_long_as_its_slider_and_bent_as_sliders_are(length: float) -> None:
+    """So much longer as whole pixels make it; the chord is 0.946 of it."""
+    text = beatmap_text(f"10,20,1000,2,0,L|10:20,1,{length}\n256,192,9000,1,0")
+    sequence = beatmap_to_sequence(with_shapes(parse_beatmap(text.encode(), "a"), everything(2)))
+    natural = float(sequence.paths.evaluate(sequence.xy)[1][0])
+    assert length <= natural < length + 3
+    chord = float(np.hypot(*(sequence.xy[2] - sequence.xy[0])))
+    assert chord / natural == pytest.approx(1 / BENT, abs=0.01)
