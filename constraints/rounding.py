@@ -113,15 +113,14 @@ class Placement:
     def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
         """xy (T, 2) with objects on one place or clear of each other; ignores their distances.
 
-        This is for much noise: see `BodyRelations.at_much_noise`.
+        So it looks at heads alone, as at much noise, or where no distances are kept.
         """
-        bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False)
+        bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False, heads_alone=True)
         assert bodies.relations is not None
-        relations = bodies.relations.at_much_noise()
         heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
         for _ in range(sweeps):
-            relations.part_pairs(heads, mobile)
-            relations.meet(heads, mobile)
+            bodies.relations.part_pairs(heads, mobile)
+            bodies.relations.meet(heads, mobile)
         return self._moved(xy, bodies, heads)
 
     def _samples(self, xy: FloatArray) -> FloatArray:
@@ -173,12 +172,19 @@ class Placement:
         return np.where(self.kept[:, None], self.sequence.xy, moved)
 
     def _bodies(
-        self, xy: FloatArray, heads: FloatArray, stacking: list[FloatArray], *, whole: bool
+        self,
+        xy: FloatArray,
+        heads: FloatArray,
+        stacking: list[FloatArray],
+        *,
+        whole: bool,
+        heads_alone: bool = False,
     ) -> Bodies:
         """The bodies with the shapes of xy (T, 2), slider ends in place, and objects at `heads`.
 
         Bounds hold also where the game moves objects by any of the `stacking`, each (O,) px. With
-        `whole` the objects of a stack are whole pixels apart.
+        `whole` the objects of a stack are whole pixels apart. With `heads_alone` their relations
+        are those of `Structure.of_heads`.
         """
         ends = xy[self.stops] - xy[self.starts]
         fixed = self.kept[self.starts]
@@ -198,6 +204,8 @@ class Placement:
             structure = self.structure or clean_structure(
                 self.beatmap, places, samples, self.distances
             )
+            if heads_alone:
+                structure = structure.of_heads()
             bodies = samples - places[:, None]
             relations = body_relations(structure, owners, offsets, bodies, fixed[first])
         return Bodies(

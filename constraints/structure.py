@@ -4,7 +4,7 @@ Mappers put an object where an earlier one was, or clear of all that is still on
 in between looks like clutter. A remap keeps for every pair of objects which of the two it was.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,15 @@ class Structure:
     later: IntArray
     points: IntArray
     clear: FloatArray
+
+    def of_heads(self) -> "Structure":
+        """The same, but only heads are to be clear, and of objects from two before on.
+
+        Where sliders go, and how far away neighbours are, is decided only with their distances.
+        """
+        chosen = (self.points == 0) & (self.later - self.earlier > 1)
+        pairs = (self.earlier, self.later, self.points, self.clear)
+        return Structure(self.twins, *(values[chosen] for values in pairs))
 
 
 def kept_structure(
@@ -139,7 +148,7 @@ class BodyRelations:
     groups (M,): the first body of each connected group, group_shifts (M, 2) px from its head.
     earlier, later (P,) bodies to be kept apart: the point of `later` at `points` (P, 2) px from its
     head, `clear` (P,) px from those of `earlier` at `bodies` (P, samples, 2), which are all within
-    `reach` (P,) px of `centres` (P, 2). early (P,) marks pairs that count at much noise already.
+    `reach` (P,) px of `centres` (P, 2).
     """
 
     twins: IntArray
@@ -153,15 +162,6 @@ class BodyRelations:
     centres: FloatArray
     reach: FloatArray
     clear: FloatArray
-    early: BoolArray
-
-    def at_much_noise(self) -> "BodyRelations":
-        """The same, but only heads are kept clear of earlier bodies, from two objects before on.
-
-        Where sliders go, and how far away neighbours are, is not decided there.
-        """
-        chosen = {name: getattr(self, name)[self.early] for name in PAIRWISE}
-        return replace(self, **chosen)
 
     def meet(self, heads: FloatArray, mobile: FloatArray) -> None:
         """Moves twins together, to their mean; heads (M, 2), in place.
@@ -217,10 +217,6 @@ class BodyRelations:
             heads[:, axis] += mobile * total / np.maximum(count, 1)
 
 
-PAIRWISE = ("earlier", "later", "points", "bodies", "centres", "reach", "clear", "early")
-"""What `BodyRelations` has of each pair."""
-
-
 def body_relations(
     structure: Structure,
     owners: IntArray,
@@ -248,7 +244,6 @@ def body_relations(
     a, b = owners[structure.earlier], owners[structure.later]
     wanted = (a != b) & ~(fixed[a] & fixed[b]) & (groups[a] != groups[b])
     earlier, later = structure.earlier[wanted], structure.later[wanted]
-    points = structure.points[wanted]
     centres = bodies.mean(axis=1)
     reach = np.hypot(*np.moveaxis(bodies - centres[:, None], -1, 0)).max(axis=1)
     return BodyRelations(
@@ -258,10 +253,9 @@ def body_relations(
         group_shifts=group_shifts,
         earlier=a[wanted],
         later=b[wanted],
-        points=offsets[later] + bodies[later, points],
+        points=offsets[later] + bodies[later, structure.points[wanted]],
         bodies=offsets[earlier][:, None] + bodies[earlier],
         centres=offsets[earlier] + centres[earlier],
         reach=reach[earlier],
         clear=structure.clear[wanted],
-        early=(points == 0) & (later - earlier > 1),
     )

@@ -200,6 +200,18 @@ def _places(objects: _Objects) -> dict[str, FloatArray]:
     }
 
 
+def _seen_before(
+    objects: _Objects, lead: float, lag: int
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Of the object `lag` before each: whether it is still seen when this one appears, its body.
+
+    An object appears `lead` ms before its time. Third, how far it is from this one's head in px.
+    """
+    seen = _earlier(objects.end_times, lag) > objects.times - lead
+    bodies = _earlier(objects.bodies, lag)
+    return seen, bodies, _length(objects.heads[:, None] - bodies).min(axis=1)
+
+
 def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
     """How near a head is to objects that are on screen when it is hit or appears.
 
@@ -212,9 +224,7 @@ def _surroundings(objects: _Objects, beatmap: Beatmap) -> dict[str, FloatArray]:
     nearest = np.full(len(objects.heads), np.nan)
     nearest_lag = np.full(len(objects.heads), np.nan)
     for lag in range(1, LOOK_BACK + 1):
-        seen = _earlier(objects.end_times, lag) > objects.times - lead
-        bodies = _earlier(objects.bodies, lag)
-        away = _length(objects.heads[:, None] - bodies).min(axis=1)
+        seen, _, away = _seen_before(objects, lead, lag)
         away[~seen] = np.nan
         on_top = np.where(np.isnan(away), np.nan, away < STACK_DISTANCE)
         stacked = np.fmax(stacked, on_top)
@@ -242,12 +252,11 @@ def crossing_objects(sequence: Sequence) -> NDArray[np.bool_]:
     lead = preempt(sequence.beatmap.approach_rate)
     crossing = np.zeros(len(objects.heads), dtype=bool)
     for lag in range(1, LOOK_BACK + 1):
-        seen = _earlier(objects.end_times, lag) > objects.times - lead
-        earlier = _earlier(objects.bodies, lag)
+        seen, earlier, away = _seen_before(objects, lead, lag)
         if lag == 1:
             for end in (earlier[:, -1], _earlier(objects.ends, 1)):
                 seen &= _length(objects.heads - end) >= diameter
-        over = seen & (_length(objects.heads[:, None] - earlier).min(axis=1) < diameter)
+        over = seen & (away < diameter)
         crossing |= over & (lag == 1)
         mine = np.flatnonzero(seen & objects.is_slider & ~over)
         gaps = _length(objects.bodies[mine, :, None] - earlier[mine, None])

@@ -124,11 +124,11 @@ def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_hea
         assert found.points[found.earlier == 0].tolist() == points
         # All along its body there need be no more room than one diameter.
         np.testing.assert_allclose(found.clear[found.points > 0], CLEARANCE * DIAMETER)
-    relations = relations_of(found, 3, (0, 1), bodies - heads[:, None])
+    samples = bodies - heads[:, None]
     heads[2] = (220, 30)  # its end is 67 px away now, the rest of it more
-    relations.at_much_noise().part_pairs(heads, np.array([0.0, 0, 1]))
+    relations_of(found.of_heads(), 3, (0, 1), samples).part_pairs(heads, np.array([0.0, 0, 1]))
     assert heads[2].tolist() == [220, 30]
-    relations.part_pairs(heads, np.array([0.0, 0, 1]))
+    relations_of(found, 3, (0, 1), samples).part_pairs(heads, np.array([0.0, 0, 1]))
     end = heads[2] + (0, 140) - heads[0]
     np.testing.assert_allclose(end, np.array([60, -30]) / np.hypot(60, 30) * CLEARANCE * DIAMETER)
 
@@ -156,16 +156,11 @@ def test_neighbours_count_where_a_slider_may_come_back(
     assert found.points.tolist() == expected
 
 
-NEIGHBOURS = (
-    "100,192,1000,1,0\n180,192,1200,2,0,L|320:192,1,140\n400,192,1800,1,0",  # 80 px, twice
-    [(100, 192), (180, 192), (400, 192)],
-)
-
-
 def row_of_neighbours() -> tuple[Beatmap, FloatArray, FloatArray]:
     """A circle, a slider and a circle in a row, from each to the next 80 px, 1.1 diameters."""
-    beatmap = with_rate(NEIGHBOURS[0], 8)
-    heads = np.array(NEIGHBOURS[1], dtype=np.float64)
+    lines = "100,192,1000,1,0\n180,192,1200,2,0,L|320:192,1,140\n400,192,1800,1,0"
+    beatmap = with_rate(lines, 8)
+    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
     bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
     bodies[1] = np.linspace((180, 192), (320, 192), BODY_SAMPLES)
     return beatmap, heads, bodies
@@ -204,8 +199,10 @@ def test_cleaning_leaves_a_slider_on_the_end_of_another() -> None:
     found = clean_structure(beatmap, heads, bodies)
     assert (0, 2) not in pairs(found)
     # From 40 px above it on, all of its body is to be clear.
-    found = clean_structure(beatmap, heads - (0, 40) * (np.arange(3) == 2)[:, None], bodies - 0)
+    heads[2, 1], bodies[2, :, 1] = 60, 60
+    found = clean_structure(beatmap, heads, bodies)
     assert (0, 2) in pairs(found)
+    assert found.points[(found.earlier == 0) & (found.later == 2)].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_of_points_of_one_slider_the_one_furthest_in_counts_alone() -> None:
