@@ -54,6 +54,13 @@ def structure_of(beatmap: Beatmap, places: Places | None = None, clean: bool = F
     return (clean_structure if clean else kept_structure)(beatmap, heads, bodies)
 
 
+def lying(beatmap: Beatmap) -> tuple[FloatArray, FloatArray]:
+    """Heads (O, 2) and bodies (O, samples, 2) of circles and straight sliders."""
+    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
+    ends = [hit.points[-1] if hit.kind == "slider" else (hit.x, hit.y) for hit in beatmap.objects]
+    return heads, np.linspace(heads, ends, BODY_SAMPLES, axis=1)
+
+
 def pairs(structure: Structure) -> set[tuple[int, int]]:
     return set(zip(structure.earlier.tolist(), structure.later.tolist(), strict=True))
 
@@ -101,9 +108,7 @@ def test_a_slider_is_seen_until_it_ends_and_in_the_way_all_along_its_body() -> N
     """
     lines = "300,200,1000,2,0,L|160:200,1,140\n400,50,1900,1,0\n160,200,2000,1,0\n160,290,2200,1,0"
     beatmap = with_rate(lines, 8)
-    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
-    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
-    bodies[0, :, 0] = np.linspace(300, 160, BODY_SAMPLES)
+    heads, bodies = lying(beatmap)
     found = kept_structure(beatmap, heads, bodies)
     # It ends at 1500, 700 ms before the last one; that is 90 px below it. (0, 2) overlap.
     assert pairs(found) == {(0, 1), (0, 3), (1, 3)}
@@ -116,9 +121,7 @@ def test_a_slider_that_comes_later_is_clear_with_all_of_its_body_or_with_its_hea
     lines = "160,200,1000,1,0\n400,50,1200,1,0\n260,200,1400,2,0,L|{}:{},1,140"
     for (x, y), points in (((120, 200), [0]), ((260, 340), [0, 1, 2, 3, 4])):
         beatmap = with_rate(lines.format(x, y), 8)
-        heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
-        bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
-        bodies[2] = np.linspace(heads[2], (x, y), BODY_SAMPLES)
+        heads, bodies = lying(beatmap)
         found = kept_structure(beatmap, heads, bodies)
         assert pairs(found) == {(0, 2), (1, 2)}
         assert found.points[found.earlier == 0].tolist() == points
@@ -147,12 +150,7 @@ def test_neighbours_count_where_a_slider_may_come_back(
     lines: str, expected: list[int], clean: bool
 ) -> None:
     beatmap = with_rate(lines, 8)
-    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
-    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
-    for k, hit in enumerate(beatmap.objects):
-        if hit.kind == "slider":
-            bodies[k] = np.linspace((250, 100), (110, 100), BODY_SAMPLES)
-    found = (clean_structure if clean else kept_structure)(beatmap, heads, bodies)
+    found = (clean_structure if clean else kept_structure)(beatmap, *lying(beatmap))
     assert found.points.tolist() == expected
 
 
@@ -160,10 +158,7 @@ def row_of_neighbours() -> tuple[Beatmap, FloatArray, FloatArray]:
     """A circle, a slider and a circle in a row, from each to the next 80 px, 1.1 diameters."""
     lines = "100,192,1000,1,0\n180,192,1200,2,0,L|320:192,1,140\n400,192,1800,1,0"
     beatmap = with_rate(lines, 8)
-    heads = np.array([(hit.x, hit.y) for hit in beatmap.objects], dtype=np.float64)
-    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
-    bodies[1] = np.linspace((180, 192), (320, 192), BODY_SAMPLES)
-    return beatmap, heads, bodies
+    return beatmap, *lying(beatmap)
 
 
 def test_neighbours_are_asked_for_no_more_room_than_their_spacing() -> None:
@@ -192,10 +187,7 @@ def test_neighbours_that_shall_be_nearer_than_a_diameter_are_the_spacings(
 def test_cleaning_leaves_a_slider_on_the_end_of_another() -> None:
     lines = "100,100,1000,2,0,L|240:100,1,140\n400,300,1500,1,0\n240,100,1800,2,0,L|340:100,1,100"
     beatmap = with_rate(lines, 5)
-    heads = np.array([(100, 100), (400, 300), (240, 100)], dtype=np.float64)
-    bodies = np.repeat(heads[:, None], BODY_SAMPLES, axis=1)
-    bodies[0, :, 0] = np.linspace(100, 240, BODY_SAMPLES)
-    bodies[2, :, 0] = np.linspace(240, 340, BODY_SAMPLES)
+    heads, bodies = lying(beatmap)
     found = clean_structure(beatmap, heads, bodies)
     assert (0, 2) not in pairs(found)
     # From 40 px above it on, all of its body is to be clear.
