@@ -110,12 +110,14 @@ class Placement:
                 break
         return placed
 
-    def arrange(self, xy: FloatArray, sweeps: int) -> FloatArray:
+    def arrange(self, xy: FloatArray, sweeps: int, *, heads_alone: bool) -> FloatArray:
         """xy (T, 2) with objects on one place or clear of each other; ignores their distances.
 
-        So it looks at heads alone, as at much noise, or where no distances are kept.
+        `heads_alone` leaves out where sliders go, which is a guess at much noise.
         """
-        bodies = self._bodies(xy, xy[self.starts], [self.stacking], whole=False, heads_alone=True)
+        bodies = self._bodies(
+            xy, xy[self.starts], [self.stacking], whole=False, heads_alone=heads_alone
+        )
         assert bodies.relations is not None
         heads, mobile = bodies.heads.copy(), (~bodies.fixed).astype(np.float64)
         for _ in range(sweeps):

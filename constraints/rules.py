@@ -28,6 +28,10 @@ Rule = Callable[[Tensor, float], Tensor]
 Settle = Callable[[Tensor], Tensor]
 """(N, T, 2) px on the CPU -> the same with slider shapes and objects moved into place."""
 
+Arrange = Callable[[Tensor, bool], Tensor]
+"""(N, T, 2) px on the CPU, whether heads alone are looked at -> the same with objects on one place
+or clear of each other."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -118,15 +122,18 @@ def within(bounds: Bounds, *, below_px: float = SPACED_BELOW_PX) -> Rule:
 
 
 def arranged(
-    arrange: Settle, *, below_px: float = ARRANGED_BELOW_PX, above_px: float = SPACED_BELOW_PX
+    arrange: Arrange, *, below_px: float = ARRANGED_BELOW_PX, above_px: float = SPACED_BELOW_PX
 ) -> Rule:
     """Puts objects on one place or clear of each other at noise from `above_px` to `below_px`.
 
-    At lower levels `spaced` does that, together with the distances.
+    Where noise is `SPACED_BELOW_PX` or more, only heads are looked at: where sliders go is a guess
+    there. At lower levels `spaced` does all that, too, together with the distances.
     """
 
     def rule(xy: Tensor, sigma: float) -> Tensor:
-        return on_cpu(arrange)(xy) if above_px <= sigma < below_px else xy
+        if not above_px <= sigma < below_px:
+            return xy
+        return on_cpu(lambda points: arrange(points, sigma >= SPACED_BELOW_PX))(xy)
 
     return rule
 
@@ -143,7 +150,7 @@ class RuleOptions(Protocol):
     def spacing(self) -> "Spacing": ...
 
 
-def make_rules(chain: Chain, arrange: Settle | None, options: RuleOptions) -> list[Rule]:
+def make_rules(chain: Chain, arrange: Arrange | None, options: RuleOptions) -> list[Rule]:
     """The rules for predictions in sampling: fixed points, places, spacing, playfield.
 
     They apply in this order, so that the last one has the last word. `arrange` puts objects on one

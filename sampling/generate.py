@@ -15,7 +15,7 @@ from beatmaps.slider_velocity import earliest_fit
 from checkpoint import LoadedModel
 from constraints.bounds import bounds_named
 from constraints.rounding import Placement
-from constraints.rules import Chain, Rule, Settle, make_rules, with_rules
+from constraints.rules import Chain, Rule, make_rules, with_rules
 from constraints.shapes import SliderShapes
 from constraints.spacing import Spacing, wanted_distances
 from constraints.structure import StructureMode
@@ -276,17 +276,22 @@ def _seed_of(text: str) -> int:
 def rules_for(part: Part, placement: Placement, options: SampleOptions) -> list[Rule]:
     """The rules that predictions of a part keep while it is sampled."""
 
-    def by_variant(move: Callable[[FloatArray], FloatArray]) -> Settle:
-        return lambda xy: torch.from_numpy(
-            np.stack([move(points) for points in xy.double().numpy()])
+    def by_variant(move: Callable[[FloatArray], FloatArray], xy: Tensor) -> Tensor:
+        return torch.from_numpy(np.stack([move(points) for points in xy.double().numpy()]))
+
+    def settle(xy: Tensor) -> Tensor:
+        return by_variant(lambda points: placement.settle(points, FITS, SWEEPS), xy)
+
+    def arrange(xy: Tensor, heads_alone: bool) -> Tensor:
+        return by_variant(
+            lambda points: placement.arrange(points, ARRANGE_SWEEPS, heads_alone=heads_alone), xy
         )
 
     chain = Chain(
         distances=torch.from_numpy(part.distances).float(),
         fixed=torch.from_numpy(part.kept),
         fixed_xy=torch.from_numpy(part.sequence.xy).float(),
-        settle=by_variant(lambda xy: placement.settle(xy, FITS, SWEEPS)),
+        settle=settle,
         bounds=placement.bounds,
     )
-    arrange = by_variant(lambda xy: placement.arrange(xy, ARRANGE_SWEEPS))
     return make_rules(chain, None if placement.mode == "off" else arrange, options)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from constraints.bounds import Bounds
 from constraints.rules import (
+    SPACED_BELOW_PX,
     Chain,
     Rule,
     arranged,
@@ -252,11 +253,19 @@ def test_rules_do_not_touch_what_they_leave_alone() -> None:
     for rule in rules:
         assert rule(xy, 60.0) is xy
         assert rule(xy + 1000, 59.9) is not xy
-    rule = arranged(lambda xy: xy + 1, below_px=300.0, above_px=60.0)
+    rule = arranged(lambda xy, heads_alone: xy + 1, below_px=300.0, above_px=60.0)
     for level in (59.9, 300.0):
         assert rule(xy, level) is xy
     for level in (60.0, 299.9):
         assert torch.equal(rule(xy, level), xy + 1)
+
+
+def test_where_sliders_go_is_looked_at_once_noise_is_low() -> None:
+    """If no distances are kept, this rule is the only one that parts objects there."""
+    xy = walk(30)
+    rule = arranged(lambda xy, heads_alone: xy + heads_alone, below_px=300.0, above_px=0.0)
+    assert torch.equal(rule(xy, SPACED_BELOW_PX), xy + 1)
+    assert torch.equal(rule(xy, SPACED_BELOW_PX - 0.1), xy)
 
 
 @pytest.mark.parametrize("parametrisation", [EDM(), LearnedVariance()])

@@ -454,9 +454,22 @@ def test_arranging_moves_objects_whatever_their_distances() -> None:
     a, b = (160, 110), (352, 110)
     placement, sequence = placement_of(circles([a, b, a, b], gap=300), "keep")
     noise = np.random.default_rng(1).normal(0, 30, sequence.xy.shape)
-    arranged = placement.arrange(sequence.xy + noise, 4)
+    arranged = placement.arrange(sequence.xy + noise, 4, heads_alone=True)
     np.testing.assert_allclose(arranged[:2], arranged[2:])
     np.testing.assert_allclose(arranged[:2], (sequence.xy + noise).reshape(2, 2, 2).mean(axis=0))
+
+
+def test_arranging_clears_bodies_unless_heads_are_looked_at_alone() -> None:
+    """A slider that was sampled to lead back over the circle before it."""
+    lines = "160,192,1000,1,0\n300,192,1300,2,0,L|440:192,1,140"
+    placement, sequence = placement_of(with_rate(lines, 8), "clean", keep_spacing=False)
+    sampled = sequence.xy.copy()
+    sampled[-2:] = (190, 192)  # its last anchor and its end
+    before = np.abs(sampled[-1] - sampled[0]).max()
+    assert (placement.arrange(sampled, 4, heads_alone=True) == sampled).all()
+    arranged = placement.arrange(sampled, 4, heads_alone=False)
+    assert np.hypot(*(arranged[-1] - arranged[0])) > DIAMETER > before
+    np.testing.assert_allclose(np.diff(arranged[1:], axis=0), np.diff(sampled[1:], axis=0))
 
 
 @settings(max_examples=25, deadline=None)
@@ -485,4 +498,5 @@ def test_any_small_map_is_placed(
     heads = placed[sequence.object_starts]
     assert ((heads >= 0) & (heads <= (512, 384))).all()
     if mode != "off":
-        assert np.isfinite(placement.arrange(sampled, 4)).all()
+        for alone in (False, True):
+            assert np.isfinite(placement.arrange(sampled, 4, heads_alone=alone)).all()
