@@ -136,6 +136,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         type=float,
         help="windows are scaled by 2 to the power of a normal number of this deviation",
     )
+    add(
+        "--augment-repeats",
+        type=float,
+        help="share of windows in which passages come again, moved, turned or mirrored, most of "
+        "whose points are given: what it takes to continue patterns",
+    )
 
 
 def _add_run_flags(group: argparse._ArgumentGroup) -> None:

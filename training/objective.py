@@ -16,6 +16,7 @@ from models import Conditions, DiTConfig, has_float64, make_context
 from training.conditioning import STARS_GROUP, with_groups_dropped
 from training.distortion import Distortion
 from training.known_points import KnownDraw, known_weight
+from training.repeats import Repeats
 
 SIGMA_BANDS_PX = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 """Edges in px of the bands of noise by which losses are reported, from detail to whole shape."""
@@ -36,6 +37,7 @@ class Noise:
     known: KnownDraw
     drop_groups: Tensor | None = None  # (N, groups) bool
     distortion: Distortion = field(default_factory=Distortion)
+    repeats: Repeats | None = None
 
     @classmethod
     def draw(
@@ -50,6 +52,7 @@ class Noise:
         groups: int = 0,
         double_time: float = 0.0,
         distance_noise: float = 0.0,
+        repeats: float = 0.0,
     ) -> "Noise":
         """Draws for `shape` (N, T), a global batch; only `seed` (the run's, the step's) matters.
 
@@ -67,6 +70,7 @@ class Noise:
             KnownDraw.draw(shape, known_points, generator),
             torch.rand(n, groups, generator=generator) < class_dropout if groups else None,
             Distortion.draw(shape, double_time, distance_noise, generator),
+            Repeats.draw(n, repeats, generator) if repeats else None,
         )
 
     def part(self, chosen: slice) -> "Noise":
@@ -80,6 +84,7 @@ class Noise:
             self.known.part(chosen),
             None if self.drop_groups is None else self.drop_groups[chosen],
             self.distortion.part(chosen),
+            None if self.repeats is None else self.repeats.part(chosen),
         )
 
 
@@ -97,8 +102,11 @@ class Objective:
 
     def losses(self, network: Network, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each window: (N,) on the device."""
+        shown = None
+        if noise.repeats is not None:
+            batch, shown = noise.repeats(batch)
         x0 = self.parametrisation.from_pixels(self._to_device(batch.xy).to(self.dtype))
-        conditions, counted, weight = self.conditions(batch.conditions, x0, noise)
+        conditions, counted, weight = self.conditions(batch.conditions, x0, noise, shown)
         context = make_context(self.config, conditions)
         context = context._replace(features=context.features.to(self.dtype))
         with torch.autocast(self.device.type, self.amp_dtype) if self.amp else nullcontext():
@@ -112,11 +120,12 @@ class Objective:
         return losses if weight is None else losses * weight
 
     def conditions(
-        self, given: Conditions, x0: Tensor, noise: Noise
+        self, given: Conditions, x0: Tensor, noise: Noise, shown: Tensor | None = None
     ) -> tuple[Conditions, Tensor | None, Tensor | None]:
         """Network inputs on the device; which points count (N, T); weights of windows (N,).
 
-        As the noise says, parts of `given` are withheld and points of x0 (N, T, 2) are shown.
+        As the noise says, parts of `given` are withheld and points of x0 (N, T, 2) are shown. In
+        windows in which any of `shown` (N, T) is True, these are.
         """
         given = noise.distortion(given)
         classes = given.classes
@@ -141,7 +150,10 @@ class Objective:
         valid = told.valid
         if not self.config.known_points:
             return told, valid, None
-        known = self._to_device(noise.known.mask(given.types, given.valid))
+        known = noise.known.mask(given.types, given.valid)
+        if shown is not None:
+            known = torch.where(shown.any(1, keepdim=True), shown, known)
+        known = self._to_device(known)
         real = torch.ones_like(known) if valid is None else valid
         counted = real & ~known
         told = told._replace(known=torch.where(known[..., None], x0, torch.nan))

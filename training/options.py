@@ -53,6 +53,7 @@ class TrainingOptions:
     augment_distances: float = 0.0
     augment_rotation: float = 0.0
     augment_scale: float = 0.0
+    augment_repeats: float = 0.0
     epochs: int = 1400
     max_steps: int | None = None
     max_minutes: float | None = None
@@ -96,7 +97,7 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise FieldError(f"{{{name}}} {{0}}: give a number above 0", value)
-        for name in ("augment_double_time", "augment_distances"):
+        for name in ("augment_double_time", "augment_distances", "augment_repeats"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FieldError(f"{{{name}}} {{0}}: give 0 to 1", getattr(self, name))
         for name in ("num_classes", "relearn_embeds", "embed_only_epochs"):

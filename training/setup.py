@@ -172,6 +172,11 @@ def make_trainer(
     if state is not None and state.vocabulary is not None:
         config = without_table(options, state, is_new=checkpoint is None)
         parametrisation, vocabulary = state.parametrisation, state.vocabulary
+    if options.augment_repeats and not config.known_points:
+        raise FieldError(
+            "{augment_repeats} is for models that can be given points: give a share of "
+            "{known_points} above 0, and not {architecture} reference"
+        )
     trainer = Trainer(options, ranks, dataset, rows, config, parametrisation, vocabulary)
     if state is None:
         return trainer

@@ -149,6 +149,7 @@ class Trainer:
             groups=len(self.objective.config.class_groups),
             double_time=options.augment_double_time,
             distance_noise=options.augment_distances,
+            repeats=options.augment_repeats,
         )
 
     def progress(self) -> float:
