@@ -127,7 +127,7 @@ def arranged(
     """Puts objects on one place or clear of each other at noise from `above_px` to `below_px`.
 
     Where noise is `SPACED_BELOW_PX` or more, only heads are looked at: where sliders go is a guess
-    there. At lower levels `spaced` does all that, too, together with the distances.
+    there. At lower levels `spaced` does all that together with the distances, if any are kept.
     """
 
     def rule(xy: Tensor, sigma: float) -> Tensor:

@@ -46,7 +46,7 @@ class Structure:
     def of_heads(self) -> "Structure":
         """The same, but only heads are to be clear, and of objects from two before on.
 
-        Where sliders go, and how far away neighbours are, is decided only with their distances.
+        Where sliders go, and how far away neighbours are, is decided only at little noise.
         """
         chosen = (self.points == 0) & (self.later - self.earlier > 1)
         pairs = (self.earlier, self.later, self.points, self.clear)

@@ -122,6 +122,8 @@ def test_the_noise_of_all_ranks_is_that_of_the_global_batch(world_size: int) -> 
         for name in names:
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined, getattr(whole, name)), name
+        repeated = Noise.draw(parametrisation, (8, 5), (3, 7), **dropout, repeats=0.5)
+        assert torch.equal(repeated.eps, whole.eps) and repeated.repeats is not None
         again = Noise.draw(parametrisation, (8, 5), (3, 8), **dropout)
         assert not torch.equal(whole.eps, again.eps)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from conventions.arrays import BoolArray, FloatArray, IntArray
-from conventions.playfield import PLAYFIELD, PLAYFIELD_CENTRE
+from conventions.playfield import PLAYFIELD_CENTRE, off_playfield
 from conventions.point_types import SPINNERS, STARTS
 from data_loading import Batch
 
@@ -24,34 +24,44 @@ MOST_OBJECTS = 12
 """Objects of all images of a passage."""
 FLATTEST_PX = 40.0
 """Passages of several objects that are smaller are stacks: their images say nothing."""
-TRIES = 8
 ANGLES = np.deg2rad([30, 45, 60, 72, 90, 120, 144, 180])
+"""Turns that mappers like; half of the motions have one of these."""
+TRIES = 8
+"""How many motions are drawn for a passage, until one leaves its images on the playfield."""
 
 
-class Points(NamedTuple):
-    """Data points: xy (T, 2) px, times (T,) ms, and where in a window (T,) they come from."""
+class Repeated(NamedTuple):
+    """A window of T data points made of another: xy (T, 2) px and times (T,) ms.
+
+    sources (T,) are the indices of the points in the other window, known (T,) which of them are
+    given.
+    """
 
     xy: FloatArray
     times: FloatArray
     sources: IntArray
+    known: BoolArray
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Turns, reflects and moves: (..., 2) px -> (..., 2) px. `about_centre` of the playfield."""
+    """An isometry, (..., 2) px -> (..., 2) px: matrix (2, 2), then shift (2,) px.
+
+    `about_centre`: it mirrors the playfield, or turns it by half, so that one known point and its
+    image tell which it is.
+    """
 
     matrix: FloatArray
     shift: FloatArray
     about_centre: bool = False
 
-    def __call__(self, xy: FloatArray) -> FloatArray:
-        moved: FloatArray = xy @ self.matrix.T + self.shift
-        return moved
-
     def images(self, xy: FloatArray, most: int) -> list[FloatArray]:
         """Up to `most` images, each of the one before, as long as they lie on the playfield."""
         found: list[FloatArray] = []
-        while len(found) < most and _on_playfield(xy := self(xy)):
+        while len(found) < most:
+            xy = xy @ self.matrix.T + self.shift
+            if off_playfield(xy).any():
+                break
             found.append(xy)
         return found
 
@@ -76,80 +86,91 @@ class Repeats:
     def __call__(self, batch: Batch) -> tuple[Batch, Tensor]:
         """The windows with images in the chosen ones; (N, T) bool: which of their points to show.
 
-        Windows that are too short, or padded, and all others have nothing to show.
+        Chosen windows that are padded, or have no passage to repeat, stay as they are, with nothing
+        to show, like those that are not chosen.
         """
         shown = torch.zeros(batch.xy.shape[:2], dtype=torch.bool)
-        rows = np.flatnonzero(self.seeds.numpy() >= 0).tolist()
-        if not rows:
-            return batch, shown
         given = batch.conditions
         xy, times, types = batch.xy.clone(), given.times.clone(), given.types.clone()
         distances = given.distances.clone()
-        for row in rows:
+        for row in np.flatnonzero(self.seeds.numpy() >= 0).tolist():
             if given.valid is not None and not bool(given.valid[row].all()):
                 continue
-            rng = np.random.default_rng(int(self.seeds[row]))
-            window = Points(
-                xy[row].double().numpy(), times[row].double().numpy(), np.arange(len(xy[row]))
+            found = with_images(
+                xy[row].double().numpy(),
+                times[row].double().numpy(),
+                types[row].numpy(),
+                np.random.default_rng(int(self.seeds[row])),
             )
-            points, known = with_images(window, types[row].numpy(), rng)
-            xy[row] = torch.from_numpy(points.xy)
-            times[row] = torch.from_numpy(points.times).to(times.dtype)
-            types[row] = types[row, torch.from_numpy(points.sources)]
-            steps = np.hypot(*np.diff(points.xy, axis=0).T)
+            if found.known.all():
+                continue
+            xy[row] = torch.from_numpy(found.xy)
+            times[row] = torch.from_numpy(found.times).to(times.dtype)
+            types[row] = types[row, torch.from_numpy(found.sources)]
+            steps = np.hypot(*np.diff(found.xy, axis=0).T)
             distances[row, 1:] = torch.from_numpy(steps).to(distances.dtype)
-            shown[row] = torch.from_numpy(known)
+            shown[row] = torch.from_numpy(found.known)
         given = given._replace(times=times, types=types, distances=distances)
         return batch._replace(xy=xy, conditions=given), shown
 
 
 def with_images(
-    window: Points, types: np.ndarray, rng: np.random.Generator
-) -> tuple[Points, BoolArray]:
-    """As many points of passages of the window, each followed by its images; which are known (T,).
+    xy: FloatArray, times: FloatArray, types: np.ndarray, rng: np.random.Generator
+) -> Repeated:
+    """As many points as given, T: passages, each followed by its images.
 
-    types (T,) are those of the window's points. What belongs to no passage is known.
+    xy (T, 2) px, times (T,) ms, types (T,). From a point to the next it takes as long as to the one
+    that followed it. All is known but some objects of images.
     """
-    starts = np.append(np.flatnonzero(np.isin(types, STARTS)), len(types))
-    parts, known = [_piece(window, 0, int(starts[0]))], [np.ones(starts[0], dtype=np.bool_)]
-    first = 0
-    while sum(map(len, known)) < len(types) and first + 1 < len(starts):
+    length = len(types)
+    starts = np.append(np.flatnonzero(np.isin(types, STARTS)), length)
+    spins = np.isin(types, SPINNERS)
+    places, sources = [xy[: starts[0]]], [np.arange(starts[0])]
+    known, first = [np.ones(starts[0], dtype=np.bool_)], 0
+    while first + 1 < len(starts) and sum(map(len, sources)) < length:
+        # Short passages are as likely as long ones: the logarithm of their length is uniform.
         count = min(int((LONGEST + 1) ** rng.random()), len(starts) - 1 - first)
         objects = starts[first : first + count + 1]
         first += count
-        passage = _piece(window, int(objects[0]), int(objects[-1]))
-        inner = objects - objects[0]
-        images, motion = _images(passage, count, window, types, rng)
-        parts += [passage, *images]
-        known.append(_known(inner, len(images), motion, rng))
-    return _joined(parts, window, np.concatenate(known))
-
-
-def _piece(window: Points, start: int, stop: int) -> Points:
-    return Points(window.xy[start:stop], window.times[start:stop], window.sources[start:stop])
+        start, stop = int(objects[0]), int(objects[-1])
+        images: list[FloatArray] = []
+        told = count
+        if stop < length and not spins[start:stop].any():
+            step = float(np.hypot(*(xy[stop] - xy[stop - 1])))
+            images, told = _images(xy[start:stop], count, step, rng)
+        places += [xy[start:stop], *images]
+        sources += [np.arange(start, stop)] * (1 + len(images))
+        known.append(_known(objects - start, len(images), told, rng))
+    source = np.concatenate(sources)[:length]
+    passed = times[source[:-1] + 1] - times[source[:-1]]
+    return Repeated(
+        np.concatenate(places)[:length],
+        np.append(0.0, np.cumsum(passed)),
+        source,
+        np.concatenate(known)[:length],
+    )
 
 
 def _images(
-    passage: Points, count: int, window: Points, types: np.ndarray, rng: np.random.Generator
-) -> tuple[list[Points], Motion | None]:
-    """Images of a passage of `count` objects, and the motion from each to the next; perhaps none.
+    xy: FloatArray, count: int, step: float, rng: np.random.Generator
+) -> tuple[list[FloatArray], int]:
+    """Images of a passage xy (P, 2) px of `count` objects; how many objects tell how it moves.
 
-    It takes three images of one object, and two of two, to see a motion.
+    There are at least three images of one object, and two of two. Three known objects and their
+    images fix a motion, two do up to a reflection, which is what is left to guess where known
+    objects lie in a line. There is none if they find no place on the playfield; `step` is as in
+    `_motion`.
     """
-    after = int(passage.sources[-1]) + 1
-    small = count > 1 and np.ptp(passage.xy, axis=0).max() < FLATTEST_PX
-    spins = np.isin(types[passage.sources], SPINNERS).any()
-    if after == len(types) or small or spins or not _on_playfield(passage.xy):
-        return [], None
+    if off_playfield(xy).any() or (count > 1 and np.ptp(xy, axis=0).max() < FLATTEST_PX):
+        return [], count
     fewest = max(1, 4 - count)
     most = int(rng.integers(fewest, max(fewest, MOST_OBJECTS // count) + 1))
-    step = float(np.hypot(*(window.xy[after] - window.xy[after - 1])))
     for _ in range(TRIES):
-        motion = _motion(passage.xy, step, count, rng)
-        images = motion.images(passage.xy, most)
+        motion = _motion(xy, step, count, rng)
+        images = motion.images(xy, most)
         if len(images) >= fewest:
-            return [passage._replace(xy=xy) for xy in images], motion
-    return [], None
+            return images, 3 if count == 1 else count + (1 if motion.about_centre else 2)
+    return [], count
 
 
 def _motion(xy: FloatArray, step: float, count: int, rng: np.random.Generator) -> Motion:
@@ -158,7 +179,9 @@ def _motion(xy: FloatArray, step: float, count: int, rng: np.random.Generator) -
         matrix = np.diag([(-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)][rng.integers(3)])
         centre = np.array(PLAYFIELD_CENTRE)
         return Motion(matrix, centre - matrix @ centre, about_centre=True)
-    angle = rng.choice(ANGLES) * rng.choice([-1, 1]) if rng.random() < 0.5 else rng.uniform(0, 7)
+    angle = rng.uniform(-np.pi, np.pi)
+    if rng.random() < 0.5:
+        angle = rng.choice(ANGLES) * rng.choice([-1, 1])
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if rng.random() < (0.2 if count == 1 else 0.5):
         matrix = matrix @ np.diag([1.0, -1.0])
@@ -167,47 +190,19 @@ def _motion(xy: FloatArray, step: float, count: int, rng: np.random.Generator) -
     return Motion(matrix, target - matrix @ xy[0])
 
 
-def _known(
-    inner: IntArray, images: int, motion: Motion | None, rng: np.random.Generator
-) -> BoolArray:
+def _known(inner: IntArray, images: int, told: int, rng: np.random.Generator) -> BoolArray:
     """(P,) which points of a passage and its images are known.
 
-    Objects begin at `inner` (count + 1,) of the passage, where it ends is the last of them. One
-    object of an image is known, or two where that does not tell how it was moved; of the rest one
-    or all up to the last.
+    The passage's objects begin at `inner` (count + 1,), of which the last is its length. The first
+    `told` objects are known; of the others, if there are any, one is not, or all from it on.
     """
     count, length = len(inner) - 1, int(inner[-1])
-    known = np.ones(length * (images + 1), dtype=np.bool_)
-    if motion is None:
-        return known
     total = count * (images + 1)
+    known = np.ones(length * (images + 1), dtype=np.bool_)
+    if not images:
+        return known
     starts = np.append((np.arange(images + 1)[:, None] * length + inner[:-1]).ravel(), len(known))
-    told = 3 if count == 1 else min(count + (1 if motion.about_centre else 2), total - 1)
-    first = int(rng.integers(told, total))
+    first = int(rng.integers(min(told, total - 1), total))
     last = total if rng.random() < 0.5 else first + 1
     known[starts[first] : starts[last]] = False
     return known
-
-
-def _joined(parts: list[Points], window: Points, known: BoolArray) -> tuple[Points, BoolArray]:
-    """The parts one after the other, cut to as many points as the window has; known likewise.
-
-    Each begins as long after the one before as what follows that one in the window.
-    """
-    length = len(window.times)
-    clock, times = 0.0, []
-    for part in parts:
-        if len(part.times):
-            times.append(clock + part.times - part.times[0])
-            after = min(int(part.sources[-1]) + 1, length - 1)
-            clock = times[-1][-1] + window.times[after] - part.times[-1]
-    joined = Points(
-        np.concatenate([part.xy for part in parts])[:length],
-        np.concatenate(times)[:length],
-        np.concatenate([part.sources for part in parts])[:length],
-    )
-    return joined, known[:length]
-
-
-def _on_playfield(xy: FloatArray) -> bool:
-    return bool(((xy >= 0) & (xy <= PLAYFIELD)).all())

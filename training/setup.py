@@ -174,8 +174,8 @@ def make_trainer(
         parametrisation, vocabulary = state.parametrisation, state.vocabulary
     if options.augment_repeats and not config.known_points:
         raise FieldError(
-            "{augment_repeats} is for models that can be given points: give a share of "
-            "{known_points} above 0, and not {architecture} reference"
+            "{augment_repeats} is for models that can be given points, unlike this one: leave it "
+            "out, or train a new one with {known_points} 0.5 and another {architecture}"
         )
     trainer = Trainer(options, ranks, dataset, rows, config, parametrisation, vocabulary)
     if state is None:
