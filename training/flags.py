@@ -139,7 +139,7 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--augment-repeats",
         type=float,
-        help="share of windows in which passages come again, moved, turned or mirrored, most of "
+        help="share of windows in which passages come again, mirrored, turned or moved, most of "
         "whose points are given: what it takes to continue patterns",
     )
 

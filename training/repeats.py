@@ -1,9 +1,10 @@
 """Training windows in which passages come again as exact images of themselves.
 
 Mappers repeat, mirror and turn what they placed: rows of triangles, polygons, motifs from left to
-right. Real maps do so rarely and loosely; here a network sees what exactness looks like. Only some
-objects of images are unknown: a window without known points says nothing about images, and a
-network that was shown such windows would put them everywhere.
+right. Real maps do so rarely and loosely; here a network sees what exactness looks like. In most of
+these windows all is known but some objects of images, so that finding the rule is all there is to
+learn. That distances and rhythm come again tells the network where to expect images: it does not
+put them where they do not.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ FLATTEST_PX = 40.0
 """Passages of several objects that are smaller are stacks: their images say nothing."""
 ANGLES = np.deg2rad([30, 45, 60, 72, 90, 120, 144, 180])
 """Turns that mappers like; half of the motions have one of these."""
+ABOUT_CENTRE = 0.8
+"""Share of longer passages that are mirrored, or turned by half, about the playfield's centre, as
+the editor flips objects. Of all images these are the easiest to learn, and lead to the others."""
+SHOWN = 0.75
+"""Share of windows with images most of whose points are given. In the others as much is known as in
+any window, so that all objects of passages and images may have to be found together."""
 TRIES = 8
 """How many motions are drawn for a passage, until one leaves its images on the playfield."""
 
@@ -86,8 +93,8 @@ class Repeats:
     def __call__(self, batch: Batch) -> tuple[Batch, Tensor]:
         """The windows with images in the chosen ones; (N, T) bool: which of their points to show.
 
-        Chosen windows that are padded, or have no passage to repeat, stay as they are, with nothing
-        to show, like those that are not chosen.
+        Chosen windows that are padded, or have no passage to repeat, stay as they are. They have
+        nothing to show, like those that are not chosen, and one in four of the others.
         """
         shown = torch.zeros(batch.xy.shape[:2], dtype=torch.bool)
         given = batch.conditions
@@ -96,12 +103,9 @@ class Repeats:
         for row in np.flatnonzero(self.seeds.numpy() >= 0).tolist():
             if given.valid is not None and not bool(given.valid[row].all()):
                 continue
-            found = with_images(
-                xy[row].double().numpy(),
-                times[row].double().numpy(),
-                types[row].numpy(),
-                np.random.default_rng(int(self.seeds[row])),
-            )
+            rng = np.random.default_rng(int(self.seeds[row]))
+            window = xy[row].double().numpy(), times[row].double().numpy(), types[row].numpy()
+            found = with_images(*window, rng)
             if found.known.all():
                 continue
             xy[row] = torch.from_numpy(found.xy)
@@ -109,7 +113,8 @@ class Repeats:
             types[row] = types[row, torch.from_numpy(found.sources)]
             steps = np.hypot(*np.diff(found.xy, axis=0).T)
             distances[row, 1:] = torch.from_numpy(steps).to(distances.dtype)
-            shown[row] = torch.from_numpy(found.known)
+            if rng.random() < SHOWN:
+                shown[row] = torch.from_numpy(found.known)
         given = given._replace(times=times, types=types, distances=distances)
         return batch._replace(xy=xy, conditions=given), shown
 
@@ -128,8 +133,7 @@ def with_images(
     places, sources = [xy[: starts[0]]], [np.arange(starts[0])]
     known, first = [np.ones(starts[0], dtype=np.bool_)], 0
     while first + 1 < len(starts) and sum(map(len, sources)) < length:
-        # Short passages are as likely as long ones: the logarithm of their length is uniform.
-        count = min(int((LONGEST + 1) ** rng.random()), len(starts) - 1 - first)
+        count = min(int(rng.integers(1, LONGEST + 1)), len(starts) - 1 - first)
         objects = starts[first : first + count + 1]
         first += count
         start, stop = int(objects[0]), int(objects[-1])
@@ -175,7 +179,7 @@ def _images(
 
 def _motion(xy: FloatArray, step: float, count: int, rng: np.random.Generator) -> Motion:
     """Of a passage xy (P, 2) px: about the playfield's centre, or to where `step` px lead."""
-    if count > 2 and rng.random() < 0.5:
+    if count > 2 and rng.random() < ABOUT_CENTRE:
         matrix = np.diag([(-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)][rng.integers(3)])
         centre = np.array(PLAYFIELD_CENTRE)
         return Motion(matrix, centre - matrix @ centre, about_centre=True)

@@ -16,7 +16,15 @@ from diffusion.parametrisation import EDM
 from models import Conditions, Context, DiTConfig
 from tests.conftest import call_train
 from training.objective import Noise, Objective
-from training.repeats import MOST_OBJECTS, Repeated, Repeats, _images, _known, with_images
+from training.repeats import (
+    MOST_OBJECTS,
+    SHOWN,
+    Repeated,
+    Repeats,
+    _images,
+    _known,
+    with_images,
+)
 
 LENGTH = 128
 SEEDS = pytest.mark.parametrize("seed", range(20))
@@ -178,14 +186,21 @@ def test_the_whole_batch_is_told_what_belongs_to_it() -> None:
     valid[5, 100:] = False  # a padded window stays as it is
     changed, shown = Repeats(seeds)(batch)
     for row, repeated in enumerate([True, False, True, False, True, False, False]):
-        same = torch.equal(changed.xy[row], batch.xy[row])
-        assert shown[row].any() == repeated == (not same)
+        assert torch.equal(changed.xy[row], batch.xy[row]) != repeated
+        assert repeated or not shown[row].any()
     steps = (changed.xy[:, 1:] - changed.xy[:, :-1]).norm(dim=-1)
     torch.testing.assert_close(changed.conditions.distances[:, 1:], steps, atol=1e-3, rtol=0)
     assert (changed.conditions.distances[:, 0] == 77).all()
     again, _ = Repeats(seeds[2:3])(batch.part(slice(2, 3)))
     for one, other in zip(again.conditions, changed.part(slice(2, 3)).conditions, strict=True):
         assert one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+def test_of_some_windows_with_images_no_more_is_known_than_of_others() -> None:
+    batch = batch_of([made_up(0)] * 400)
+    changed, shown = Repeats(torch.arange(400))(batch)
+    assert (changed.xy != batch.xy).any(dim=(1, 2)).all()
+    assert abs(shown.any(1).float().mean() - SHOWN) < 0.06
 
 
 def test_a_share_of_windows_is_chosen_and_parts_fit() -> None:
@@ -205,7 +220,7 @@ def test_the_loss_is_of_what_is_not_shown() -> None:
     assert noise.repeats is not None
     changed, shown = noise.repeats(batch)
     repeated = shown.any(1)
-    drawn = noise.known.mask(batch.conditions.types, torch.ones(n, LENGTH, dtype=torch.bool))
+    drawn = noise.known.mask(changed.conditions.types, torch.ones(n, LENGTH, dtype=torch.bool))
     expected = torch.where(repeated[:, None], shown, drawn)
     assert 0 < repeated.sum() < n and 0 < drawn[~repeated].any(1).sum() < (~repeated).sum()
     told: list[Context] = []
