@@ -17,7 +17,7 @@ from torch import Tensor
 from conventions.arrays import BoolArray, FloatArray, IntArray
 from conventions.playfield import PLAYFIELD_CENTRE, off_playfield
 from conventions.point_types import SPINNERS, STARTS
-from data_loading import Batch
+from data_loading import Batch, distances
 
 LONGEST = 8
 """Objects of a passage."""
@@ -99,7 +99,7 @@ class Repeats:
         shown = torch.zeros(batch.xy.shape[:2], dtype=torch.bool)
         given = batch.conditions
         xy, times, types = batch.xy.clone(), given.times.clone(), given.types.clone()
-        distances = given.distances.clone()
+        spacing = given.distances.clone()
         for row in np.flatnonzero(self.seeds.numpy() >= 0).tolist():
             if given.valid is not None and not bool(given.valid[row].all()):
                 continue
@@ -111,11 +111,10 @@ class Repeats:
             xy[row] = torch.from_numpy(found.xy)
             times[row] = torch.from_numpy(found.times).to(times.dtype)
             types[row] = types[row, torch.from_numpy(found.sources)]
-            steps = np.hypot(*np.diff(found.xy, axis=0).T)
-            distances[row, 1:] = torch.from_numpy(steps).to(distances.dtype)
+            spacing[row, 1:] = torch.from_numpy(distances(found.xy)[1:]).to(spacing.dtype)
             if rng.random() < SHOWN:
                 shown[row] = torch.from_numpy(found.known)
-        given = given._replace(times=times, types=types, distances=distances)
+        given = given._replace(times=times, types=types, distances=spacing)
         return batch._replace(xy=xy, conditions=given), shown
 
 
@@ -198,7 +197,8 @@ def _known(inner: IntArray, images: int, told: int, rng: np.random.Generator) ->
     """(P,) which points of a passage and its images are known.
 
     The passage's objects begin at `inner` (count + 1,), of which the last is its length. The first
-    `told` objects are known; of the others, if there are any, one is not, or all from it on.
+    `told` objects are known, fewer than there are with images; of the others one is not, or all
+    from it on.
     """
     count, length = len(inner) - 1, int(inner[-1])
     total = count * (images + 1)
@@ -206,7 +206,7 @@ def _known(inner: IntArray, images: int, told: int, rng: np.random.Generator) ->
     if not images:
         return known
     starts = np.append((np.arange(images + 1)[:, None] * length + inner[:-1]).ravel(), len(known))
-    first = int(rng.integers(min(told, total - 1), total))
+    first = int(rng.integers(told, total))
     last = total if rng.random() < 0.5 else first + 1
     known[starts[first] : starts[last]] = False
     return known
