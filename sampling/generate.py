@@ -176,7 +176,8 @@ def sample_part(
             refiner, style = loaded, inputs.style
             if inputs.refiner is not None:
                 refiner, style = inputs.refiner, inputs.refiner_style
-            denoise, _ = make_denoiser(refiner, part, replace(options, guidance=1), style)
+            told = replace(options, guidance=1, strength=0)  # by its noise, an edit
+            denoise, _ = make_denoiser(refiner, part, told, style)
             denoise = with_rules(denoise, refiner.parametrisation, rules)
             watched = in_pixels(refiner, steps, report)
             xy = refine(refiner, denoise, options.refine_iterations, xy, watched)

@@ -1,5 +1,6 @@
 """The conditions of a part of a map, and `denoise` of a model under these conditions."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +15,15 @@ from conventions.precision import has_bf16
 from data_loading import conditions_of, near_playfield
 from diffusion.experts import with_expert
 from diffusion.guidance import guided_by_weak, guided_network
-from diffusion.parametrisation import Denoise, StepStd
+from diffusion.parametrisation import Denoise, Network, StepStd
 from models import Conditions, bind
 from sampling.experts import Expert
-from sampling.options import GUIDED_FROM_PX, SampleOptions, guidance_weight
+from sampling.options import (
+    EXAGGERATED_FROM_PX,
+    GUIDED_FROM_PX,
+    SampleOptions,
+    guidance_weight,
+)
 from sampling.style import Style
 
 
@@ -69,21 +75,31 @@ def make_denoiser(
 def _styled(
     loaded: LoadedModel, part: Part, options: SampleOptions, style: Style
 ) -> tuple[Denoise, StepStd]:
-    """The same for one model, with classifier-free guidance if the style asks for it."""
-    model, device = loaded.model, loaded.device
-    null = model.class_table()[-1]
-    wanted = null if style.embedding is None else style.embedding.to(device)
-    unwanted = null if style.negative is None else style.negative.to(device)
-    guided = options.cfg_scale != 1 and not torch.equal(wanted, unwanted)
-    classes = wanted.expand(options.variants, -1)  # (N, D)
-    if guided:
-        classes = torch.cat([classes, unwanted.expand(options.variants, -1)])
-    conditions = part_conditions(loaded, part).repeat(len(classes))._replace(classes=classes)
+    """The same for one model, with classifier-free guidance where the style asks for it."""
+    device, parametrisation = loaded.device, loaded.parametrisation
+    null = loaded.model.class_table()[-1]
+
+    def repeated(embedding: Tensor | None) -> Tensor:
+        """(N, D), for every variant; that of no style for None."""
+        return (null if embedding is None else embedding.to(device)).expand(options.variants, -1)
+
+    wanted, unwanted = repeated(style.embedding), repeated(style.negative)
     use_amp = has_bf16(device) if options.use_amp is None else options.use_amp
-    network = bind(model, conditions, options.half_window, use_amp=use_amp)
-    return loaded.parametrisation.denoiser(
-        guided_network(network, options.cfg_scale) if guided else network
-    )
+    told = part_conditions(loaded, part)
+
+    def network(classes: Tensor) -> Network:
+        conditions = told.repeat(len(classes))._replace(classes=classes)
+        return bind(loaded.model, conditions, options.half_window, use_amp=use_amp)
+
+    as_told = parametrisation.denoiser(network(wanted))
+    if options.cfg_scale == 1 or torch.equal(wanted, unwanted):
+        return as_told
+    both = network(torch.cat([wanted, unwanted]))
+    exaggerated = parametrisation.denoiser(guided_network(both, options.cfg_scale))
+    # Edits, and models of low noise, have no other levels at which the style could arrive.
+    whole = options.strength == 1 and math.isinf(parametrisation.limit)
+    from_px = EXAGGERATED_FROM_PX if whole else 0.0
+    return with_expert(exaggerated, parametrisation, as_told, parametrisation, from_px)
 
 
 def part_conditions(loaded: LoadedModel, part: Part) -> Conditions:

@@ -21,6 +21,10 @@ DEFAULT_GUIDANCE = 2.0
 MAX_GUIDANCE = 10.0
 STYLE_CFG_SCALE = 2.0
 """Scale of classifier-free guidance with which a style arrives best (docs/notes/styles.md)."""
+EXAGGERATED_FROM_PX = 60.0
+"""Noise in px below which runs that begin with pure noise do without that guidance: the style has
+been decided there, and remaps only come out less real (an interval of noise as by Kynkaanniemi et
+al. 2024, https://arxiv.org/abs/2404.07724)."""
 GUIDED_FROM_PX = 10.0
 """Noise in px below which the weak model is not used: little is left to decide there."""
 

@@ -18,8 +18,9 @@ from constraints.spacing import Spacing
 from diffusion.parametrisation import EDM
 from models import DiT_models
 from sampling import report, style
-from sampling.generate import SampleOptions, generate
+from sampling.generate import SampleOptions, choose_part, generate
 from sampling.map_inputs import MapInputs
+from sampling.network import make_denoiser
 from sampling.style import (
     Style,
     StyleMix,
@@ -178,6 +179,35 @@ def test_guidance_leads_from_the_negative_style(random_model: LoadedModel) -> No
     none = once(None, None, 1)
     expected = n + 2 * (none - n)
     np.testing.assert_allclose(once(None, table[1], 2), expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("px", "strength", "limit_px", "acts"),
+    [
+        (61, 1.0, None, True),
+        (59, 1.0, None, False),
+        (59, 0.9, None, True),  # edits, and models of low noise, know no more noise
+        (59, 1.0, 80.0, True),
+    ],
+)
+def test_guidance_acts_where_a_style_is_decided(
+    random_model: LoadedModel, px: float, strength: float, limit_px: float | None, acts: bool
+) -> None:
+    """Of two variants, with a style to keep away from."""
+    model = random_model
+    if limit_px is not None:
+        model = replace(model, parametrisation=model.parametrisation.limited(limit_px))
+    sequence, table = made_up(7), embeddings_of(model) * 20
+    objects = np.ones(len(sequence.beatmap.objects), dtype=bool)
+    x = torch.randn(2, len(sequence), 2, generator=torch.Generator().manual_seed(0))
+
+    def predicted(scale: float) -> torch.Tensor:
+        options = SampleOptions(cfg_scale=scale, strength=strength, variants=2)
+        part, _ = choose_part(model, sequence, options, objects)
+        denoise, _ = make_denoiser(model, part, options, Style(table[0], table[1]))
+        return denoise(x, torch.tensor(px / 131.0))
+
+    assert torch.equal(predicted(1), predicted(3)) != acts
 
 
 # --- learning -------------------------------------------------------------------------------------
