@@ -210,6 +210,21 @@ def test_guidance_acts_where_a_style_is_decided(
     assert torch.equal(predicted(1), predicted(3)) != acts
 
 
+def test_refinement_in_a_style_is_guided(random_model: LoadedModel) -> None:
+    """It has little noise alone, after a run from pure noise too; here only it is told a style."""
+    sequence = made_up(8)
+    told = Style(embeddings_of(random_model)[0] * 20)
+    inputs = MapInputs(refiner=random_model, refiner_style=told)
+
+    def refined(scale: float) -> np.ndarray:
+        free = SampleOptions(steps=1, spacing=Spacing("model"), bounds="off", cfg_scale=scale)
+        return generate(random_model, sequence, replace(free, refine_iterations=2), inputs=inputs)[
+            0
+        ]
+
+    assert not np.array_equal(refined(1), refined(3))
+
+
 # --- learning -------------------------------------------------------------------------------------
 
 
